@@ -1,0 +1,24 @@
+"""The one exception that means "the person can fix this", as opposed to a bug in kdexp."""
+
+
+class UserError(ValueError):
+    """A person's mistake, told in one line: what, got, and the legal choices or the next step.
+
+    The command line prints it as `error: <setting>: <problem>; <remedy>` and exits with 2. Every
+    other exception is a bug and keeps its traceback.
+
+    Args:
+        setting: Name that the person would change (`task.path`, `loss.alpha`, `teacher.checkpoint`).
+        problem: What is wrong, with the value that was found.
+        remedy: Legal choices, or the next step to take.
+    """
+
+    def __init__(self, setting: str, problem: str, remedy: str) -> None:
+        self.setting, self.problem, self.remedy = setting, problem, remedy
+        # All three reach BaseException.args, so that the exception survives pickling between
+        # processes (launchers send it back to the parent that way).
+        super().__init__(setting, problem, remedy)
+
+    def __str__(self) -> str:
+        line = f"{self.setting}: {self.problem}; {self.remedy}"
+        return " ".join(line.split())
