@@ -1,0 +1,402 @@
+"""The typed configuration: what can be set, what is legal, and where conf/ lies.
+
+Hydra merges the YAML groups of conf/ over these dataclasses, so a misspelt key or a wrong type is
+refused while the config is composed. `resolve` then turns the composed config into plain
+dataclasses, refuses values out of range before anything is built, and fills in every default that
+depends on another setting. Past that point nobody sees a DictConfig, and nothing is left to guess:
+the resolved config is what is logged.
+
+This module imports neither torch nor transformers.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from kdexp.errors import UserError
+
+_INSTALLED = Path(__file__).parent / "conf"  # a wheel ships conf/ inside the package
+CONF_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+class Tokenization(StrEnum):
+    """Whose token ids the teacher reads."""
+
+    own = "own"
+    student_ids = "student_ids"
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+class Precision(StrEnum):
+    """Number format of the forward and backward pass; weights and losses are always float32."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Keep(StrEnum):
+    """Which epoch's weights are kept: chosen on validation, or simply the last."""
+
+    best = "best"
+    last = "last"
+
+
+@dataclass
+class TrainConfig:
+    """Schedule of one training. `None` means: depends on the model, see `resolve`."""
+
+    epochs: int | None = None
+    max_steps: int | None = None
+    batch_size: int = 32
+    gradient_accumulation: int = 1
+    eval_batch_size: int = 128
+    learning_rate: float | None = None
+    weight_decay: float = 0.01
+    warmup_ratio: float = 0.1
+    max_grad_norm: float = 1.0
+    label_smoothing: float = 0.0
+    group_by_length: bool = True
+    keep: Keep = Keep.best
+
+
+@dataclass
+class StudentTrainConfig(TrainConfig):
+    """The student's schedule, and its baseline's."""
+
+    use_transfer: bool = False
+
+
+@dataclass
+class ModelConfig:
+    """A model by family (compact, from scratch) or by checkpoint (hub id or folder)."""
+
+    name: str = MISSING
+    family: str = MISSING
+    checkpoint: str | None = None
+    revision: str | None = None
+    num_layers: int | None = None
+    hidden_size: int | None = None
+    num_heads: int | None = None
+    vocab_size: int | None = None
+    max_length: int = 128
+    labels: list[str] | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass
+class TeacherConfig(ModelConfig):
+    """A teacher, and how it is fine-tuned where it still has to be."""
+
+    finetune: bool | None = None
+    chance_check: bool = True
+    seed: int = 0
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass
+class StudentConfig(ModelConfig):
+    """A student."""
+
+
+@dataclass
+class TaskConfig:
+    name: str = MISSING
+
+
+@dataclass
+class EmbeddedTaskConfig(TaskConfig):
+    """A task that kdexp generates: `reviews` or `inference`."""
+
+    train_size: int = MISSING
+    validation_size: int = MISSING
+    test_size: int = MISSING
+    transfer_size: int = MISSING
+    label_noise: float = MISSING
+    seed: int = 0
+
+
+@dataclass
+class PublicTaskConfig(TaskConfig):
+    """A public data set by name, from the hub or from a local copy (`path`)."""
+
+    dataset: str = MISSING
+    subset: str | None = None
+    revision: str | None = None
+    path: str | None = None
+    text: Any = MISSING
+    label: str = MISSING
+    labels: list[str] = MISSING
+    train_size: int | None = None
+    validation_size: int = MISSING
+    test_size: int | None = None
+    seed: int = 0
+
+
+@dataclass
+class FileTaskConfig(TaskConfig):
+    """A person's own CSV, TSV, JSONL or Parquet files."""
+
+    train: str = MISSING
+    validation: str | None = None
+    test: str | None = None
+    transfer: str | None = None
+    text: Any = MISSING
+    label: str = MISSING
+    labels: list[str] | None = None
+    header: bool = True
+    train_size: int | None = None
+    validation_size: int | None = None
+    test_size: int | None = None
+    seed: int = 0
+
+
+@dataclass
+class LossConfig:
+    name: str = MISSING
+
+
+@dataclass
+class CrossEntropyConfig(LossConfig):
+    """Gold labels only: no teacher."""
+
+
+@dataclass
+class KDConfig(LossConfig):
+    """alpha * hard + (1 - alpha) * T^2 * soft: alpha weights the gold labels."""
+
+    alpha: float = MISSING
+    temperature: float = MISSING
+
+
+@dataclass
+class HardwareConfig:
+    device: Device = Device.auto
+    precision: Precision = Precision.auto
+    num_threads: int | None = None
+    num_workers: int = 0
+
+
+@dataclass
+class TrackingConfig:
+    enabled: bool = True
+    uri: str | None = None
+    log_model: bool = True
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    teacher: TeacherConfig = MISSING
+    student: StudentConfig = MISSING
+    task: TaskConfig = MISSING
+    loss: LossConfig = MISSING
+    hardware: HardwareConfig = MISSING
+    train: StudentTrainConfig = MISSING
+    tracking: TrackingConfig = MISSING
+    tokenization: Tokenization = Tokenization.own
+    baseline: bool = True
+    seed: int = 0
+    study: str = "distillation"
+    resume: bool = True
+    cache_dir: str = MISSING
+
+
+def register_schemas() -> None:
+    """Tell Hydra the types. `base_config` types every group; tasks and losses differ by option."""
+    store = ConfigStore.instance()
+    store.store(name="base_config", node=Config)
+    for name, schema in {
+        "embedded": EmbeddedTaskConfig,
+        "public": PublicTaskConfig,
+        "file": FileTaskConfig,
+    }.items():
+        store.store(group="schema/task", name=name, node=schema)
+    store.store(group="schema/loss", name="ce", node=CrossEntropyConfig)
+    store.store(group="schema/loss", name="kd", node=KDConfig)
+
+
+# Compact sizes by role: a teacher large enough to be worth imitating and a student small enough to
+# need it, both trainable in seconds on two CPU cores.
+_COMPACT_SIZES = {
+    "teacher": {"num_layers": 3, "hidden_size": 128, "num_heads": 4, "vocab_size": 2000},
+    "student": {"num_layers": 1, "hidden_size": 64, "num_heads": 2, "vocab_size": 2000},
+}
+# From scratch a small model needs a large rate and several passes; a pretrained one the usual
+# fine-tuning recipe (Devlin et al. 2019, arXiv 1810.04805, appendix A.3).
+_FROM_SCRATCH = {"epochs": 6, "learning_rate": 1e-3}
+_PRETRAINED = {"epochs": 3, "learning_rate": 5e-5}
+
+
+def resolve(composed: DictConfig) -> Config:
+    """Turn the composed config into plain dataclasses, complete and within range.
+
+    Raises:
+        UserError: A value is out of range, or a setting does not belong to the chosen option.
+    """
+    _refuse_missing(composed)
+    _refuse_unknown(composed)
+    config: Config = OmegaConf.to_object(composed)  # type: ignore[assignment]
+    _complete(config.teacher, "teacher", config.teacher.train)
+    _complete(config.student, "student", config.train)
+    config.cache_dir = str(Path(config.cache_dir).expanduser().absolute())
+    _check(config)
+    return config
+
+
+def plain(config: object) -> Any:
+    """The config as JSON values: enums become their names."""
+    return json.loads(json.dumps(asdict(config)))  # type: ignore[call-overload]
+
+
+def flatten(config: object) -> dict[str, Any]:
+    """The config as dotted names, as MLflow shows it (`loss.alpha`, `teacher.train.epochs`, ...)."""
+
+    def walk(prefix: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {prefix: value}
+        return {
+            name: leaf
+            for key, item in value.items()
+            for name, leaf in walk(f"{prefix}.{key}" if prefix else key, item).items()
+        }
+
+    return walk("", plain(config))
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256 of everything in the config that can change a result.
+
+    Where results are written, how they are tracked and what the study is called cannot.
+    """
+    parts = plain(config)
+    for irrelevant in ("tracking", "cache_dir", "study", "resume"):
+        del parts[irrelevant]
+    del parts["hardware"]["num_workers"]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_missing(composed: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise UserError(missing[0], "is not set", f"add {missing[0]}=<value>")
+
+
+def _refuse_unknown(node: DictConfig, prefix: str = "") -> None:
+    """Refuse keys that `+key=value` slipped past the schema: Hydra accepts these without a word."""
+    schema = OmegaConf.get_type(node)
+    if not (isinstance(schema, type) and is_dataclass(schema)):
+        return
+    known = [item.name for item in fields(schema)]
+    for key in node:
+        name = f"{prefix}{key}"
+        if key not in known:
+            raise UserError(name, "no such setting", f"expected one of {', '.join(known)}")
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            _refuse_unknown(child, f"{name}.")
+
+
+def _complete(model: ModelConfig, role: str, train: TrainConfig) -> None:
+    """Fill in what depends on whether the model is compact or a checkpoint."""
+    if model.checkpoint is None:
+        for name, size in _COMPACT_SIZES[role].items():
+            if getattr(model, name) is None:
+                setattr(model, name, size)
+    schedule = _FROM_SCRATCH if model.checkpoint is None else _PRETRAINED
+    if train.learning_rate is None:
+        train.learning_rate = schedule["learning_rate"]
+    if train.epochs is None:
+        train.epochs = int(schedule["epochs"])
+
+
+def _check(config: Config) -> None:
+    for role, model in (("teacher", config.teacher), ("student", config.student)):
+        _check_model(role, model)
+    _check_train("teacher.train", config.teacher.train)
+    _check_train("train", config.train)
+    if isinstance(config.loss, KDConfig):
+        _require_between("loss.alpha", config.loss.alpha, 0, 1, "0 (teacher only) to 1 (gold labels only)")
+        _require_positive("loss.temperature", config.loss.temperature)
+    task = config.task
+    for size in ("train_size", "validation_size", "test_size"):
+        value = getattr(task, size, None)
+        if value is not None:
+            _require_at_least(f"task.{size}", value, 1)
+    if isinstance(task, EmbeddedTaskConfig):
+        _require_at_least("task.transfer_size", task.transfer_size, 0)
+        _require_between("task.label_noise", task.label_noise, 0, 1, "0 (none) to 1 (every label)")
+    if config.hardware.num_threads is not None:
+        _require_at_least("hardware.num_threads", config.hardware.num_threads, 1)
+    _require_at_least("hardware.num_workers", config.hardware.num_workers, 0)
+    _require_at_least("seed", config.seed, 0)
+    _require_at_least("teacher.seed", config.teacher.seed, 0)
+    if not config.study.strip():
+        raise UserError("study", "is empty", "give the study a name, such as study=my_first_sweep")
+
+
+def _check_model(role: str, model: ModelConfig) -> None:
+    for name in ("num_layers", "hidden_size", "num_heads"):
+        value = getattr(model, name)
+        if value is not None:
+            _require_at_least(f"{role}.{name}", value, 1)
+    if model.vocab_size is not None:
+        # Below this a byte-level vocabulary cannot hold its 256 bytes and the special tokens.
+        _require_at_least(f"{role}.vocab_size", model.vocab_size, 300)
+    _require_at_least(f"{role}.max_length", model.max_length, 8)
+    if model.checkpoint is not None:
+        for name in ("hidden_size", "num_heads", "vocab_size"):
+            if getattr(model, name) is not None:
+                raise UserError(
+                    f"{role}.{name}",
+                    f"cannot be set for the checkpoint {model.checkpoint}, which decides it itself",
+                    f"remove {role}.{name}, or remove {role}.checkpoint for a compact model",
+                )
+    elif model.labels is not None:
+        raise UserError(
+            f"{role}.labels",
+            "names the classes of a published head, but this model is compact",
+            f"remove it, or choose a checkpoint with {role}.checkpoint=<hub id or folder>",
+        )
+
+
+def _check_train(prefix: str, train: TrainConfig) -> None:
+    for name in ("epochs", "batch_size", "gradient_accumulation", "eval_batch_size"):
+        _require_at_least(f"{prefix}.{name}", getattr(train, name), 1)
+    if train.max_steps is not None:
+        _require_at_least(f"{prefix}.max_steps", train.max_steps, 1)
+    assert train.learning_rate is not None
+    _require_positive(f"{prefix}.learning_rate", train.learning_rate)
+    _require_positive(f"{prefix}.max_grad_norm", train.max_grad_norm)
+    _require_between(f"{prefix}.warmup_ratio", train.warmup_ratio, 0, 1, "0 to 1")
+    _require_between(f"{prefix}.label_smoothing", train.label_smoothing, 0, 1, "0 to 1")
+    if not (train.weight_decay >= 0 and math.isfinite(train.weight_decay)):
+        raise UserError(f"{prefix}.weight_decay", f"got {train.weight_decay}", "expected a number >= 0")
+
+
+def _require_between(setting: str, value: float, low: float, high: float, meaning: str) -> None:
+    if not low <= value <= high:  # also refuses nan
+        raise UserError(setting, f"got {value}", f"expected a number from {meaning}")
+
+
+def _require_positive(setting: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise UserError(setting, f"got {value}", "expected a finite number above 0")
+
+
+def _require_at_least(setting: str, value: int, low: int) -> None:
+    if value < low:
+        raise UserError(setting, f"got {value}", f"expected a whole number of at least {low}")
