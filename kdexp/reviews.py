@@ -1,0 +1,392 @@
+"""The embedded task `reviews`: product reviews in five ordered classes, written by a small grammar.
+
+A review is two to four sentences about one product. Each opinion has a value on a scale where 1 to 3 (or -1 to -3) is
+the strength of its word; the construction around the word multiplies it ("not" flips and softens, "extremely"
+strengthens, "less ... than I feared" turns a complaint into mild praise), and the sentence gives it a weight
+("X, but Y" counts Y more; what the reviewer says of another product counts nothing). The weighted mean of the values is
+the score of the review, and four cuts turn the score into a class. So the words alone tell a good part of the label
+and the composition tells the rest, which is what a large model learns better than a small one.
+
+Everything comes from `random.Random.random()`, whose sequence for a seed is the same on every machine and Python.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import TypeVar
+
+LABELS = ["terrible", "bad", "mixed", "good", "excellent"]
+
+# A review with a score closer than MARGIN to a cut is drawn again: a person could not place it either.
+CUTS = (-1.6, -0.7, 0.7, 1.7)
+MARGIN = 0.12
+SPREAD = 1.0
+
+# Removal of duplicates goes in this order, so that the test split never depends on the others.
+SPLIT_ORDER = ("test", "validation", "train", "transfer")
+
+ASPECTS = {
+    "camera": ("lens", "viewfinder", "autofocus", "screen", "menu", "strap", "battery life", "flash"),
+    "phone": (
+        "screen",
+        "speaker",
+        "camera",
+        "charger",
+        "keyboard",
+        "battery life",
+        "fingerprint reader",
+        "case",
+    ),
+    "laptop": ("keyboard", "screen", "trackpad", "hinge", "fan", "battery life", "webcam", "speaker"),
+    "headset": ("sound", "cable", "microphone", "cushion", "bass", "battery life", "fit", "volume control"),
+    "hotel": ("room", "breakfast", "pool", "lobby", "bed", "view", "bathroom", "front desk", "queue"),
+    "restaurant": (
+        "soup",
+        "dessert",
+        "bread",
+        "wine list",
+        "waiter",
+        "terrace",
+        "main course",
+        "kitchen",
+        "queue",
+    ),
+    "novel": ("plot", "ending", "dialogue", "prose", "hero", "opening chapter", "cover", "translation"),
+    "film": ("plot", "ending", "dialogue", "acting", "soundtrack", "pacing", "camera work", "script"),
+    "blender": ("motor", "jug", "lid", "blade", "manual", "noise level", "base", "handle"),
+    "jacket": ("zip", "lining", "hood", "fabric", "collar", "fit", "pocket", "colour"),
+    "tour": ("guide", "bus", "lunch", "museum", "route", "timing", "view", "queue"),
+    "course": ("teacher", "textbook", "homework", "exam", "pace", "forum", "final project", "video"),
+    "bicycle": ("saddle", "frame", "chain", "brake", "gear", "lamp", "handlebar", "paint"),
+    "game": ("story", "music", "tutorial", "difficulty", "controller", "map", "ending", "loading time"),
+}
+SHARED_ASPECTS = ("price", "quality", "customer service", "delivery time", "design", "packaging")
+
+# Words whose direction depends on what they describe: a long battery life is good, a long queue is not.
+BY_ASPECT: dict[str, dict[int, tuple[str, ...]]] = {
+    "price": {-2: ("high", "steep"), 2: ("low", "modest")},
+    "quality": {-2: ("low", "modest"), 2: ("high",)},
+    "noise level": {-2: ("high",), 2: ("low", "modest")},
+    "battery life": {-2: ("short", "limited"), 2: ("long",), 3: ("endless",)},
+    "queue": {-3: ("endless",), -2: ("long",), 2: ("short", "limited")},
+    "delivery time": {-3: ("endless",), -2: ("long",), 2: ("short",)},
+    "loading time": {-3: ("endless",), -2: ("long",), 2: ("short",)},
+}
+
+WORDS: dict[int, tuple[str, ...]] = {
+    3: (
+        "excellent",
+        "superb",
+        "outstanding",
+        "brilliant",
+        "fantastic",
+        "wonderful",
+        "flawless",
+        "magnificent",
+    )
+    + ("stunning", "exceptional", "terrific", "marvellous", "sublime", "phenomenal"),
+    2: (
+        "good",
+        "great",
+        "lovely",
+        "impressive",
+        "solid",
+        "delightful",
+        "charming",
+        "reliable",
+        "clever",
+        "elegant",
+    )
+    + ("convincing", "satisfying", "enjoyable", "thoughtful", "polished", "generous"),
+    1: ("decent", "fine", "pleasant", "acceptable", "adequate", "okay", "passable", "tolerable", "agreeable")
+    + ("serviceable", "reasonable", "respectable"),
+    -1: (
+        "mediocre",
+        "bland",
+        "dull",
+        "ordinary",
+        "forgettable",
+        "clumsy",
+        "plain",
+        "uneven",
+        "dated",
+        "stiff",
+    )
+    + ("tired", "unremarkable"),
+    -2: (
+        "bad",
+        "poor",
+        "disappointing",
+        "annoying",
+        "flimsy",
+        "sloppy",
+        "frustrating",
+        "careless",
+        "unpleasant",
+    )
+    + ("unreliable", "shabby", "tedious", "messy", "awkward", "cheap", "lousy"),
+    -3: ("terrible", "awful", "horrible", "dreadful", "abysmal", "atrocious", "appalling", "disgusting")
+    + ("unbearable", "disastrous", "horrendous", "pathetic", "useless", "hideous"),
+}
+VERBS: dict[int, tuple[str, ...]] = {
+    3: ("loved", "adored", "treasured"),
+    2: ("liked", "enjoyed", "appreciated"),
+    1: ("accepted", "respected"),
+    -1: ("questioned", "overlooked"),
+    -2: ("disliked", "resented", "regretted"),
+    -3: ("hated", "loathed", "despised"),
+}
+
+# What follows "was": (construction, factor on the word's value, sign that the word must have or 0, share of use).
+PREDICATES: tuple[tuple[str, float, int, float], ...] = (
+    ("{}", 1.0, 0, 45),
+    ("very {}", 1.3, 0, 3),
+    ("really {}", 1.3, 0, 3),
+    ("extremely {}", 1.5, 0, 2),
+    ("incredibly {}", 1.5, 0, 2),
+    ("slightly {}", 0.5, 0, 2),
+    ("somewhat {}", 0.5, 0, 2),
+    ("a little {}", 0.5, 0, 2),
+    ("not {}", -0.6, 0, 7),
+    ("not very {}", -0.4, 0, 2),
+    ("not at all {}", -1.0, 0, 3),
+    ("never {}", -0.8, 0, 2),
+    ("anything but {}", -1.0, 0, 3),
+    ("far from {}", -0.8, 0, 3),
+    ("hardly {}", -0.6, 0, 2),
+    ("nowhere near as {} as people say", -0.8, 0, 2),
+    ("more {} than I expected", 1.2, 0, 2),
+    ("less {} than I feared", -0.4, -1, 3),
+    ("less {} than I had hoped", -0.5, 1, 3),
+    ("every bit as {} as promised", 1.2, 1, 2),
+    ("supposed to be {} and it is", 1.0, 0, 2),
+    ("supposed to be {} and it is not", -0.8, 0, 2),
+)
+
+# Two opinions in one sentence: (construction, weight of the first, weight of the second, whether they should disagree).
+PAIRS: tuple[tuple[str, float, float, bool], ...] = (
+    ("{0} and {1}", 1.0, 1.0, False),
+    ("{0}, {1}", 1.0, 1.0, False),
+    ("{0} but {1}", 0.5, 1.5, True),
+    ("{0}, however {1}", 0.5, 1.5, True),
+    ("although {0}, {1}", 0.5, 1.5, True),
+    ("even though {0}, {1}", 0.5, 1.5, True),
+    ("{0}, although {1}", 1.5, 0.5, True),
+    ("{0}, even if {1}", 1.5, 0.5, True),
+    ("it hardly matters that {0}, because {1}", 0.0, 1.5, True),
+)
+
+# Opinions that do not use "was": (construction, factor). {word} is an adjective, {verb} a verb, {thing} an aspect.
+REMARKS: tuple[tuple[str, float], ...] = (
+    ("I {verb} the {thing}", 1.0),
+    ("we all {verb} the {thing}", 1.2),
+    ("I never {verb} the {thing}", -0.7),
+    ("nobody {verb} the {thing}", -1.0),
+    ("my {person} called the {thing} {word} and I agree", 1.0),
+    ("my {person} called the {thing} {word} and I disagree", -0.8),
+    ("other reviews call the {thing} {word}, which is true", 1.0),
+    ("other reviews call the {thing} {word}, which is nonsense", -0.8),
+    ("the {thing} could have been more {word}", -0.5),
+    ("I would not call the {thing} {word}", -0.6),
+    ("there is nothing {word} about the {thing}", -1.0),
+    ("there is something {word} about the {thing}", 0.8),
+)
+
+# Opinions about something else: they weigh nothing, whatever their words say.
+ELSEWHERE = (
+    "my old {product} was {word}",
+    "the {product} of my {person} is {word}",
+    "last year we had {a_word} {product}",
+    "the {thing} of another {product} was {word}",
+)
+VERDICTS = (
+    "overall {a_word} {product}",
+    "all in all {a_word} {product}",
+    "in short, {a_word} {product}",
+    "to sum up, the {product} is {predicate}",
+    "as a whole the {product} was {predicate}",
+)
+NEUTRAL = (
+    "I chose this {product} in {month}",
+    "my {person} gave me this {product}",
+    "it was the second {product} of the year for me",
+    "we read about the {product} in a magazine",
+    "the {product} came with a printed receipt",
+    "I am writing this after {number} weeks",
+    "my {person} was with me in {month}",
+    "we paid by card",
+)
+PEOPLE = (
+    "sister",
+    "brother",
+    "neighbour",
+    "boss",
+    "uncle",
+    "friend",
+    "mother",
+    "colleague",
+    "daughter",
+    "partner",
+)
+MONTHS = ("January", "March", "April", "June", "July", "September", "October", "December")
+NUMBERS = ("two", "three", "four", "five", "six", "ten")
+
+Item = TypeVar("Item")
+Text = TypeVar("Text")
+
+
+def generate_splits(
+    sizes: Mapping[str, int], *, seed: int, label_noise: float
+) -> dict[str, list[tuple[str, int]]]:
+    """Write reviews for each split, as (text, label) with the label an index into `LABELS`.
+
+    Splits share no text. A larger split begins with the rows of a smaller one, and a split does not change with the
+    size of another, except where a text that the other now holds is left out of it.
+
+    Args:
+        sizes: Rows per split, of test, validation, train and transfer; a split left out has none.
+        seed: Two seeds give unrelated data.
+        label_noise: Share of the labels of the train split that are replaced, four times in five by a neighbouring
+            class. Every other split keeps its true labels, so accuracy on them has a ceiling of 1.
+    """
+    return disjoint_splits(
+        write_review, lambda random, label: noisy_label(random, label, label_noise), sizes, f"reviews/{seed}"
+    )
+
+
+def disjoint_splits(
+    write_example: Callable[[Random], tuple[Text, int]],
+    corrupt: Callable[[Random, int], int],
+    sizes: Mapping[str, int],
+    stream: str,
+) -> dict[str, list[tuple[Text, int]]]:
+    """Fill each split of `sizes` from its own random stream; `corrupt` is applied to the train labels."""
+    seen: set[Text] = set()
+    splits: dict[str, list[tuple[Text, int]]] = {}
+    for split in SPLIT_ORDER:
+        random = Random(f"{stream}/{split}")
+        rows: list[tuple[Text, int]] = []
+        while len(rows) < sizes.get(split, 0):
+            text, label = write_example(random)
+            # Before the check for duplicates: a text left out must not shift the stream of those that follow.
+            label = corrupt(random, label) if split == "train" else label
+            if text not in seen:
+                seen.add(text)
+                rows.append((text, label))
+        splits[split] = rows
+    return splits
+
+
+def noisy_label(random: Random, label: int, label_noise: float) -> int:
+    """Replace the label with probability `label_noise`: by a neighbour (four in five) or any other class."""
+    # All three are drawn whatever the outcome, so that the texts do not depend on the noise.
+    chance, kind, place = random.random(), random.random(), random.random()
+    if chance >= label_noise:
+        return label
+    others = [other for other in range(len(LABELS)) if other != label]
+    neighbours = [other for other in others if abs(other - label) == 1]
+    candidates = neighbours if kind < 0.8 else others
+    return candidates[int(place * len(candidates))]
+
+
+def write_review(random: Random) -> tuple[str, int]:
+    """Draw reviews until one has a score that is clear of the cuts; return its text and class."""
+    while True:
+        text, score = _draw_review(random)
+        if 8 <= len(text.split()) <= 45 and min(abs(score - cut) for cut in CUTS) >= MARGIN:
+            return text, sum(score > cut for cut in CUTS)
+
+
+def pick(random: Random, items: Sequence[Item]) -> Item:
+    return items[int(random.random() * len(items))]
+
+
+def _draw_review(random: Random) -> tuple[str, float]:
+    """Return a review and its score, the weighted mean of its opinions."""
+    product = pick(random, tuple(ASPECTS))
+    things = ASPECTS[product] + SHARED_ASPECTS
+    mood = 7.0 * random.random() - 3.5
+
+    def clause(target: float) -> tuple[str, float]:
+        thing = pick(random, things)
+        predicate, value = _draw_predicate(random, target, thing)
+        return f"the {thing} was {predicate}", value
+
+    sentences: list[str] = []
+    opinions: list[tuple[float, float]] = []  # (weight, value)
+    for _ in range(1 + int(2 * random.random())):
+        target = mood + SPREAD * (random.random() + random.random() - 1.0)
+        kind = random.random()
+        if kind < 0.35:
+            text, value = clause(target)
+            opinions.append((1.0, value))
+        elif kind < 0.65:
+            pattern, first_weight, second_weight, disagree = pick(random, PAIRS)
+            heavy_first = first_weight > second_weight
+            other = -target if disagree else target
+            first, first_value = clause(target if heavy_first or not disagree else other)
+            second, second_value = clause(other if heavy_first else target)
+            text = pattern.format(first, second)
+            opinions += [(first_weight, first_value), (second_weight, second_value)]
+        else:
+            pattern, factor = pick(random, REMARKS)
+            level = _level(target / factor)
+            text = pattern.format(
+                thing=pick(random, things),
+                person=pick(random, PEOPLE),
+                word=_word(random, level),
+                verb=pick(random, VERBS[level]),
+            )
+            opinions.append((1.0, factor * level))
+        sentences.append(text)
+    if random.random() < 0.4:
+        predicate, value = _draw_predicate(random, mood, "")
+        level = _level(mood)
+        word = _word(random, level)
+        pattern = pick(random, VERDICTS)
+        sentences.append(pattern.format(a_word=with_article(word), product=product, predicate=predicate))
+        opinions.append((1.5, value if "{predicate}" in pattern else level))
+    for patterns, chance in ((ELSEWHERE, 0.2), (NEUTRAL, 0.35)):
+        if random.random() < chance:
+            word = _word(
+                random,
+                1 + int(3 * random.random()) if random.random() < 0.5 else -1 - int(3 * random.random()),
+            )
+            text = pick(random, patterns).format(
+                product=product, person=pick(random, PEOPLE), thing=pick(random, things), word=word,
+                a_word=with_article(word), month=pick(random, MONTHS), number=pick(random, NUMBERS),
+            )  # fmt: skip
+            sentences.insert(int(random.random() * (len(sentences) + 1)), text)
+    score = sum(weight * value for weight, value in opinions) / sum(weight for weight, _ in opinions)
+    return " ".join(sentence[0].upper() + sentence[1:] + "." for sentence in sentences), score
+
+
+def _draw_predicate(random: Random, target: float, thing: str) -> tuple[str, float]:
+    """Return what follows "was" and its value, with the sign of `target` and about its size."""
+    while True:
+        place = random.random() * sum(share for *_, share in PREDICATES)
+        for pattern, factor, sign, share in PREDICATES:  # noqa: B007 (the row where the loop stops)
+            place -= share
+            if place < 0:
+                break
+        level = _level(target / factor)
+        if sign * level >= 0:
+            break
+    if thing in BY_ASPECT and random.random() < 0.7:
+        levels = [other for other in BY_ASPECT[thing] if other * level > 0]
+        level = pick(random, levels)
+        return pattern.format(pick(random, BY_ASPECT[thing][level])), factor * level
+    return pattern.format(_word(random, level)), factor * level
+
+
+def _level(target: float) -> int:
+    """Round to the nearest strength of a word: -3, -2, -1, 1, 2 or 3."""
+    strength = min(3, max(1, round(abs(target))))
+    return strength if target > 0 else -strength
+
+
+def _word(random: Random, level: int) -> str:
+    return pick(random, WORDS[level])
+
+
+def with_article(word: str) -> str:
+    return f"a {word}" if word[0] not in "aeiou" or word.startswith("us") else f"an {word}"
