@@ -198,6 +198,18 @@ class Cache:
                 shutil.rmtree(temporary, ignore_errors=True)
         return FolderEntry(place / "files", key, hit=False)
 
+    def forget(self, kind: str, parts: Mapping[str, object]) -> None:
+        """Remove the entry that `parts` describe, and what was begun of it, so that it is built anew.
+
+        Raises:
+            UserError: The cache cannot be used.
+        """
+        place = self.root / kind / content_key(parts)
+        with self._lock(place), self._blame_place():
+            for leftover in (place, place.with_name(f"{place.name}.work")):
+                if leftover.exists():
+                    shutil.rmtree(leftover)
+
     @contextlib.contextmanager
     def _lock(self, place: Path) -> Iterator[None]:
         with self._blame_place():

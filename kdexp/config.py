@@ -1,4 +1,4 @@
-"""The typed configuration: what can be set, what is legal, and where conf/ lies.
+"""The typed configuration: what can be set, and what is legal.
 
 Hydra merges the YAML groups of conf/ over these dataclasses, so a misspelt key or a wrong type is
 refused while the config is composed. `resolve` then turns the composed config into plain
@@ -21,9 +21,6 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from kdexp.errors import UserError
-
-_INSTALLED = Path(__file__).parent / "conf"  # a wheel ships conf/ inside the package
-CONF_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "conf"
 
 
 class Tokenization(StrEnum):
@@ -94,6 +91,7 @@ class ModelConfig:
     max_length: int = 128
     labels: list[str] | None = None
     trust_remote_code: bool = False
+    allow_pickle: bool = False
 
 
 @dataclass

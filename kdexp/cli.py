@@ -1,0 +1,79 @@
+"""The command line: fast help, Hydra's composition, and one line for a person's mistake."""
+
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from kdexp.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+USAGE_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def main() -> None:
+    """Entry point of `kdexp` and of `python -m kdexp`."""
+    if any(argument in ("-h", "--help") for argument in sys.argv[1:]):
+        from kdexp.help import help_text
+
+        sys.stdout.write(help_text())
+        return
+    # Hydra would shorten every traceback and turn every failure into exit code 1; the lines below
+    # tell a person's mistake from a bug instead.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from kdexp.conf_dir import CONF_DIR
+    from kdexp.config import register_schemas
+    from kdexp.explain import explain
+
+    register_schemas()
+    job = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_job)
+    try:
+        job()
+    except UserError as error:
+        _refuse(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _refuse(explain(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; the same command continues from the last checkpoint\n")
+        sys.exit(INTERRUPTED)
+
+
+def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature: no annotations it would not know
+    """One run of Hydra's: the only function here that is called in worker processes."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from kdexp.config import resolve
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        config = resolve(composed)
+        # Imported here: torch, transformers and mlflow are loaded only when a run really starts.
+        from kdexp.report import print_result
+        from kdexp.run import run
+
+        result = run(config)
+        print_result(result, config.tracking.uri, config.cache_dir)
+    except UserError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # the sweep goes on with the other jobs, and fails at its end
+        _refuse(str(error))
+    return result.comparison.student.validation[result.comparison.primary_metric]
+
+
+def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
+    """Schedulers end a job with SIGTERM: treat it as Ctrl-C, so that the run is closed properly."""
+    raise KeyboardInterrupt
+
+
+def _refuse(message: str) -> NoReturn:
+    sys.stderr.write(f"error: {message}\n")
+    sys.exit(USAGE_ERROR)

@@ -1,0 +1,255 @@
+"""One run, told from the beginning to the end."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+import yaml
+
+import kdexp
+from kdexp import guards
+from kdexp.cache import Cache
+from kdexp.config import Config, CrossEntropyConfig, LossConfig, Tokenization, config_hash, flatten, plain
+from kdexp.evaluate import confusion_matrix_figure
+from kdexp.hardware import Hardware, prepare_hardware
+from kdexp.models import LoadedModel, load_model
+from kdexp.results import Comparison, compare, prediction_table
+from kdexp.student import StudentData, encode_task, loss_weights, train_student
+from kdexp.tasks import Task, load_task
+from kdexp.teacher import Teacher, TeacherLogits, load_teacher, prepare_teacher, teacher_logits
+from kdexp.tracking import check_reachable, open_run
+from kdexp.training import LogCallback
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run found, and the links that open it in MLflow (None where nothing is tracked)."""
+
+    name: str
+    task: Task
+    comparison: Comparison
+    teacher_unchanged: bool
+    seconds: float
+    run_url: str | None
+    experiment_url: str | None
+
+
+def run(config: Config) -> RunResult:
+    """Distil a teacher into a student, measure both beside a baseline, and log it all to MLflow.
+
+    Raises:
+        UserError: The person can mend it. What can be known before training is refused before anything
+            is written.
+    """
+    started = time.perf_counter()
+    _silence_libraries()
+    hardware = prepare_hardware(config.hardware)
+    cache = Cache(Path(config.cache_dir))
+    cache.ensure_writable()
+    task = load_task(config.task)
+    new_teacher = load_teacher(config.teacher, task)
+    new_student = load_model("student", config.student, task, seed=config.seed, new_head=True)
+    if config.tracking.enabled:
+        check_reachable(config.tracking.uri)
+    _announce(config, hardware, task, new_teacher, new_student)
+
+    with open_run(
+        uri=config.tracking.uri,
+        study=config.study,
+        run_name=run_name(config),
+        params=flatten(config) | {"hardware.name": hardware.name, "hardware.bfloat16": hardware.bfloat16},
+        tags=_tags(config, task),
+        enabled=config.tracking.enabled,
+    ) as tracked:
+        tracked.log_text(yaml.safe_dump(plain(config), sort_keys=False), "config.yaml")
+
+        teacher = prepare_teacher(new_teacher, config.teacher, task, cache, hardware)
+        tracked.set_tags({"kdexp.teacher_sha256": teacher.sha256})
+        data = encode_task(new_student, task, use_transfer=config.train.use_transfer)
+        answers = _ask_teacher(teacher, new_student, data, config, cache, hardware)
+
+        def train(loss: LossConfig, who: str, on_log: LogCallback | None = None):  # noqa: ANN202
+            return train_student(
+                new_student,
+                data,
+                loss,
+                answers,
+                config.train,
+                cache,
+                hardware,
+                seed=config.seed,
+                resume=config.resume,
+                description=who,
+                on_log=on_log,
+            )
+
+        baseline = train(CrossEntropyConfig("ce"), "baseline") if config.baseline else None
+        student = train(config.loss, f"student {config.student.name}", tracked.log_metrics)
+
+        teacher_unchanged = teacher.is_unchanged()
+        if not teacher_unchanged:
+            raise RuntimeError("the teacher's weights changed during the run: only the student may learn")
+        test_logits = {"teacher": answers["test"].logits, "student": student.logits["test"]}
+        if baseline:
+            test_logits["baseline"] = baseline.logits["test"]
+        comparison = compare(
+            task,
+            {name: answers[name].logits for name in ("validation", "test")},
+            student.logits,
+            baseline.logits if baseline else None,
+            num_parameters=(teacher.loaded.num_parameters, new_student.num_parameters),
+        )
+
+        tracked.log_table(prediction_table(task, test_logits), "predictions.parquet")
+        for who, logits in test_logits.items():
+            figure = confusion_matrix_figure(
+                logits, task.test.labels or [], task.label_names, f"{who} on test"
+            )
+            tracked.log_figure(figure, f"figures/confusion_matrix_{who}.png")
+        if config.tracking.log_model:
+            tracked.log_student(
+                student.folder,
+                label_names=task.label_names,
+                max_length=new_student.max_length,
+                example_texts=_examples(task),
+            )
+        seconds = time.perf_counter() - started
+        costs = {
+            "cost/seconds": seconds,
+            "cost/teacher_train_seconds": teacher.train_seconds,
+            "cost/teacher_logits_seconds": sum(answer.seconds for answer in answers.values()),
+            "cost/teacher_rows_forwarded": sum(answer.num_forwarded for answer in answers.values()),
+            "cost/student_train_seconds": student.train_seconds,
+            "cost/student_steps": student.num_steps,
+            "cost/cache_hits": sum(
+                [teacher.was_kept, student.was_kept, bool(baseline and baseline.was_kept)]
+                + [answer.num_forwarded == 0 for answer in answers.values()]
+            ),
+            "cost/peak_memory_mb": hardware.peak_memory_bytes() / 2**20,
+        }
+        if baseline:
+            costs["cost/baseline_train_seconds"] = baseline.train_seconds
+        # At the last step, so that MLflow's latest validation value is that of the kept weights.
+        tracked.log_metrics(
+            comparison.metrics() | costs | {"checks/teacher_unchanged": float(teacher_unchanged)},
+            step=student.num_steps,
+        )
+    return RunResult(
+        run_name(config),
+        task,
+        comparison,
+        teacher_unchanged,
+        time.perf_counter() - started,
+        tracked.url,
+        tracked.experiment_url,
+    )
+
+
+def run_name(config: Config) -> str:
+    """`roberta -> bert  kd a=0.5 T=4  s0`"""
+    alpha, temperature = loss_weights(config.loss)
+    loss = f"{config.loss.name} a={alpha:g} T={temperature:g}" if alpha < 1 else config.loss.name
+    return f"{config.teacher.name} -> {config.student.name}  {loss}  s{config.seed}"
+
+
+def _ask_teacher(
+    teacher: Teacher,
+    student: LoadedModel,
+    data: StudentData,
+    config: Config,
+    cache: Cache,
+    hardware: Hardware,
+) -> dict[str, TeacherLogits]:
+    """The teacher's logits on every split, validation first: a teacher near chance goes no further."""
+    task = data.task
+    splits = {"validation": task.validation, "test": task.test, "train": task.train}
+    if "transfer" in data.splits and task.transfer is not None:
+        splits["transfer"] = task.transfer
+    answers = {}
+    for name, split in splits.items():
+        answers[name] = teacher_logits(
+            teacher,
+            split,
+            name,
+            student,
+            config.tokenization,
+            cache,
+            hardware,
+            config.teacher.train.eval_batch_size,
+        )
+        if name == "validation":
+            gold = split.labels or []
+            num_correct = int((answers[name].logits.argmax(-1) == torch.tensor(gold)).sum())
+            logger.info(
+                "teacher %s: %.1f %% on validation", config.teacher.name, 100 * num_correct / len(gold)
+            )
+            # The ablation is expected to make nonsense of the teacher: measuring that is its point.
+            if config.teacher.chance_check and config.tokenization == Tokenization.own:
+                guards.refuse_chance(num_correct, gold, task.label_names)
+    forwarded = sum(answer.num_forwarded for answer in answers.values())
+    rows = sum(len(split) for split in splits.values())
+    logger.info(
+        "teacher logits: %s of %s rows forwarded, the rest kept from earlier runs",
+        f"{forwarded:,}",
+        f"{rows:,}",
+    )
+    # It has answered everything: its memory is the student's now.
+    teacher.loaded.model.to("cpu")
+    return answers
+
+
+def _announce(
+    config: Config, hardware: Hardware, task: Task, teacher: LoadedModel, student: LoadedModel
+) -> None:
+    """Say what was decided that the command line did not say."""
+    for note in task.notes:
+        logger.info(note)
+    for role, model, loaded in (
+        ("teacher", config.teacher, teacher),
+        ("student", config.student, student),
+    ):
+        kind = (
+            f"compact {model.family} from scratch, tokenizer trained on the training text"
+            if model.checkpoint is None
+            else f"{model.checkpoint}"
+        )
+        logger.info("%s %s: %s, %s parameters", role, model.name, kind, f"{loaded.num_parameters:,}")
+    logger.info(
+        "hardware: %s, %s, %d threads",
+        hardware.name,
+        "bfloat16" if hardware.bfloat16 else "float32",
+        hardware.num_threads,
+    )
+    if config.tokenization == Tokenization.student_ids:
+        logger.warning("ablation: the teacher is fed the student's token ids, which mean nothing to it")
+    if config.train.use_transfer and task.transfer is None:
+        logger.warning("train.use_transfer is ignored: task %s has no transfer text", task.name)
+
+
+def _tags(config: Config, task: Task) -> dict[str, str]:
+    same = config.teacher.family == config.student.family
+    return {
+        "kdexp.pairing": "same-family" if same else "cross-family",
+        "kdexp.tokenization": config.tokenization.value.replace("_", "-"),
+        "kdexp.config_hash": config_hash(config),
+        "kdexp.version": kdexp.__version__,
+        **task.tags,
+    }
+
+
+def _examples(task: Task) -> list:
+    """A few training texts, shown beside the logged model."""
+    if task.train.second is None:
+        return task.train.first[:3]
+    return list(zip(task.train.first[:3], task.train.second[:3], strict=True))
+
+
+def _silence_libraries() -> None:
+    """Leave the console to the run: bars and advice of the libraries would break its lines."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()

@@ -1,0 +1,186 @@
+"""The student, and its baseline: the same training, with and without a teacher."""
+
+import copy
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kdexp.cache import Cache
+from kdexp.config import CrossEntropyConfig, KDConfig, LossConfig, StudentTrainConfig
+from kdexp.hardware import Hardware
+from kdexp.losses import IGNORED_LABEL
+from kdexp.models import Encoded, LoadedModel, encode, predict_logits
+from kdexp.tasks import Task
+from kdexp.teacher import TeacherLogits, library_versions, schedule_parts, task_fingerprint
+from kdexp.training import LogCallback, num_optimizer_steps, train_model
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainedStudent:
+    """A student after training.
+
+    Attributes:
+        folder: Model and tokenizer, as `save_pretrained` writes them.
+        logits: [rows, classes] on `validation` and `test`.
+        was_kept: It was trained by an earlier run with the same settings.
+    """
+
+    folder: Path
+    logits: dict[str, Tensor]
+    train_seconds: float
+    num_steps: int
+    was_kept: bool
+
+
+@dataclass(frozen=True)
+class StudentData:
+    """The task as the student reads it."""
+
+    task: Task
+    splits: dict[str, Encoded]
+
+
+def encode_task(student: LoadedModel, task: Task, *, use_transfer: bool) -> StudentData:
+    """Tokenize every split that the student needs with its own tokenizer."""
+    splits = {"train": task.train, "validation": task.validation, "test": task.test}
+    if use_transfer and task.transfer is not None:
+        splits["transfer"] = task.transfer
+    return StudentData(
+        task, {name: encode(student.tokenizer, split, student.max_length) for name, split in splits.items()}
+    )
+
+
+def loss_weights(loss: LossConfig) -> tuple[float, float]:
+    """(alpha, temperature) of a loss; without a teacher alpha is 1 and the temperature has no effect."""
+    match loss:
+        case KDConfig(alpha=alpha, temperature=temperature) if alpha < 1:
+            return alpha, temperature
+        case KDConfig() | CrossEntropyConfig():
+            return 1.0, 1.0
+        case _:
+            raise TypeError(f"no training for {type(loss).__name__}")
+
+
+def train_student(
+    student: LoadedModel,
+    data: StudentData,
+    loss: LossConfig,
+    answers: dict[str, TeacherLogits],
+    schedule: StudentTrainConfig,
+    cache: Cache,
+    hardware: Hardware,
+    *,
+    seed: int,
+    resume: bool,
+    description: str,
+    on_log: LogCallback | None = None,
+) -> TrainedStudent:
+    """Train a copy of `student`, or take what an earlier run with the same settings trained.
+
+    Runs that are the same computation share one training: at alpha = 1 the teacher and the
+    temperature have no effect, so that is the baseline, whatever they are.
+
+    Args:
+        answers: The teacher's logits on `train` (and `transfer`); not read at alpha = 1.
+        on_log: Receives the training's metrics, of a kept training too.
+    """
+    alpha, temperature = loss_weights(loss)
+    task = data.task
+    rows = _training_rows(data, answers) if alpha < 1 else _labelled_rows(data)
+    # The baseline has no labels for transfer text: it takes as many steps on the labelled rows instead.
+    num_rows = len(data.splits["train"].rows) + len(data.splits.get("transfer", Encoded([], 0)).rows)
+    num_steps = num_optimizer_steps(num_rows, schedule)
+
+    def build(target: Path, work: Path) -> None:
+        trained = copy.deepcopy(student.model)
+        record = train_model(
+            trained,
+            student.tokenizer,
+            rows,
+            data.splits["validation"].with_columns(labels=task.validation.labels),
+            schedule,
+            hardware,
+            seed=seed,
+            work=work,
+            description=f"{description}: training",
+            primary_metric=task.primary_metric,
+            alpha=alpha,
+            temperature=temperature,
+            num_steps=num_steps,
+            on_log=on_log,
+        )
+        logits = {
+            name: predict_logits(
+                trained,
+                student.tokenizer,
+                data.splits[name],
+                hardware,
+                batch_size=schedule.eval_batch_size,
+                description=f"{description}: {name}",
+            )
+            for name in ("validation", "test")
+        }
+        trained.to("cpu").save_pretrained(target / "model")
+        student.tokenizer.save_pretrained(target / "model")
+        save_file(logits, target / "logits.safetensors")
+        (target / "training.json").write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
+
+    parts = {
+        "format": 1,
+        "model": student.fingerprint(),
+        "max_length": student.max_length,
+        "data": task_fingerprint(task, "train", "validation", "test"),
+        "loss": {"alpha": alpha, "temperature": temperature},
+        "teacher_logits": [answers[name].key for name in sorted(answers)] if alpha < 1 else None,
+        "schedule": schedule_parts(schedule),
+        "num_steps": num_steps,
+        "seed": seed,
+        "numerics": hardware.numerics,
+        "versions": library_versions(),
+    }
+    if not resume:
+        cache.forget("students", parts)
+    entry = cache.folder("students", parts, build)
+    record = json.loads((entry.path / "training.json").read_text(encoding="utf-8"))
+    if entry.hit:
+        logger.info(
+            "%s: kept from an earlier run with the same settings (resume=false trains it anew)", description
+        )
+        for step, metrics in record["history"]:
+            if on_log:
+                on_log(metrics, step)
+    else:
+        logger.info("%s: trained in %.0f s, %d steps", description, record["seconds"], record["num_steps"])
+    return TrainedStudent(
+        folder=entry.path / "model",
+        logits=load_file(entry.path / "logits.safetensors"),
+        train_seconds=record["seconds"],
+        num_steps=record["num_steps"],
+        was_kept=entry.hit,
+    )
+
+
+def _labelled_rows(data: StudentData) -> list[dict[str, object]]:
+    return data.splits["train"].with_columns(labels=data.task.train.labels)
+
+
+def _training_rows(data: StudentData, answers: dict[str, TeacherLogits]) -> list[dict[str, object]]:
+    """Rows with the teacher's answers; transfer text has no gold label."""
+    gold: dict[str, Sequence[int]] = {"train": data.task.train.labels or []}
+    if "transfer" in data.splits:
+        gold["transfer"] = [IGNORED_LABEL] * len(data.splits["transfer"].rows)
+    return [
+        row
+        for name, labels in gold.items()
+        for row in data.splits[name].with_columns(
+            labels=labels, teacher_logits=list(torch.unbind(answers[name].logits))
+        )
+    ]

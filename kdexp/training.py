@@ -1,0 +1,187 @@
+"""One training, of a teacher or of a student: the same Trainer, schedule and checkpoints for both."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import EvalPrediction, PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.trainer_utils import get_last_checkpoint
+
+from kdexp.config import Keep, TrainConfig
+from kdexp.errors import UserError
+from kdexp.evaluate import classification_metrics
+from kdexp.hardware import Hardware
+from kdexp.progress import progress
+from kdexp.trainer import DistillationTrainer, DistillationTrainingArguments
+
+logger = logging.getLogger(__name__)
+
+LogCallback = Callable[[dict[str, float], int], None]
+"""Takes metrics and the optimizer step they belong to."""
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """How a training went.
+
+    Attributes:
+        seconds: Wall time of the training itself.
+        num_steps: Optimizer steps.
+        kept_step: The step whose weights were kept.
+        history: (step, metrics) in the order they were logged: `train/...` and `validation/...`.
+    """
+
+    seconds: float
+    num_steps: int
+    kept_step: int
+    history: list[tuple[int, dict[str, float]]]
+
+
+def num_optimizer_steps(num_rows: int, schedule: TrainConfig) -> int:
+    """Optimizer steps of a whole training on `num_rows` rows."""
+    if schedule.max_steps is not None:
+        return schedule.max_steps
+    assert schedule.epochs is not None
+    num_batches = math.ceil(num_rows / schedule.batch_size)
+    return schedule.epochs * math.ceil(num_batches / schedule.gradient_accumulation)
+
+
+def train_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train_rows: list[dict[str, Any]],
+    validation_rows: list[dict[str, Any]],
+    schedule: TrainConfig,
+    hardware: Hardware,
+    *,
+    seed: int,
+    work: Path,
+    description: str,
+    primary_metric: str = "accuracy",
+    alpha: float = 1.0,
+    temperature: float = 1.0,
+    num_steps: int | None = None,
+    on_log: LogCallback | None = None,
+) -> TrainingRecord:
+    """Train `model` in place; afterwards it holds the kept weights.
+
+    Args:
+        train_rows: Tokens, `labels`, and `teacher_logits` where alpha < 1.
+        work: Holds a checkpoint per epoch: a training that was cut off continues from its last one.
+        num_steps: Optimizer steps, where they are not to follow from the schedule and the rows.
+
+    Raises:
+        UserError: The loss became infinite or nan.
+    """
+    started = time.perf_counter()
+    total_steps = num_steps or num_optimizer_steps(len(train_rows), schedule)
+    on_gpu = hardware.device.type == "cuda"
+    arguments = DistillationTrainingArguments(
+        output_dir=str(work),
+        alpha=alpha,
+        temperature=temperature,
+        max_steps=total_steps,
+        per_device_train_batch_size=schedule.batch_size,
+        per_device_eval_batch_size=schedule.eval_batch_size,
+        gradient_accumulation_steps=schedule.gradient_accumulation,
+        learning_rate=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+        warmup_steps=math.ceil(schedule.warmup_ratio * total_steps),
+        max_grad_norm=schedule.max_grad_norm,
+        label_smoothing_factor=schedule.label_smoothing,
+        train_sampling_strategy="group_by_length" if schedule.group_by_length else "random",
+        optim="adamw_torch_fused" if on_gpu else "adamw_torch",
+        bf16=hardware.bfloat16,
+        use_cpu=not on_gpu,
+        dataloader_num_workers=hardware.num_workers,
+        dataloader_pin_memory=on_gpu,
+        seed=seed,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=schedule.keep == Keep.best,
+        metric_for_best_model=f"eval_{primary_metric}",
+        greater_is_better=True,
+        logging_steps=max(1, total_steps // 50),
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to="none",
+    )
+    # One process drives one GPU: DataParallel over all that are visible would split each batch.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    if hardware.bfloat16 and not on_gpu:
+        logger.info("%s: bfloat16 autocast on the CPU", description)
+
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        logits = torch.from_numpy(np.asarray(prediction.predictions))
+        return classification_metrics(logits, prediction.label_ids.tolist())
+
+    with progress(description, total_steps) as advance:
+        callback = _Watcher(advance, on_log)
+        trainer = DistillationTrainer(
+            model,
+            arguments,
+            train_dataset=train_rows,
+            eval_dataset=validation_rows,
+            processing_class=tokenizer,
+            compute_metrics=compute_metrics,
+            callbacks=[callback],
+        )
+        trainer.remove_callback("PrinterCallback")
+        checkpoint = get_last_checkpoint(str(work))
+        if checkpoint:
+            logger.info("%s: continues from %s", description, Path(checkpoint).name)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    state = trainer.state
+    kept_step = state.best_global_step if schedule.keep == Keep.best else state.global_step
+    return TrainingRecord(
+        time.perf_counter() - started, state.global_step, kept_step or state.global_step, callback.history
+    )
+
+
+class _Watcher(TrainerCallback):
+    """Passes on what the Trainer logs, moves the progress bar, and stops a loss that is no number."""
+
+    def __init__(self, advance: Callable[[int], None], on_log: LogCallback | None) -> None:
+        self.history: list[tuple[int, dict[str, float]]] = []
+        self._advance = advance
+        self._on_log = on_log
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._advance(state.global_step)
+        for entry in state.log_history:  # of the part that was trained before it was cut off
+            self._pass_on(dict(entry), int(entry["step"]))
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._advance(1)
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs: Any
+    ) -> None:
+        loss = logs.get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise UserError(
+                "train.learning_rate",
+                f"the loss became {loss} at step {state.global_step}",
+                "try a smaller learning rate, more warm-up, or float32",
+            )
+        self._pass_on(dict(logs), state.global_step)
+
+    def _pass_on(self, logs: dict[str, float], step: int) -> None:
+        metrics = {}
+        for name, value in logs.items():
+            if name in ("loss", "hard_loss", "soft_loss", "grad_norm", "learning_rate"):
+                metrics[f"train/{name}"] = float(value)
+            elif name in ("eval_accuracy", "eval_macro_f1", "eval_nll", "eval_ece"):
+                metrics[f"validation/{name.removeprefix('eval_')}"] = float(value)
+        if metrics:
+            self.history.append((step, metrics))
+            if self._on_log:
+                self._on_log(metrics, step)
