@@ -188,6 +188,17 @@ def test_changed_parts_and_kinds_are_other_entries(tmp_path: Path) -> None:
     assert torch.equal(cache.tensors("logits", PARTS, lambda work: {}).tensors["logits"], LOGITS["logits"])
 
 
+def test_forgotten_entries_and_work_are_computed_anew(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.forget("logits", PARTS)  # nothing there yet
+    cache.tensors("logits", PARTS, lambda work: LOGITS)
+    other = cache.tensors("logits", PARTS | {"length": 256}, lambda work: LOGITS)
+    (tmp_path / "logits" / f"{content_key(PARTS)}.work").mkdir()
+    cache.forget("logits", PARTS)
+    assert kept(tmp_path) == [other.key]
+    assert not cache.tensors("logits", PARTS, lambda work: LOGITS).hit
+
+
 @pytest.mark.parametrize(
     "error",
     [
