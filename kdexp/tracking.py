@@ -97,8 +97,10 @@ def check_reachable(uri: str | None) -> None:
         UserError: No server answers, it refuses us, or the URI names no usable store.
     """
     uri = resolve_uri(uri)
-    scheme = uri.partition("://")[0] if "://" in uri else ""
-    match scheme.partition("+")[0]:
+    scheme = uri.partition("://")[0].partition("+")[0] if "://" in uri else ""
+    if uri == "databricks":
+        scheme = uri
+    match scheme:
         case "http" | "https":
             _check_server(uri)
         case "sqlite":
@@ -106,14 +108,14 @@ def check_reachable(uri: str | None) -> None:
         case "postgresql" | "mysql" | "mssql":
             _check_database(uri)
         case "databricks":
-            pass
-        case "file" | "" if uri != "databricks":
+            pass  # The profile that is asked for at the first call says who and where.
+        case "" | "file":
             raise UserError(
                 SETTING,
-                f"{redact(uri)} is a folder; MLflow no longer keeps runs in folders",
-                "use tracking.uri=sqlite:///mlflow.db",
+                f"{redact(uri)} names a folder, and MLflow no longer keeps runs in folders",
+                "use sqlite:///mlflow.db, http(s)://<host>:<port> for a server, or tracking=none",
             )
-        case _ if uri != "databricks":
+        case _:
             raise UserError(SETTING, f"'{scheme}://' is not a kind of store MLflow knows", LEGAL_URIS)
 
 
@@ -328,7 +330,7 @@ class TrackedRun:
             self._thread.start()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Queue metrics, in microseconds; they reach the store within seconds, at the latest at the run's end."""
+        """Queue metrics (microseconds); they reach the store within seconds, at the latest at the end."""
         if self._client is None:
             return
         now = time.time_ns() // 1_000_000
@@ -362,7 +364,7 @@ class TrackedRun:
             self._upload(path)
 
     def log_table(self, table: "pd.DataFrame", path: str) -> None:
-        """Write a table as an artifact in the format of its suffix: `.parquet`, `.csv`, or `.json` (MLflow shows it)."""
+        """Write a table as `.parquet`, `.csv`, or `.json` (which MLflow shows), by the suffix of the path."""
         if self._client is None:
             return
         target = self._spooled(path)
