@@ -578,7 +578,7 @@ def _write_student(
     outputs += [ColSpec(DataType.float, f"probability_{name}") for name in label_names]
     packages = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "pandas")
     code = Path(__file__).with_name("pyfunc_student.py")
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _quiet("mlflow.pyfunc"):
         # Named after its content: two students loaded into one process never get each other's code.
         loader = Path(scratch) / f"kdexp_student_{hashlib.sha256(code.read_bytes()).hexdigest()[:12]}.py"
         shutil.copyfile(code, loader)
@@ -596,9 +596,8 @@ def _write_student(
             input_example=example_texts or None,
             mlflow_model=model,
         )
-    data_folder = target / model.flavors["python_function"]["data"]
-    shutil.copytree(data_folder, target, dirs_exist_ok=True)
-    shutil.rmtree(data_folder)
+    shutil.copytree(target / model.flavors["python_function"]["data"], target, dirs_exist_ok=True)
+    shutil.rmtree(target / "data")
     settings = {"label_names": label_names, "max_length": max_length}
     (target / SETTINGS_FILE).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
     model.flavors["python_function"]["data"] = "."

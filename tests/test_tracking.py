@@ -445,6 +445,7 @@ def test_the_student_loads_with_pyfunc_and_transformers(
 
     downloaded = Path(mlflow.artifacts.download_artifacts(f"runs:/{student_run}/student"))
     np.testing.assert_allclose(expected_probabilities(downloaded), expected)
+    assert not (downloaded / "data").exists()
     names = {path.suffix for path in downloaded.rglob("*") if path.is_file()}
     assert not names & {".pkl", ".pickle", ".bin", ".pt"}, names
     (output,) = run_of(None, student_run).outputs.model_outputs
