@@ -16,6 +16,8 @@ from kdexp.readers import SUFFIXES, Table, list_folder, read_table
 # Each split under the names that distributors give it.
 SPLIT_NAMES = {"train": ("train",), "validation": ("dev", "validation", "valid", "val"), "test": ("test",)}
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
 
 def public_tables(config: PublicTaskConfig, columns: Sequence[str]) -> dict[str, list[Table]]:
     """Read the splits train, validation and test, of which test may be absent; one table per file.
@@ -111,11 +113,14 @@ def _load_from_hub(config: PublicTaskConfig) -> Any:
         ) from error
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
-    # Its cache does not look at the revision when it is offline: any that was loaded before will do for it.
-    origins = splits["train"].info.download_checksums or {}
-    if config.revision and any("@" in url and f"@{config.revision}/" not in url for url in origins):
-        problem = f"the cached copy of {config.dataset} is not revision {config.revision}"
-        raise UserError("task.revision", problem, "connect to the hub once, or set task.revision=null")
+    # Its cache does not look at the revision when it is offline: the one loaded last will do for any. The
+    # cached files lie in a folder that is named by their commit.
+    cached = {Path(file["filename"]).parent.name for file in splits["train"].cache_files}
+    if (offline or unreachable) and _COMMIT.fullmatch(config.revision or "") and cached != {config.revision}:
+        problem = f"the cached copy of {config.dataset} is of {', '.join(cached)}, not of {config.revision}"
+        raise UserError(
+            "task.revision", problem, "connect to the hub once, or name the revision that is cached"
+        )
     return splits
 
 

@@ -123,7 +123,9 @@ def _load_public(config: PublicTaskConfig) -> Task:
             raise UserError("task.path" if config.path else "task.dataset", problem, "name one that has them")
     if test is not None and test.labels is not None:
         sources = ("public dev set", "public test set")
-        return _arrange(config, config.labels, train, validation, test, None, sources)
+        task = _arrange(config, config.labels, train, validation, test, None, sources)
+        why = "task.validation_size is not used: the data set has a dev set and a labelled test set"
+        return replace(task, notes=[why, *task.notes])
     task = _arrange(config, config.labels, train, None, validation, None, (HELD_OUT, "public dev set"))
     why = "test: the public dev set is used, because the labels of the public test set are hidden"
     return replace(task, notes=[why, *task.notes])
