@@ -6,6 +6,8 @@ format. What families differ in when they read a text is kept; what they were pr
 """
 
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -44,9 +46,7 @@ class _Special:
     doubled_separator: bool = False  # between the texts of a pair
 
 
-_BERT = _Special(
-    ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), "[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]"
-)
+_BERT = _Special(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), "[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")
 _ROBERTA = _Special(
     ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
     "<s>",
@@ -76,6 +76,8 @@ _SPECIAL = {
     "deberta": _DEBERTA,
     "modernbert": _MODERNBERT,
 }
+# More candidates give fewer tokens per text, and fewer pieces in common with the library's Unigram trainer.
+_NUM_CANDIDATES_PER_PIECE = 2
 # DistilBERT, RoBERTa, XLM-R and ModernBERT tell the texts of a pair apart by the separator alone.
 _HAS_TOKEN_TYPES = {"bert", "electra", "albert", "deberta"}
 
@@ -131,15 +133,22 @@ def _train_wordpiece(texts: Iterable[str], vocab_size: int, special: _Special) -
     texts = list(texts)
     # The trainer numbers characters inside of words in another order in every process, and breaks ties
     # between merges by these numbers. Declared as special they are numbered by us.
-    letters = sorted({letter for text in texts for letter in backend.normalizer.normalize_str(text)})
-    inner = [f"##{letter}" for letter in letters if not letter.isspace()]
+    inner = sorted({letter for text in texts for letter in _inner_letters(backend, text)})
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=[*special.tokens, *inner], show_progress=False
+        vocab_size=vocab_size,
+        special_tokens=[*special.tokens, *(f"##{letter}" for letter in inner)],
+        show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
     state = json.loads(backend.to_str())
     state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in special.tokens]
     return Tokenizer.from_str(json.dumps(state))
+
+
+def _inner_letters(backend: Tokenizer, text: str) -> set[str]:
+    """Letters that follow another one in a word."""
+    words = backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))
+    return {letter for word, _ in words for letter in word[1:]}
 
 
 def _train_byte_level_bpe(texts: Iterable[str], vocab_size: int, special: _Special) -> Tokenizer:
@@ -158,7 +167,13 @@ def _train_byte_level_bpe(texts: Iterable[str], vocab_size: int, special: _Speci
 
 
 def _train_unigram(texts: Iterable[str], vocab_size: int, special: _Special, family: str) -> Tokenizer:
-    backend = Tokenizer(models.Unigram())
+    """Train by hard EM: pieces are scored by how often the best segmentation of the texts uses them.
+
+    The library's own trainer sums over its words in another order in every process, and the last digits
+    of its scores decide which of two equally good pieces is dropped. Whole counts have no last digits.
+    The candidates are those of BPE, whose order of merges is fixed.
+    """
+    backend = Tokenizer(models.BPE())
     steps = [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
     if family == "albert":
         steps[0] = normalizers.NFKD()
@@ -166,26 +181,42 @@ def _train_unigram(texts: Iterable[str], vocab_size: int, special: _Special, fam
     backend.normalizer = normalizers.Sequence(steps)
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size,
+    texts = list(texts)
+    trainer = trainers.BpeTrainer(
+        vocab_size=_NUM_CANDIDATES_PER_PIECE * vocab_size,
         special_tokens=list(special.tokens),
-        unk_token=special.unk,
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
-    return _in_stable_order(backend, num_special=len(special.tokens))
+    candidates = set(backend.get_vocab()) - set(special.tokens)
+    room = vocab_size - len(special.tokens)
+    pieces = _scored_pieces(backend, texts, candidates, len(candidates))
+    backend.model = _unigram_model(pieces, special)
+    backend.model = _unigram_model(_scored_pieces(backend, texts, candidates, room), special)
+    return Tokenizer.from_str(backend.to_str())
 
 
-def _in_stable_order(backend: Tokenizer, *, num_special: int) -> Tokenizer:
-    """Sort the pieces by score and text: the trainer leaves pieces of equal score in any order."""
-    state = json.loads(backend.to_str())
-    pieces = state["model"]["vocab"]
-    # Scores differ in their last digits between processes (order of float sums).
-    learnt = sorted(
-        ((text, round(score, 3)) for text, score in pieces[num_special:]), key=lambda p: (-p[1], p[0])
+def _scored_pieces(
+    backend: Tokenizer, texts: list[str], candidates: set[str], room: int
+) -> list[tuple[str, float]]:
+    """The pieces that `backend` uses most, with the logarithm of how often; every character comes first."""
+    counts = Counter(
+        token
+        for start in range(0, len(texts), 1000)
+        for encoding in backend.encode_batch(texts[start : start + 1000])
+        for token in encoding.tokens
     )
-    state["model"]["vocab"] = pieces[:num_special] + learnt
-    return Tokenizer.from_str(json.dumps(state))
+    kept = sorted(candidates, key=lambda piece: (len(piece) > 1, -counts[piece], piece))[:room]
+    # Half a count for pieces that were never used: they stay possible.
+    total = sum(counts[piece] for piece in kept) + len(kept) / 2
+    scored = [(piece, math.log((counts[piece] + 0.5) / total)) for piece in kept]
+    return sorted(scored, key=lambda piece: (-piece[1], piece[0]))
+
+
+def _unigram_model(pieces: list[tuple[str, float]], special: _Special) -> models.Unigram:
+    return models.Unigram(
+        [*((token, 0.0) for token in special.tokens), *pieces], unk_id=special.tokens.index(special.unk)
+    )
 
 
 def compact_config(
