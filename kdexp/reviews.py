@@ -17,9 +17,8 @@ from typing import TypeVar
 LABELS = ["terrible", "bad", "mixed", "good", "excellent"]
 
 # A review with a score closer than MARGIN to a cut is drawn again: a person could not place it either.
-CUTS = (-1.6, -0.7, 0.7, 1.7)
-MARGIN = 0.12
-SPREAD = 1.0
+CUTS = (-2.1, -0.7, 0.7, 2.1)
+MARGIN = 0.3
 
 # Removal of duplicates goes in this order, so that the test split never depends on the others.
 SPLIT_ORDER = ("test", "validation", "train", "transfer")
@@ -72,61 +71,21 @@ BY_ASPECT: dict[str, dict[int, tuple[str, ...]]] = {
     "loading time": {-3: ("endless",), -2: ("long",), 2: ("short",)},
 }
 
+# fmt: off
 WORDS: dict[int, tuple[str, ...]] = {
-    3: (
-        "excellent",
-        "superb",
-        "outstanding",
-        "brilliant",
-        "fantastic",
-        "wonderful",
-        "flawless",
-        "magnificent",
-    )
-    + ("stunning", "exceptional", "terrific", "marvellous", "sublime", "phenomenal"),
-    2: (
-        "good",
-        "great",
-        "lovely",
-        "impressive",
-        "solid",
-        "delightful",
-        "charming",
-        "reliable",
-        "clever",
-        "elegant",
-    )
-    + ("convincing", "satisfying", "enjoyable", "thoughtful", "polished", "generous"),
-    1: ("decent", "fine", "pleasant", "acceptable", "adequate", "okay", "passable", "tolerable", "agreeable")
-    + ("serviceable", "reasonable", "respectable"),
-    -1: (
-        "mediocre",
-        "bland",
-        "dull",
-        "ordinary",
-        "forgettable",
-        "clumsy",
-        "plain",
-        "uneven",
-        "dated",
-        "stiff",
-    )
-    + ("tired", "unremarkable"),
-    -2: (
-        "bad",
-        "poor",
-        "disappointing",
-        "annoying",
-        "flimsy",
-        "sloppy",
-        "frustrating",
-        "careless",
-        "unpleasant",
-    )
-    + ("unreliable", "shabby", "tedious", "messy", "awkward", "cheap", "lousy"),
-    -3: ("terrible", "awful", "horrible", "dreadful", "abysmal", "atrocious", "appalling", "disgusting")
-    + ("unbearable", "disastrous", "horrendous", "pathetic", "useless", "hideous"),
+    3: ("excellent", "superb", "outstanding", "brilliant", "fantastic", "wonderful", "flawless", "magnificent",
+        "stunning", "exceptional", "terrific", "marvellous"),
+    2: ("good", "great", "lovely", "impressive", "solid", "delightful", "charming", "reliable", "clever", "elegant",
+        "convincing", "satisfying", "enjoyable", "polished"),
+    1: ("decent", "fine", "pleasant", "acceptable", "adequate", "okay", "passable", "tolerable", "agreeable",
+        "reasonable"),
+    -1: ("mediocre", "bland", "dull", "ordinary", "forgettable", "clumsy", "plain", "uneven", "dated", "stiff"),
+    -2: ("bad", "poor", "disappointing", "annoying", "flimsy", "sloppy", "frustrating", "careless", "unpleasant",
+         "unreliable", "shabby", "messy", "awkward", "lousy"),
+    -3: ("terrible", "awful", "horrible", "dreadful", "abysmal", "atrocious", "appalling", "disgusting",
+         "unbearable", "disastrous", "pathetic", "hideous"),
 }
+# fmt: on
 VERBS: dict[int, tuple[str, ...]] = {
     3: ("loved", "adored", "treasured"),
     2: ("liked", "enjoyed", "appreciated"),
@@ -136,59 +95,42 @@ VERBS: dict[int, tuple[str, ...]] = {
     -3: ("hated", "loathed", "despised"),
 }
 
-# What follows "was": (construction, factor on the word's value, sign that the word must have or 0, share of use).
+# What follows "was": (construction, factor on the value of the word, sign that the word must have or 0, share of use).
 PREDICATES: tuple[tuple[str, float, int, float], ...] = (
     ("{}", 1.0, 0, 45),
-    ("very {}", 1.3, 0, 3),
-    ("really {}", 1.3, 0, 3),
-    ("extremely {}", 1.5, 0, 2),
-    ("incredibly {}", 1.5, 0, 2),
-    ("slightly {}", 0.5, 0, 2),
-    ("somewhat {}", 0.5, 0, 2),
-    ("a little {}", 0.5, 0, 2),
-    ("not {}", -0.6, 0, 7),
-    ("not very {}", -0.4, 0, 2),
-    ("not at all {}", -1.0, 0, 3),
-    ("never {}", -0.8, 0, 2),
-    ("anything but {}", -1.0, 0, 3),
-    ("far from {}", -0.8, 0, 3),
-    ("hardly {}", -0.6, 0, 2),
-    ("nowhere near as {} as people say", -0.8, 0, 2),
-    ("more {} than I expected", 1.2, 0, 2),
-    ("less {} than I feared", -0.4, -1, 3),
-    ("less {} than I had hoped", -0.5, 1, 3),
-    ("every bit as {} as promised", 1.2, 1, 2),
-    ("supposed to be {} and it is", 1.0, 0, 2),
-    ("supposed to be {} and it is not", -0.8, 0, 2),
+    ("very {}", 1.4, 0, 4),
+    ("extremely {}", 1.4, 0, 4),
+    ("slightly {}", 0.5, 0, 4),
+    ("somewhat {}", 0.5, 0, 4),
+    ("not {}", -0.4, 0, 9),
+    ("hardly {}", -0.4, 0, 4),
+    ("not at all {}", -1.0, 0, 4),
+    ("anything but {}", -1.0, 0, 5),
+    ("far from {}", -1.0, 0, 5),
+    ("less {} than I feared", -0.4, -1, 4),
+    ("less {} than I had hoped", -0.4, 1, 4),
+    ("every bit as {} as promised", 1.4, 1, 4),
 )
 
-# Two opinions in one sentence: (construction, weight of the first, weight of the second, whether they should disagree).
+# Two opinions in one sentence: (construction, weight of the first, weight of the second, whether they should
+# disagree).
 PAIRS: tuple[tuple[str, float, float, bool], ...] = (
     ("{0} and {1}", 1.0, 1.0, False),
     ("{0}, {1}", 1.0, 1.0, False),
     ("{0} but {1}", 0.5, 1.5, True),
-    ("{0}, however {1}", 0.5, 1.5, True),
     ("although {0}, {1}", 0.5, 1.5, True),
-    ("even though {0}, {1}", 0.5, 1.5, True),
-    ("{0}, although {1}", 1.5, 0.5, True),
     ("{0}, even if {1}", 1.5, 0.5, True),
-    ("it hardly matters that {0}, because {1}", 0.0, 1.5, True),
 )
 
-# Opinions that do not use "was": (construction, factor). {word} is an adjective, {verb} a verb, {thing} an aspect.
+# Opinions that do not use "was": (construction, factor).
 REMARKS: tuple[tuple[str, float], ...] = (
     ("I {verb} the {thing}", 1.0),
-    ("we all {verb} the {thing}", 1.2),
-    ("I never {verb} the {thing}", -0.7),
+    ("we all {verb} the {thing}", 1.0),
     ("nobody {verb} the {thing}", -1.0),
     ("my {person} called the {thing} {word} and I agree", 1.0),
-    ("my {person} called the {thing} {word} and I disagree", -0.8),
-    ("other reviews call the {thing} {word}, which is true", 1.0),
-    ("other reviews call the {thing} {word}, which is nonsense", -0.8),
-    ("the {thing} could have been more {word}", -0.5),
-    ("I would not call the {thing} {word}", -0.6),
+    ("my {person} called the {thing} {word} and I disagree", -1.0),
+    ("there is something {word} about the {thing}", 1.0),
     ("there is nothing {word} about the {thing}", -1.0),
-    ("there is something {word} about the {thing}", 0.8),
 )
 
 # Opinions about something else: they weigh nothing, whatever their words say.
@@ -304,60 +246,78 @@ def _draw_review(random: Random) -> tuple[str, float]:
     """Return a review and its score, the weighted mean of its opinions."""
     product = pick(random, tuple(ASPECTS))
     things = ASPECTS[product] + SHARED_ASPECTS
-    mood = 7.0 * random.random() - 3.5
-
-    def clause(target: float) -> tuple[str, float]:
-        thing = pick(random, things)
-        predicate, value = _draw_predicate(random, target, thing)
-        return f"the {thing} was {predicate}", value
+    ambivalent = random.random() < 0.12
+    mood = 0.0 if ambivalent else 7.0 * random.random() - 3.5
+    spread = 2.4 if ambivalent else 0.8
 
     sentences: list[str] = []
     opinions: list[tuple[float, float]] = []  # (weight, value)
     for _ in range(1 + int(2 * random.random())):
-        target = mood + SPREAD * (random.random() + random.random() - 1.0)
-        kind = random.random()
-        if kind < 0.35:
-            text, value = clause(target)
-            opinions.append((1.0, value))
-        elif kind < 0.65:
-            pattern, first_weight, second_weight, disagree = pick(random, PAIRS)
-            heavy_first = first_weight > second_weight
-            other = -target if disagree else target
-            first, first_value = clause(target if heavy_first or not disagree else other)
-            second, second_value = clause(other if heavy_first else target)
-            text = pattern.format(first, second)
-            opinions += [(first_weight, first_value), (second_weight, second_value)]
-        else:
-            pattern, factor = pick(random, REMARKS)
-            level = _level(target / factor)
-            text = pattern.format(
-                thing=pick(random, things),
-                person=pick(random, PEOPLE),
-                word=_word(random, level),
-                verb=pick(random, VERBS[level]),
-            )
-            opinions.append((1.0, factor * level))
+        target = mood + spread * (random.random() + random.random() - 1.0)
+        text, values = _draw_opinion(random, things, target)
         sentences.append(text)
+        opinions += values
     if random.random() < 0.4:
-        predicate, value = _draw_predicate(random, mood, "")
-        level = _level(mood)
-        word = _word(random, level)
-        pattern = pick(random, VERDICTS)
-        sentences.append(pattern.format(a_word=with_article(word), product=product, predicate=predicate))
-        opinions.append((1.5, value if "{predicate}" in pattern else level))
-    for patterns, chance in ((ELSEWHERE, 0.2), (NEUTRAL, 0.35)):
+        target = mood + spread * (random.random() + random.random() - 1.0)
+        text, value = _draw_verdict(random, product, target)
+        sentences.append(text)
+        opinions.append((2.0, value))
+    for patterns, chance in ((ELSEWHERE, 0.15), (NEUTRAL, 0.25)):
         if random.random() < chance:
-            word = _word(
-                random,
-                1 + int(3 * random.random()) if random.random() < 0.5 else -1 - int(3 * random.random()),
-            )
+            word = pick(random, WORDS[pick(random, tuple(WORDS))])
             text = pick(random, patterns).format(
-                product=product, person=pick(random, PEOPLE), thing=pick(random, things), word=word,
-                a_word=with_article(word), month=pick(random, MONTHS), number=pick(random, NUMBERS),
-            )  # fmt: skip
+                product=product,
+                person=pick(random, PEOPLE),
+                thing=pick(random, things),
+                word=word,
+                a_word=with_article(word),
+                month=pick(random, MONTHS),
+                number=pick(random, NUMBERS),
+            )
             sentences.insert(int(random.random() * (len(sentences) + 1)), text)
     score = sum(weight * value for weight, value in opinions) / sum(weight for weight, _ in opinions)
     return " ".join(sentence[0].upper() + sentence[1:] + "." for sentence in sentences), score
+
+
+def _draw_opinion(
+    random: Random, things: Sequence[str], target: float
+) -> tuple[str, list[tuple[float, float]]]:
+    """Return a sentence of a value about `target`, and the (weight, value) of each opinion in it."""
+    thing = pick(random, things)
+    kind = random.random()
+    if kind < 0.4:
+        predicate, value = _draw_predicate(random, target, thing)
+        return f"the {thing} was {predicate}", [(1.0, value)]
+    if kind < 0.6:
+        pattern, first_weight, second_weight, disagree = pick(random, PAIRS)
+        other = pick(random, [other for other in things if other != thing])
+        # The opinion that weighs less is the one that disagrees.
+        first_target = -target if disagree and first_weight < second_weight else target
+        second_target = -target if disagree and first_weight > second_weight else target
+        first, first_value = _draw_predicate(random, first_target, thing)
+        second, second_value = _draw_predicate(random, second_target, other)
+        text = pattern.format(f"the {thing} was {first}", f"the {other} was {second}")
+        return text, [(first_weight, first_value), (second_weight, second_value)]
+    pattern, factor = pick(random, REMARKS)
+    level = _nearest_level(target / factor)
+    text = pattern.format(
+        thing=thing,
+        person=pick(random, PEOPLE),
+        word=pick(random, WORDS[level]),
+        verb=pick(random, VERBS[level]),
+    )
+    return text, [(1.0, factor * level)]
+
+
+def _draw_verdict(random: Random, product: str, target: float) -> tuple[str, float]:
+    """Return the closing sentence on the product as a whole, and its value."""
+    level = _nearest_level(target)
+    predicate, value = _draw_predicate(random, target, product)
+    pattern = pick(random, VERDICTS)
+    text = pattern.format(
+        a_word=with_article(pick(random, WORDS[level])), product=product, predicate=predicate
+    )
+    return text, value if "{predicate}" in pattern else level
 
 
 def _draw_predicate(random: Random, target: float, thing: str) -> tuple[str, float]:
@@ -368,24 +328,20 @@ def _draw_predicate(random: Random, target: float, thing: str) -> tuple[str, flo
             place -= share
             if place < 0:
                 break
-        level = _level(target / factor)
+        level = _nearest_level(target / factor)
         if sign * level >= 0:
             break
     if thing in BY_ASPECT and random.random() < 0.7:
         levels = [other for other in BY_ASPECT[thing] if other * level > 0]
         level = pick(random, levels)
         return pattern.format(pick(random, BY_ASPECT[thing][level])), factor * level
-    return pattern.format(_word(random, level)), factor * level
+    return pattern.format(pick(random, WORDS[level])), factor * level
 
 
-def _level(target: float) -> int:
+def _nearest_level(target: float) -> int:
     """Round to the nearest strength of a word: -3, -2, -1, 1, 2 or 3."""
     strength = min(3, max(1, round(abs(target))))
     return strength if target > 0 else -strength
-
-
-def _word(random: Random, level: int) -> str:
-    return pick(random, WORDS[level])
 
 
 def with_article(word: str) -> str:

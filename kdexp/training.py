@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EvalPrediction, PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
+from transformers import (
+    EvalPrediction,
+    PreTrainedModel,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -134,7 +141,7 @@ def train_model(
             compute_metrics=compute_metrics,
             callbacks=[callback],
         )
-        trainer.remove_callback("PrinterCallback")
+        trainer.remove_callback(PrinterCallback)
         checkpoint = get_last_checkpoint(str(work))
         if checkpoint:
             logger.info("%s: continues from %s", description, Path(checkpoint).name)
