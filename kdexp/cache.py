@@ -140,9 +140,7 @@ class Cache:
         entry = self.folder(kind, parts, build)
         return TensorEntry(load_file(entry.path / _TENSORS_FILE), entry.key, entry.hit)
 
-    def folder(
-        self, kind: str, parts: Mapping[str, object], build: Callable[[Path, Path], None]
-    ) -> FolderEntry:
+    def folder(self, kind: str, parts: Mapping[str, object], build: Callable[[Path, Path], None]) -> FolderEntry:
         """Return the folder that `parts` describe, calling `build(target, work)` if it is not there.
 
         Args:

@@ -89,9 +89,7 @@ def agreement(student: Tensor, teacher: Tensor) -> float:
     return float((student.argmax(-1) == teacher.argmax(-1)).float().mean())
 
 
-def confusion_matrix_figure(
-    logits: Tensor, labels: Sequence[int], label_names: Sequence[str], title: str
-) -> Figure:
+def confusion_matrix_figure(logits: Tensor, labels: Sequence[int], label_names: Sequence[str], title: str) -> Figure:
     """Gold classes against predicted ones, as shares of each gold class."""
     size = min(4 + 0.35 * len(label_names), 20)
     figure = Figure(figsize=(size, size), layout="constrained")

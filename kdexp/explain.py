@@ -23,9 +23,9 @@ def explain(error: BaseException) -> str:
     if isinstance(error, ConfigCompositionException) and cause is not None:
         message = f"{message} {' '.join(str(cause).split())}"
     if "Could not override" in message and "No match in the defaults list" in message:
-        group = re.search(r"override '?([\w/@.]+)'?", message)
+        found = re.search(r"override '?([\w/@.]+)'?", message)
         return (
-            f"{group.group(1) if group else 'override'}: no such group; "
+            f"{found.group(1) if found else 'override'}: no such group; "
             "expected one of teacher, student, task, loss, hardware, train, tracking, experiment"
         )
     return message

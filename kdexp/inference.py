@@ -145,12 +145,8 @@ def _deed(random: Random, label: int) -> tuple[str, str]:
 def _deed_sentence(random: Random, person: str, past: str, what: str, negated: bool) -> str:
     passive = random.random() < 0.3
     if negated:
-        return (
-            f"no {what} was {past} by {person}" if passive else f"{person} did not {DEEDS[past]} any {what}"
-        )
-    return (
-        f"{with_article(what)} was {past} by {person}" if passive else f"{person} {past} {with_article(what)}"
-    )
+        return f"no {what} was {past} by {person}" if passive else f"{person} did not {DEEDS[past]} any {what}"
+    return f"{with_article(what)} was {past} by {person}" if passive else f"{person} {past} {with_article(what)}"
 
 
 def _place(random: Random, label: int) -> tuple[str, str]:

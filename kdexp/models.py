@@ -107,7 +107,10 @@ def load_model(role: str, config: ModelConfig, task: Task, *, seed: int, new_hea
 
 
 def _build_compact(role: str, config: ModelConfig, task: Task) -> LoadedModel:
-    assert config.num_layers and config.hidden_size and config.num_heads and config.vocab_size
+    assert config.num_layers is not None
+    assert config.hidden_size is not None
+    assert config.num_heads is not None
+    assert config.vocab_size is not None
     texts = [*task.train.first, *(task.train.second or [])]
     tokenizer = families.train_tokenizer(
         config.family, texts, vocab_size=config.vocab_size, max_length=config.max_length
@@ -143,9 +146,7 @@ def _load_checkpoint(role: str, config: ModelConfig, task: Task, *, new_head: bo
     if config.num_layers is not None:
         available = model_config.num_hidden_layers
         if config.num_layers > available:
-            raise UserError(
-                f"{role}.num_layers", f"got {config.num_layers}", f"{checkpoint} has {available} layers"
-            )
+            raise UserError(f"{role}.num_layers", f"got {config.num_layers}", f"{checkpoint} has {available} layers")
         model_config.num_hidden_layers = config.num_layers
     _refuse_too_long(role, config, model_config)
     has_head = any("ForSequenceClassification" in name for name in model_config.architectures or [])
@@ -196,9 +197,7 @@ def _find(role: str, checkpoint: str) -> Path | str:
     if not looks_local:
         return checkpoint
     if not folder.is_dir():
-        raise UserError(
-            f"{role}.checkpoint", f"no folder {folder}", "expected a folder that save_pretrained wrote"
-        )
+        raise UserError(f"{role}.checkpoint", f"no folder {folder}", "expected a folder that save_pretrained wrote")
     if not (folder / "config.json").is_file():
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise UserError(
@@ -227,9 +226,7 @@ def _unreadable(role: str, checkpoint: str, error: Exception) -> UserError:
                 f"{folder} holds its weights as a pickle only ({pickles[0]}), which may run code when read",
                 f"convert it to safetensors, or trust it with {role}.allow_pickle=true",
             )
-        return UserError(
-            setting, f"{folder} holds no weights", "expected model.safetensors beside config.json"
-        )
+        return UserError(setting, f"{folder} holds no weights", "expected model.safetensors beside config.json")
     reason = " ".join(str(error).split())
     if "safetensors" in reason and not folder.is_dir():
         return UserError(

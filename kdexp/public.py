@@ -38,14 +38,10 @@ def public_tables(config: PublicTaskConfig, columns: Sequence[str]) -> dict[str,
     for split in ("train", "validation"):
         if not files[split]:
             names = " or ".join(SPLIT_NAMES[split])
-            problem = (
-                f"no file for the split {split} in {folder} ({names}, with one of {', '.join(SUFFIXES)})"
-            )
+            problem = f"no file for the split {split} in {folder} ({names}, with one of {', '.join(SUFFIXES)})"
             raise UserError("task.path", problem, list_folder(folder))
     return {
-        split: [_read_file(path, columns, config.labels) for path in paths]
-        for split, paths in files.items()
-        if paths
+        split: [_read_file(path, columns, config.labels) for path in paths] for split, paths in files.items() if paths
     }
 
 
@@ -54,9 +50,7 @@ def _split_files(folder: Path, subset: str | None, split: str) -> list[Path]:
     for place in (folder, folder / "data", *([folder / subset] if subset else [])):
         for name in SPLIT_NAMES[split]:
             pattern = re.compile(rf"{name}(-\d+-of-(?P<shards>\d+))?\.(?P<suffix>\w+(\.gz)?)")
-            found = [
-                (match, path) for path in place.glob(f"{name}*") if (match := pattern.fullmatch(path.name))
-            ]
+            found = [(match, path) for path in place.glob(f"{name}*") if (match := pattern.fullmatch(path.name))]
             paths = sorted(path for match, path in found if f".{match['suffix'].lower()}" in SUFFIXES)
             if not paths:
                 continue
@@ -118,9 +112,7 @@ def _load_from_hub(config: PublicTaskConfig) -> Any:
     cached = {Path(file["filename"]).parent.name for file in splits["train"].cache_files}
     if (offline or unreachable) and _COMMIT.fullmatch(config.revision or "") and cached != {config.revision}:
         problem = f"the cached copy of {config.dataset} is of {', '.join(cached)}, not of {config.revision}"
-        raise UserError(
-            "task.revision", problem, "connect to the hub once, or name the revision that is cached"
-        )
+        raise UserError("task.revision", problem, "connect to the hub once, or name the revision that is cached")
     return splits
 
 

@@ -61,9 +61,7 @@ class Table:
             # A comma-separated file whose only column has a semicolon in its name was not comma-separated.
             other = next((mark for mark in ";\t,|" if mark in self.names[0]), None)
             hint = f" (is it separated by {other!r}?)" if len(self.names) == 1 and other else ""
-            raise UserError(
-                setting, f"no column '{name}' in {self.source}", f"its columns are: {names}{hint}"
-            )
+            raise UserError(setting, f"no column '{name}' in {self.source}", f"its columns are: {names}{hint}")
         return self.columns[name]
 
     def where(self, index: int) -> str:
@@ -95,9 +93,7 @@ def read_table(path: Path, columns: Sequence[str], *, setting: str, header: bool
     if kind is None and not path.name.lower().endswith(".parquet"):
         raise UserError(setting, f"{path}: unknown kind of file", f"use one of {', '.join(SUFFIXES)}")
     if not header and kind not in ("csv", "tsv"):
-        raise UserError(
-            "task.header", f"false, but the columns of {path} have names", "leave task.header out"
-        )
+        raise UserError("task.header", f"false, but the columns of {path} have names", "leave task.header out")
     if not path.is_file():
         raise _missing_file(path, setting)
     if kind is None:
@@ -203,9 +199,7 @@ def _read_json_lines(path: Path, text: str, columns: Sequence[str], setting: str
             raise UserError(setting, problem, "write one whole JSON object on each line") from error
         if not isinstance(row, dict):
             problem = f"{path}, line {number}: a JSON {type(row).__name__}, not an object"
-            raise UserError(
-                setting, problem, 'write one object on each line, like {"text": "...", "label": "..."}'
-            )
+            raise UserError(setting, problem, 'write one object on each line, like {"text": "...", "label": "..."}')
         rows.append(row)
         lines.append(number)
     if not rows:
@@ -226,9 +220,7 @@ def _read_parquet(path: Path, columns: Sequence[str], setting: str) -> Table:
             table = file.read(columns=[name for name in columns if name in names])
         values = {name: table.column(name).to_pylist() for name in table.column_names}
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            setting, f"cannot read {path}: {error}", "check that it is a whole Parquet file"
-        ) from error
+        raise UserError(setting, f"cannot read {path}: {error}", "check that it is a whole Parquet file") from error
     if not table.num_rows:
         raise UserError(setting, f"{path} has no rows", "name a file with rows")
     return Table(str(path), names, values)
@@ -254,9 +246,7 @@ def texts_of(table: Table, columns: Sequence[str]) -> tuple[list[str], list[str]
         try:
             "".join(values).encode()
         except UnicodeEncodeError:  # only JSON can hold them
-            half = next(
-                i for i, value in enumerate(values) if value != value.encode("utf-8", "ignore").decode()
-            )
+            half = next(i for i, value in enumerate(values) if value != value.encode("utf-8", "ignore").decode())
             problem = f"{table.where(half)}: half of a surrogate pair, which is not a character"
             raise UserError("task.text", problem, "remove it, or write the whole pair") from None
     return texts[0], texts[1] if len(texts) == 2 else None
@@ -283,9 +273,7 @@ def class_names(table: Table, column: str, labels: Sequence[str] | None) -> list
     else:
         ordered = sorted(names, key=lambda name: (float(name), name))
         if len(names) > 10 and any("." in name for name in names):
-            problem = (
-                f"{where} holds {len(names):,} different numbers such as {ordered[1]}: scores, not classes"
-            )
+            problem = f"{where} holds {len(names):,} different numbers such as {ordered[1]}: scores, not classes"
             raise UserError(setting, problem, "sort the scores into classes, or name another column")
     if len(names) > 20 and len(names) > len(values) / 2:
         problem = f"{where} holds {len(names):,} different values in {len(values):,} rows: not classes"
@@ -313,9 +301,7 @@ def class_indices(table: Table, column: str, known: Mapping[str, int]) -> list[i
 def _labels_of(table: Table, column: str) -> list[str]:
     """Write labels as strings: a whole number is `1` even where a missing value elsewhere made it `1.0`."""
     values = table.column(column, "task.label")
-    missing = [
-        i for i, value in enumerate(values) if value is None or value != value or str(value).strip() == ""
-    ]
+    missing = [i for i, value in enumerate(values) if value is None or value != value or str(value).strip() == ""]
     if missing:
         problem = f"{len(missing):,} rows have no label, the first is {table.where(missing[0])}"
         raise UserError("task.label", problem, f"fill or remove these rows (column '{column}')")

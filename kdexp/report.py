@@ -12,18 +12,17 @@ from kdexp.tracking import ui_command
 def print_result(result: RunResult, tracking_uri: str | None, cache_dir: str) -> None:
     """Print what a person wants to know at the end of a run, to standard output."""
     console = Console(highlight=False)
-    # What is piped into a file must not be cut to the width of a terminal that is not there.
-    width = None if console.is_terminal else 120
+    if not console.is_terminal:
+        # What is piped into a file must not be cut to the width of a terminal that is not there.
+        console = Console(highlight=False, width=120)
     comparison = result.comparison
     console.print()
-    console.print(_table(result.name, comparison), width=width)
+    console.print(_table(result.name, comparison))
     for line in _meaning(comparison, len(result.task.test)):
         console.print(Text(line), soft_wrap=True)
     console.print()
     console.print(
-        Text(
-            f"done in   {result.seconds:.0f} s; teacher's weights unchanged: {_yes(result.teacher_unchanged)}"
-        )
+        Text(f"done in   {result.seconds:.0f} s; teacher's weights unchanged: {_yes(result.teacher_unchanged)}")
     )
     if result.run_url:
         command = ui_command(tracking_uri)
@@ -39,9 +38,9 @@ def _table(name: str, comparison: Comparison) -> Table:
     table.add_column(f"test {comparison.primary_metric}", justify="right")
     table.add_column("macro-F1", justify="right")
     table.add_column("NLL", justify="right")
-    table.add_column("calibration error", justify="right")
+    table.add_column("ECE", justify="right")
     table.add_column("parameters", justify="right")
-    table.add_column("agrees with teacher", justify="right")
+    table.add_column("agreement", justify="right")
 
     def row(who: str, scores: Scores, agreement: float | None) -> None:
         table.add_row(
@@ -56,7 +55,7 @@ def _table(name: str, comparison: Comparison) -> Table:
 
     row("teacher", comparison.teacher, None)
     if comparison.baseline is not None:
-        row("baseline student (no teacher)", comparison.baseline, comparison.baseline_agreement)
+        row("baseline student", comparison.baseline, comparison.baseline_agreement)
     row("distilled student", comparison.student, comparison.agreement)
     return table
 
@@ -76,6 +75,9 @@ def _meaning(comparison: Comparison, num_test_rows: int) -> list[str]:
             f"(95 % [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}] over {num_test_rows:,} test rows): {verdict}"
         )
         lines.append("          one seed; repeat with -m seed=0,1,2,3,4 before you believe it")
+    lines.append(
+        f"agreement {comparison.agreement:.1%} of test rows answered as the teacher answers them; ECE is the calibration error"
+    )
     lines.append(f"retention {comparison.retention:.1%} of the teacher's {comparison.primary_metric}")
     return lines
 

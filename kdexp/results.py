@@ -72,9 +72,7 @@ def compare(
     gold = {"validation": task.validation.labels or [], "test": task.test.labels or []}
 
     def score(logits: Logits, size: int) -> Scores:
-        validation, test = (
-            classification_metrics(logits[name], gold[name]) for name in ("validation", "test")
-        )
+        validation, test = (classification_metrics(logits[name], gold[name]) for name in ("validation", "test"))
         return Scores(validation, test, size)
 
     teacher_size, student_size = num_parameters

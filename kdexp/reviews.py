@@ -176,9 +176,7 @@ Item = TypeVar("Item")
 Text = TypeVar("Text")
 
 
-def generate_splits(
-    sizes: Mapping[str, int], *, seed: int, label_noise: float
-) -> dict[str, list[tuple[str, int]]]:
+def generate_splits(sizes: Mapping[str, int], *, seed: int, label_noise: float) -> dict[str, list[tuple[str, int]]]:
     """Write reviews for each split, as (text, label) with the label an index into `LABELS`.
 
     Splits share no text. A larger split begins with the rows of a smaller one, and a split does not change with the
@@ -279,9 +277,7 @@ def _draw_review(random: Random) -> tuple[str, float]:
     return " ".join(sentence[0].upper() + sentence[1:] + "." for sentence in sentences), score
 
 
-def _draw_opinion(
-    random: Random, things: Sequence[str], target: float
-) -> tuple[str, list[tuple[float, float]]]:
+def _draw_opinion(random: Random, things: Sequence[str], target: float) -> tuple[str, list[tuple[float, float]]]:
     """Return a sentence of a value about `target`, and the (weight, value) of each opinion in it."""
     thing = pick(random, things)
     kind = random.random()
@@ -314,9 +310,7 @@ def _draw_verdict(random: Random, product: str, target: float) -> tuple[str, flo
     level = _nearest_level(target)
     predicate, value = _draw_predicate(random, target, product)
     pattern = pick(random, VERDICTS)
-    text = pattern.format(
-        a_word=with_article(pick(random, WORDS[level])), product=product, predicate=predicate
-    )
+    text = pattern.format(a_word=with_article(pick(random, WORDS[level])), product=product, predicate=predicate)
     return text, value if "{predicate}" in pattern else level
 
 

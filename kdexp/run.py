@@ -17,7 +17,7 @@ from kdexp.evaluate import confusion_matrix_figure
 from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.models import LoadedModel, load_model
 from kdexp.results import Comparison, compare, prediction_table
-from kdexp.student import StudentData, encode_task, loss_weights, train_student
+from kdexp.student import StudentData, TrainedStudent, encode_task, loss_weights, train_student
 from kdexp.tasks import Task, load_task
 from kdexp.teacher import Teacher, TeacherLogits, load_teacher, prepare_teacher, teacher_logits
 from kdexp.tracking import check_reachable, open_run
@@ -73,7 +73,7 @@ def run(config: Config) -> RunResult:
         data = encode_task(new_student, task, use_transfer=config.train.use_transfer)
         answers = _ask_teacher(teacher, new_student, data, config, cache, hardware)
 
-        def train(loss: LossConfig, who: str, on_log: LogCallback | None = None):  # noqa: ANN202
+        def train(loss: LossConfig, who: str, on_log: LogCallback | None = None) -> TrainedStudent:
             return train_student(
                 new_student,
                 data,
@@ -107,9 +107,7 @@ def run(config: Config) -> RunResult:
 
         tracked.log_table(prediction_table(task, test_logits), "predictions.parquet")
         for who, logits in test_logits.items():
-            figure = confusion_matrix_figure(
-                logits, task.test.labels or [], task.label_names, f"{who} on test"
-            )
+            figure = confusion_matrix_figure(logits, task.test.labels or [], task.label_names, f"{who} on test")
             tracked.log_figure(figure, f"figures/confusion_matrix_{who}.png")
         if config.tracking.log_model:
             tracked.log_student(
@@ -185,9 +183,7 @@ def _ask_teacher(
         if name == "validation":
             gold = split.labels or []
             num_correct = int((answers[name].logits.argmax(-1) == torch.tensor(gold)).sum())
-            logger.info(
-                "teacher %s: %.1f %% on validation", config.teacher.name, 100 * num_correct / len(gold)
-            )
+            logger.info("teacher %s: %.1f %% on validation", config.teacher.name, 100 * num_correct / len(gold))
             # The ablation is expected to make nonsense of the teacher: measuring that is its point.
             if config.teacher.chance_check and config.tokenization == Tokenization.own:
                 guards.refuse_chance(num_correct, gold, task.label_names)
@@ -203,9 +199,7 @@ def _ask_teacher(
     return answers
 
 
-def _announce(
-    config: Config, hardware: Hardware, task: Task, teacher: LoadedModel, student: LoadedModel
-) -> None:
+def _announce(config: Config, hardware: Hardware, task: Task, teacher: LoadedModel, student: LoadedModel) -> None:
     """Say what was decided that the command line did not say."""
     for note in task.notes:
         logger.info(note)

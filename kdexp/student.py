@@ -151,9 +151,7 @@ def train_student(
     entry = cache.folder("students", parts, build)
     record = json.loads((entry.path / "training.json").read_text(encoding="utf-8"))
     if entry.hit:
-        logger.info(
-            "%s: kept from an earlier run with the same settings (resume=false trains it anew)", description
-        )
+        logger.info("%s: kept from an earlier run with the same settings (resume=false trains it anew)", description)
         for step, metrics in record["history"]:
             if on_log:
                 on_log(metrics, step)

@@ -189,9 +189,7 @@ def _text_columns(text: Any, label: str) -> list[str]:
     columns = [str(name) for name in text] if isinstance(text, list | tuple) else [str(text)]
     if not 1 <= len(columns) <= 2:
         problem = f"{len(columns)} columns ({', '.join(columns)})"
-        raise UserError(
-            "task.text", problem, "name one column, or two for pairs: task.text=[premise,hypothesis]"
-        )
+        raise UserError("task.text", problem, "name one column, or two for pairs: task.text=[premise,hypothesis]")
     if len({*columns, label}) <= len(columns):
         problem = f"columns are named twice: text {', '.join(columns)}, label {label}"
         raise UserError("task.text", problem, "name different columns for each text and for the label")
@@ -238,9 +236,7 @@ def _arrange(
         notes.append(f"{name}: {len(split):,} rows, {source}{how}")
     if num_in_test or num_in_validation:
         where = f"in test ({num_in_test:,}) or validation ({num_in_validation:,})"
-        notes.append(
-            f"train: {num_in_test + num_in_validation:,} rows dropped, because their text is also {where}"
-        )
+        notes.append(f"train: {num_in_test + num_in_validation:,} rows dropped, because their text is also {where}")
     if transfer is not None:
         transfer, num_in_test = _without_texts_of(test, transfer)
         transfer, num_in_validation = _without_texts_of(validation, transfer)
@@ -270,9 +266,7 @@ def _hold_out(train: Split, size: int, name: str, seed: int) -> tuple[Split, Spl
     """Take `size` rows out of train; return them and the rest."""
     if size >= len(train):
         problem = f"{size:,} rows asked, but train has {len(train):,}"
-        raise UserError(
-            f"task.{name}_size", problem, f"ask for fewer, or name a file of its own in task.{name}"
-        )
+        raise UserError(f"task.{name}_size", problem, f"ask for fewer, or name a file of its own in task.{name}")
     order = _stratified_order(train.labels or [], f"{name}/{seed}")
     return _pick(train, order[:size]), _pick(train, order[size:])
 
@@ -312,6 +306,4 @@ def _check_classes(train: Split, label_names: list[str]) -> None:
     if len(classes) < 2:
         left = f"all have the label '{label_names[classes[0]]}'" if classes else "there are none"
         problem = f"of the {len(train)} rows left to train on, {left}"
-        raise UserError(
-            "task.train_size", problem, "a classifier needs two classes: keep more rows for training"
-        )
+        raise UserError("task.train_size", problem, "a classifier needs two classes: keep more rows for training")

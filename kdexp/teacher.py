@@ -106,9 +106,7 @@ def _fine_tune(
             loaded.model,
             loaded.tokenizer,
             encode(loaded.tokenizer, task.train, loaded.max_length).with_columns(labels=task.train.labels),
-            encode(loaded.tokenizer, task.validation, loaded.max_length).with_columns(
-                labels=task.validation.labels
-            ),
+            encode(loaded.tokenizer, task.validation, loaded.max_length).with_columns(labels=task.validation.labels),
             config.train,
             hardware,
             seed=config.seed,

@@ -151,9 +151,7 @@ def _check_server(uri: str) -> None:
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
         )
     if reply.status_code != 200 or "json" not in reply.headers.get("content-type", ""):
-        raise UserError(
-            SETTING, f"what answers at {shown} is no MLflow server ({reply.status_code})", LEGAL_URIS
-        )
+        raise UserError(SETTING, f"what answers at {shown} is no MLflow server ({reply.status_code})", LEGAL_URIS)
 
 
 def _check_sqlite(uri: str) -> None:
@@ -161,9 +159,7 @@ def _check_sqlite(uri: str) -> None:
     if uri in ("sqlite://", "sqlite:///:memory:") or not uri.startswith("sqlite:///"):
         raise UserError(SETTING, f"{uri} names no file, so nothing would be kept", LEGAL_URIS)
     if not path.parent.is_dir():
-        raise UserError(
-            SETTING, f"no folder {path.parent} for {path.name}", "create it, or name another file"
-        )
+        raise UserError(SETTING, f"no folder {path.parent} for {path.name}", "create it, or name another file")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UserError(SETTING, f"{path} cannot be written", "name a file in a folder of your own")
     if path.exists():
@@ -183,9 +179,7 @@ def _check_database(uri: str) -> None:
         engine.connect().close()
         engine.dispose()
     except ImportError as error:
-        raise UserError(
-            SETTING, f"the driver for {redact(uri)} is missing ({error})", "pip install it"
-        ) from None
+        raise UserError(SETTING, f"the driver for {redact(uri)} is missing ({error})", "pip install it") from None
     except SQLAlchemyError as error:
         raise UserError(
             SETTING,
@@ -243,9 +237,7 @@ def _create_sqlite_store(path: Path) -> None:
         unfinished = path.with_name(f".{path.name}.new")
         unfinished.unlink(missing_ok=True)
         with _quiet("mlflow.store.db.utils", "alembic"):
-            store = SqlAlchemyStore(
-                f"sqlite:///{unfinished.as_posix()}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
-            )
+            store = SqlAlchemyStore(f"sqlite:///{unfinished.as_posix()}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
         store._dispose_engine()
         os.replace(unfinished, path)
 
@@ -324,9 +316,7 @@ class TrackedRun:
             self._metric, self._param, self._tag = Metric, Param, RunTag
             self._spool = Path(tempfile.mkdtemp(prefix="kdexp-tracking-"))
             # A daemon: a run that is killed must not hang on a server that does not answer.
-            self._thread = threading.Thread(
-                target=self._deliver_regularly, name="kdexp-tracking", daemon=True
-            )
+            self._thread = threading.Thread(target=self._deliver_regularly, name="kdexp-tracking", daemon=True)
             self._thread.start()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -401,9 +391,7 @@ class TrackedRun:
         model_folder = self._spool / "student"
         self._deliver_or_keep(
             "student",
-            lambda: self._send_student(
-                Path(folder), model_folder, list(label_names), max_length, list(example_texts)
-            ),
+            lambda: self._send_student(Path(folder), model_folder, list(label_names), max_length, list(example_texts)),
         )
 
     def flush(self) -> bool:
@@ -500,9 +488,7 @@ class TrackedRun:
                 for name, send in retries:
                     self._deliver_or_keep(name, send)
                 delivered = self.flush()
-            undelivered = (
-                "" if delivered and not (self._rejected or self._retries) else self._rescue(rescue_folder)
-            )
+            undelivered = "" if delivered and not (self._rejected or self._retries) else self._rescue(rescue_folder)
         finally:
             self._terminate(status)
         shutil.rmtree(self._spool, ignore_errors=True)
@@ -590,9 +576,7 @@ def _write_student(
             code_paths=[str(loader)],
             # No input schema: MLflow would allow only one of texts, pairs and tables.
             signature=ModelSignature(outputs=Schema(outputs)),
-            pip_requirements=[
-                f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in packages
-            ],
+            pip_requirements=[f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in packages],
             input_example=example_texts or None,
             mlflow_model=model,
         )
@@ -661,6 +645,4 @@ def open_run(
         raise
     undelivered = run._close("FINISHED", rescue_folder)
     if undelivered:
-        raise UserError(
-            SETTING, f"{run.uri} did not take {undelivered}", "bring the store back, then run again"
-        )
+        raise UserError(SETTING, f"{run.uri} did not take {undelivered}", "bring the store back, then run again")

@@ -65,9 +65,7 @@ class DistillationTrainingArguments(TrainingArguments):
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature must be a finite number above 0, got {self.temperature}")
         if self.tokenization not in set(Tokenization):
-            raise ValueError(
-                f"tokenization must be one of {', '.join(Tokenization)}, got {self.tokenization!r}"
-            )
+            raise ValueError(f"tokenization must be one of {', '.join(Tokenization)}, got {self.tokenization!r}")
 
 
 class DistillationCollator:
@@ -89,9 +87,7 @@ class DistillationCollator:
             batch["teacher_logits"] = torch.stack([torch.as_tensor(row) for row in logits])
         if teacher_rows[0]:
             if self.teacher_collator is None:
-                raise ValueError(
-                    "the dataset holds teacher tokens: pass teacher_processing_class to pad them"
-                )
+                raise ValueError("the dataset holds teacher tokens: pass teacher_processing_class to pad them")
             for name, value in self.teacher_collator(list(teacher_rows)).items():
                 batch[TEACHER_PREFIX + name] = value
         return batch
@@ -100,9 +96,7 @@ class DistillationCollator:
 def _split_row(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     student = {name: value for name, value in row.items() if not name.startswith(TEACHER_PREFIX)}
     teacher = {
-        name.removeprefix(TEACHER_PREFIX): value
-        for name, value in row.items()
-        if name.startswith(TEACHER_PREFIX)
+        name.removeprefix(TEACHER_PREFIX): value for name, value in row.items() if name.startswith(TEACHER_PREFIX)
     }
     return student, teacher
 
@@ -142,9 +136,7 @@ class DistillationTrainer(Trainer):
         **trainer_arguments: Any,
     ) -> None:
         if trainer_arguments.get("compute_loss_func") is not None:
-            raise ValueError(
-                "compute_loss_func would replace the distillation loss; use transformers.Trainer"
-            )
+            raise ValueError("compute_loss_func would replace the distillation loss; use transformers.Trainer")
         if teacher_processing_class is not None and train_dataset is not None:
             train_dataset = _with_teacher_tokens(train_dataset, teacher_processing_class, args)
         if data_collator is None and processing_class is not None:
@@ -185,15 +177,9 @@ class DistillationTrainer(Trainer):
         if not guards.are_generic(teacher_names) and not guards.are_generic(student_names):
             self._class_order = guards.class_order(teacher_names, student_names)
         else:
-            logger.warning(
-                "classes are matched by index: teacher %s, student %s", teacher_names, student_names
-            )
+            logger.warning("classes are matched by index: teacher %s, student %s", teacher_names, student_names)
         own_tokens = self.args.tokenization == Tokenization.own
-        if (
-            own_tokens
-            and not self._teacher_has_own_tokens
-            and teacher.config.vocab_size != student.config.vocab_size
-        ):
+        if own_tokens and not self._teacher_has_own_tokens and teacher.config.vocab_size != student.config.vocab_size:
             raise ValueError(
                 f"teacher ({teacher.config.model_type}) has {teacher.config.vocab_size} tokens, student "
                 f"({student.config.model_type}) has {student.config.vocab_size}: the student's ids mean nothing "
@@ -228,9 +214,7 @@ class DistillationTrainer(Trainer):
         outputs = model(**student_inputs)
         logits = outputs.logits
         # None outside of training: then the mean over the batch at hand.
-        num_examples = (
-            num_items_in_batch if model.training and num_items_in_batch is not None else len(logits)
-        )
+        num_examples = num_items_in_batch if model.training and num_items_in_batch is not None else len(logits)
         alpha = self.args.alpha if model.training else 1.0
         hard = soft = logits.new_zeros(())
         if alpha > 0:
@@ -300,14 +284,11 @@ class DistillationTrainer(Trainer):
         self._signature_columns += sorted(columns - set(self._signature_columns))
 
 
-def _with_teacher_tokens(
-    dataset: Any, tokenizer: PreTrainedTokenizerBase, args: DistillationTrainingArguments
-) -> Any:
+def _with_teacher_tokens(dataset: Any, tokenizer: PreTrainedTokenizerBase, args: DistillationTrainingArguments) -> Any:
     """Add the teacher's own tokens of the text to a `datasets.Dataset`."""
     if not isinstance(dataset, datasets.Dataset):
         raise ValueError(
-            "teacher_processing_class needs train_dataset to be a datasets.Dataset, "
-            f"got {type(dataset).__name__}"
+            f"teacher_processing_class needs train_dataset to be a datasets.Dataset, got {type(dataset).__name__}"
         )
     missing = [name for name in args.text_columns if name not in dataset.column_names]
     if missing:

@@ -47,9 +47,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_key_is_stable_across_versions_and_order() -> None:
     # A literal, because a key that changes by accident makes everybody compute everything again.
     assert content_key({"b": [1, None, {"c": True}], "a": "é"}) == "e5add4914f265bd5b27c7bd154b2a7cd"
-    assert content_key({"a": "é", "b": [1, None, {"c": True}]}) == content_key(
-        {"b": [1, None, {"c": True}], "a": "é"}
-    )
+    assert content_key({"a": "é", "b": [1, None, {"c": True}]}) == content_key({"b": [1, None, {"c": True}], "a": "é"})
 
 
 def test_key_tells_values_and_types_apart() -> None:
@@ -59,9 +57,7 @@ def test_key_tells_values_and_types_apart() -> None:
     assert all(len(key) == 32 for key in keys)
 
 
-@pytest.mark.parametrize(
-    "value", [(1, 2), {1, 2}, Path("a"), b"a", torch.tensor(1), {1: "a"}, {"a": [{"b": ()}]}, 1j]
-)
+@pytest.mark.parametrize("value", [(1, 2), {1, 2}, Path("a"), b"a", torch.tensor(1), {1: "a"}, {"a": [{"b": ()}]}, 1j])
 def test_key_refuses_what_json_would_not_give_back(value: object) -> None:
     with pytest.raises(TypeError, match="a key's parts"):
         content_key({"value": value})
@@ -120,9 +116,7 @@ def test_weights_fingerprint_sees_bits_names_dtypes_and_shapes() -> None:
 
 def test_weights_fingerprint_does_not_depend_on_storage_or_order() -> None:
     weight = torch.arange(6.0, dtype=torch.bfloat16).reshape(2, 3)
-    stored_otherwise = torch.nn.Parameter(
-        weight.t().contiguous().t()
-    )  # same values, other strides, wants grad
+    stored_otherwise = torch.nn.Parameter(weight.t().contiguous().t())  # same values, other strides, wants grad
     sliced = torch.cat([weight, weight])[2:]
     expected = weights_fingerprint({"a": weight, "b": torch.tensor(1)})
     assert weights_fingerprint({"b": torch.tensor(1), "a": stored_otherwise}) == expected
@@ -259,9 +253,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_told_once_and_repaired(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
-) -> None:
+def test_damage_is_told_once_and_repaired(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     cache = Cache(tmp_path)
     key = cache.tensors("logits", PARTS, lambda work: LOGITS).key
     DAMAGES[damage](tmp_path / "logits" / key)
@@ -329,9 +321,7 @@ def test_processes_that_want_the_same_compute_it_once(tmp_path: Path, first_and_
 
 
 @posix_only
-def test_the_one_that_waits_continues_the_work_of_a_killed_one(
-    tmp_path: Path, first_and_second: list
-) -> None:
+def test_the_one_that_waits_continues_the_work_of_a_killed_one(tmp_path: Path, first_and_second: list) -> None:
     os.kill(first_and_second[0].pid, signal.SIGKILL)
     (tmp_path / "b.go").touch()
     assert result_of(first_and_second[1], tmp_path / "b.result") == [False, [ord("a"), ord("b")]]

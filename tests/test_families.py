@@ -30,9 +30,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def tokenizers() -> dict[str, PreTrainedTokenizerFast]:
-    return {
-        family: train_tokenizer(family, TEXTS, vocab_size=400, max_length=MAX_LENGTH) for family in FAMILIES
-    }
+    return {family: train_tokenizer(family, TEXTS, vocab_size=400, max_length=MAX_LENGTH) for family in FAMILIES}
 
 
 def build(family: str, tokenizer: PreTrainedTokenizerFast, **changes):
@@ -156,9 +154,7 @@ def test_saved_student_reads_the_same_after_loading(family, tokenizers, tmp_path
         for name in before:
             assert torch.equal(before[name], after[name]), name
         with torch.inference_mode():
-            torch.testing.assert_close(
-                loaded_model(**after).logits, model(**before).logits, rtol=0, atol=1e-6
-            )
+            torch.testing.assert_close(loaded_model(**after).logits, model(**before).logits, rtol=0, atol=1e-6)
     assert loaded_model.config.id2label == {0: "negative", 1: "neutral", 2: "positive"}
     assert loaded_model.config.label2id == {"negative": 0, "neutral": 1, "positive": 2}
 

@@ -36,9 +36,7 @@ def numbered(prefix: str, count: int) -> list[tuple[str, str]]:
 
 
 def file_task(train: str, **settings):
-    return load_task(
-        FileTaskConfig(name="file", train=train, **{"text": "text", "label": "label"} | settings)
-    )
+    return load_task(FileTaskConfig(name="file", train=train, **{"text": "text", "label": "label"} | settings))
 
 
 @pytest.mark.parametrize(("name", "pairs", "num_classes"), [("reviews", False, 5), ("inference", True, 3)])
@@ -109,9 +107,7 @@ def test_sizes_cut_own_files_too(tmp_path):
 
 def test_texts_of_test_and_validation_leave_train(tmp_path):
     task = file_task(
-        write_csv(
-            tmp_path / "a.csv", [*numbered("row", 8), ("seen in test", "a"), ("seen in validation", "b")]
-        ),
+        write_csv(tmp_path / "a.csv", [*numbered("row", 8), ("seen in test", "a"), ("seen in validation", "b")]),
         validation=write_csv(tmp_path / "b.csv", [("seen in validation ", "b"), ("x", "a")]),
         test=write_csv(tmp_path / "c.csv", [("seen in test", "b"), ("y", "a")]),
     )
@@ -267,9 +263,7 @@ def write_hub_files(folder: Path) -> None:
 
 
 def test_class_names_and_csv_files_do_as_well(tmp_path):
-    (tmp_path / "train.csv").write_text(
-        "sentence,label\n" + "".join(f"t {i},positive\nu {i},0\n" for i in range(20))
-    )
+    (tmp_path / "train.csv").write_text("sentence,label\n" + "".join(f"t {i},positive\nu {i},0\n" for i in range(20)))
     (tmp_path / "validation.csv").write_text("sentence,label\nx,negative\n")
     task = load_task(sst2(tmp_path))
     assert task.test.labels == [0]
@@ -326,9 +320,7 @@ def load_from_hub(endpoint: str, home: Path, revision: str = "") -> str:
 def test_without_network_the_alternatives_are_named_at_once(tmp_path):
     start = perf_counter()
     line = load_from_hub("http://127.0.0.1:9", tmp_path)
-    assert line.startswith(
-        "task.dataset: cannot load org/glue: http://127.0.0.1:9 does not answer; use task.path="
-    )
+    assert line.startswith("task.dataset: cannot load org/glue: http://127.0.0.1:9 does not answer; use task.path=")
     assert perf_counter() - start < 20  # the hub client alone retries for 24 s
 
 

@@ -413,8 +413,7 @@ def expected_probabilities(folder: Path) -> Any:
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.inference_mode():
         rows = [
-            model(**tokenizer(text, truncation=True, max_length=12, return_tensors="pt")).logits[0]
-            for text in TEXTS
+            model(**tokenizer(text, truncation=True, max_length=12, return_tensors="pt")).logits[0] for text in TEXTS
         ]
     return torch.stack(rows).softmax(-1).numpy()
 
@@ -466,9 +465,7 @@ print(mlflow.pyfunc.load_model("runs:/{student_run}/student").predict(["good fil
         "MLFLOW_TRACKING_URI": f"sqlite:///{in_store}/mlflow.db",
         "HF_HUB_OFFLINE": "1",
     }
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, text=True, capture_output=True, timeout=120
-    )
+    result = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["label"]["0"] in LABELS
 
@@ -488,9 +485,7 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
         with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
-            )
+            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 150
         while time.monotonic() < deadline:
             try:

@@ -26,7 +26,26 @@ from kdexp.cache import weights_fingerprint
 from kdexp.errors import UserError
 from kdexp.losses import soft_loss
 
-WORDS = "the a film plot actor is was good bad dull fine not very but and never quite superb".split()
+WORDS = [
+    "the",
+    "a",
+    "film",
+    "plot",
+    "actor",
+    "is",
+    "was",
+    "good",
+    "bad",
+    "dull",
+    "fine",
+    "not",
+    "very",
+    "but",
+    "and",
+    "never",
+    "quite",
+    "superb",
+]
 TEXTS = [" ".join(WORDS[(7 * i + 5 * j * j) % len(WORDS)] for j in range(3 + i % 6)) for i in range(36)]
 LABELS = [i % 3 for i in range(36)]
 
@@ -105,9 +124,7 @@ class FirstGradient(TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if not hasattr(self, "gradient"):
-            self.gradient = {
-                name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
-            }
+            self.gradient = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def first_gradient(trainer_arguments, train_dataset, **settings):
@@ -208,9 +225,7 @@ def test_alpha_one_trains_bit_for_bit_like_plain_cross_entropy(arguments):
 def test_cached_logits_train_as_the_teacher_in_the_loop(arguments):
     teacher, data = bert(2).eval(), dataset()
     with torch.inference_mode():
-        logits = [
-            teacher(**STUDENT_TOKENIZER(text, return_tensors="pt")).logits[0].tolist() for text in TEXTS
-        ]
+        logits = [teacher(**STUDENT_TOKENIZER(text, return_tensors="pt")).logits[0].tolist() for text in TEXTS]
     settings = {"alpha": 0.25, "max_steps": 1, "max_grad_norm": 0.0, "train_sampling_strategy": "sequential"}
     in_loop = first_gradient(arguments(**settings), data, teacher_model=teacher)
     cached = first_gradient(arguments(**settings), data.add_column("teacher_logits", logits))
@@ -286,7 +301,7 @@ def test_classes_that_do_not_match_are_refused_with_both_lists(arguments):
 
 def test_shared_weights_are_refused(arguments):
     student = bert(1)
-    with pytest.raises(ValueError, match="share .* parameters"):
+    with pytest.raises(ValueError, match=r"share .* parameters"):
         DistillationTrainer(student, arguments(), teacher_model=student)
     DistillationTrainer(student, arguments(), teacher_model=copy.deepcopy(student))
 
@@ -335,7 +350,7 @@ def test_realised_terms_are_logged_and_add_up(arguments):
 def test_missing_teacher_and_missing_text_say_what_to_pass(arguments):
     with pytest.raises(ValueError, match="needs a teacher: pass teacher_model"):
         first_gradient(arguments(alpha=0.5), dataset())
-    with pytest.raises(ValueError, match="no column sentence.*set text_columns"):
+    with pytest.raises(ValueError, match=r"no column sentence.*set text_columns"):
         DistillationTrainer(
             bert(1), arguments(text_columns=["sentence"]), teacher_model=bert(2),
             train_dataset=dataset(), teacher_processing_class=TEACHER_TOKENIZER,
@@ -346,7 +361,5 @@ def test_missing_teacher_and_missing_text_say_what_to_pass(arguments):
 
 def test_matching_by_index_is_announced(arguments, caplog):
     with caplog.at_level(logging.WARNING, logger="kdexp"):
-        DistillationTrainer(
-            bert(1), arguments(), teacher_model=bert(2, names=["LABEL_0", "LABEL_1", "LABEL_2"])
-        )
+        DistillationTrainer(bert(1), arguments(), teacher_model=bert(2, names=["LABEL_0", "LABEL_1", "LABEL_2"]))
     assert "classes are matched by index" in caplog.text
