@@ -41,6 +41,13 @@ def main() -> None:
         _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(explain(error))
+    except OSError as error:
+        # Hydra makes the run's folder before the job starts; any other OSError is a bug.
+        if _job_has_started():
+            raise
+        _refuse(
+            f"hydra.run.dir: cannot write {error.filename}: {error.strerror}; choose another with hydra.run.dir=<folder>"
+        )
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command continues from the last checkpoint\n")
         sys.exit(INTERRUPTED)
@@ -67,6 +74,10 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
             raise  # the sweep goes on with the other jobs, and fails at its end
         _refuse(str(error))
     return result.comparison.student.validation[result.comparison.primary_metric]
+
+
+def _job_has_started() -> bool:
+    return "kdexp.run" in sys.modules
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:

@@ -76,7 +76,8 @@ def _meaning(comparison: Comparison, num_test_rows: int) -> list[str]:
         )
         lines.append("          one seed; repeat with -m seed=0,1,2,3,4 before you believe it")
     lines.append(
-        f"agreement {comparison.agreement:.1%} of test rows answered as the teacher answers them; ECE is the calibration error"
+        f"agreement {comparison.agreement:.1%} of test rows answered as the teacher answers them; "
+        "ECE is the calibration error"
     )
     lines.append(f"retention {comparison.retention:.1%} of the teacher's {comparison.primary_metric}")
     return lines

@@ -3,8 +3,8 @@
 A review is two to four sentences about one product. Each opinion has a value on a scale where 1 to 3 (or -1 to -3) is
 the strength of its word; the construction around the word multiplies it ("not" flips and softens, "extremely"
 strengthens, "less ... than I feared" turns a complaint into mild praise), and the sentence gives it a weight
-("X, but Y" counts Y more; what the reviewer says of another product counts nothing). The weighted mean of the values is
-the score of the review, and four cuts turn the score into a class. So the words alone tell a good part of the label
+("X, but Y" counts Y more; what the reviewer says of another product counts nothing). The weighted mean of the values
+is the score of the review, and four cuts turn the score into a class. So the words alone tell a good part of the label
 and the composition tells the rest, which is what a large model learns better than a small one.
 
 Everything comes from `random.Random.random()`, whose sequence for a seed is the same on every machine and Python.

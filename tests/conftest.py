@@ -1,0 +1,49 @@
+"""What every test of a whole run needs."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# A run that takes seconds: little data, two epochs.
+SMALL = (
+    "task.train_size=300",
+    "task.validation_size=200",
+    "task.test_size=200",
+    "teacher.train.epochs=2",
+    "train.epochs=1",
+    "teacher.chance_check=false",
+    "hardware=cpu",
+)
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    """No test may reach the network: the hub's clients would wait for it."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def kdexp(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Call the real command line in a folder of its own, as a person does."""
+
+    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        env = os.environ | {"KDEXP_CACHE_DIR": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"} | environment
+        # The checkout, unless the package is installed.
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        return subprocess.run(
+            [sys.executable, "-m", "kdexp", *arguments],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    return call

@@ -1,0 +1,200 @@
+"""Whole runs through the real command line, with a real MLflow store."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from conftest import ROOT, SMALL
+
+pytestmark = pytest.mark.slow
+
+
+def client(folder):
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{folder}/mlflow.db")
+
+
+def all_runs(folder, study="distillation"):
+    store = client(folder)
+    experiment = store.get_experiment_by_name(study)
+    return store.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+
+
+def test_a_cross_family_run_from_end_to_end(kdexp, tmp_path):
+    result = kdexp("teacher=roberta", "student=bert", *SMALL)
+    assert result.returncode == 0, result.stderr
+    for words in ("teacher", "baseline student", "distilled student", "gain", "mlflow ui", "weights unchanged: yes"):
+        assert words in result.stdout
+
+    (run,) = all_runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "roberta -> bert  kd a=0.3 T=2  s0"
+    assert run.data.params["loss.alpha"] == "0.3"
+    assert run.data.params["teacher.family"] == "roberta"
+    assert run.data.tags["kdexp.pairing"] == "cross-family"
+    assert run.data.tags["kdexp.tokenization"] == "own"
+    for tag in ("kdexp.teacher_sha256", "kdexp.config_hash"):
+        assert re.fullmatch(r"[0-9a-f]{64}", run.data.tags[tag])
+    metrics = run.data.metrics
+    assert metrics["checks/teacher_unchanged"] == 1
+    assert metrics["cost/teacher_rows_forwarded"] == 700
+    for name in ("accuracy", "macro_f1", "nll", "ece"):
+        for prefix in ("", "teacher/", "baseline/"):
+            assert f"{prefix}test/{name}" in metrics
+            assert f"{prefix}validation/{name}" in metrics
+    assert metrics["kd/gain"] == pytest.approx(metrics["test/accuracy"] - metrics["baseline/test/accuracy"])
+    assert metrics["kd/retention"] == pytest.approx(metrics["test/accuracy"] / metrics["teacher/test/accuracy"])
+    assert {"train/loss", "train/hard_loss", "train/soft_loss"} <= metrics.keys()
+    assert 0.3 * metrics["train/hard_loss"] + 0.7 * metrics["train/soft_loss"] == pytest.approx(
+        metrics["train/loss"], rel=1e-3
+    )
+
+    store = client(tmp_path)
+    table = pd.read_parquet(store.download_artifacts(run.info.run_id, "predictions.parquet"))
+    assert (table["student"] == table["gold"]).mean() == pytest.approx(metrics["test/accuracy"])
+    assert (table["student"] == table["teacher"]).mean() == pytest.approx(metrics["kd/agreement"])
+    assert store.list_artifacts(run.info.run_id, "figures")
+
+    # The same command again trains nothing, and finds the same numbers.
+    again = kdexp("teacher=roberta", "student=bert", *SMALL)
+    assert "student bert: kept from an earlier run" in again.stderr
+    _, second = all_runs(tmp_path)
+    assert second.data.metrics["cost/teacher_rows_forwarded"] == 0
+    assert second.data.metrics["test/nll"] == metrics["test/nll"]
+    # Trained anew, the numbers are the same too.
+    kdexp("teacher=roberta", "student=bert", *SMALL, "resume=false")
+    assert all_runs(tmp_path)[-1].data.metrics["test/nll"] == metrics["test/nll"]
+
+    loaded = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import mlflow, sys\n"
+            f"student = mlflow.pyfunc.load_model('runs:/{run.info.run_id}/student')\n"
+            "sys.stdout.write(student.predict(['not bad at all', 'a terrible phone']).to_json())",
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers = json.loads(loaded.stdout)
+    assert len(answers["label"]) == 2
+    assert all(0 < score <= 1 for score in answers["score"].values())
+
+
+def test_alpha_one_is_the_baseline(kdexp, tmp_path):
+    result = kdexp("loss.alpha=1", *SMALL, "tracking.log_model=false")
+    assert result.returncode == 0, result.stderr
+    (run,) = all_runs(tmp_path)
+    assert run.data.metrics["kd/gain"] == 0
+    assert "student bert: kept from an earlier run" in result.stderr  # the baseline that was just trained
+
+
+def test_pairs_transfer_text_and_students_ids(kdexp, tmp_path):
+    result = kdexp("task=inference", "train.use_transfer=true", "task.transfer_size=100", *SMALL, "tracking=none")
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "mlflow.db").exists()
+    ablation = kdexp("teacher=roberta", "tokenization=student_ids", "teacher.vocab_size=2000", *SMALL)
+    assert ablation.returncode == 0, ablation.stderr
+    assert all_runs(tmp_path)[-1].data.tags["kdexp.tokenization"] == "student-ids"
+    pair = kdexp("task=inference", "teacher=roberta", "tokenization=student_ids", "teacher.vocab_size=2000", *SMALL)
+    assert pair.returncode == 2
+    assert "token_type_id 1 (the second text of a pair)" in pair.stderr
+
+
+def test_a_teacher_near_chance_stops_the_run(kdexp, tmp_path):
+    settings = [setting for setting in SMALL if "chance" not in setting]
+    result = kdexp(*settings, "teacher.train.max_steps=1")
+    assert result.returncode == 2
+    assert "no better than always answering the most frequent class" in result.stderr
+    (run,) = all_runs(tmp_path)
+    assert run.info.status == "FAILED"
+
+
+def test_checkpoints_teach_and_learn(kdexp, tmp_path):
+    """A fine-tuned folder as the teacher, and the first layer of another as the student."""
+    first = kdexp("teacher=roberta", *SMALL, "tracking=none")
+    assert first.returncode == 0, first.stderr
+    (teacher,) = (tmp_path / "cache" / "teachers").glob("*/files")
+    result = kdexp(
+        f"teacher.checkpoint={teacher}",
+        "teacher.family=roberta",
+        f"student.checkpoint={teacher}",
+        "student.family=roberta",
+        "student.num_layers=1",
+        *SMALL,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "trained in" not in result.stderr.partition("baseline")[0]  # the teacher answers as it is
+    assert all_runs(tmp_path)[-1].data.tags["kdexp.pairing"] == "same-family"
+    other = kdexp(f"teacher.checkpoint={teacher}", "task=inference", *SMALL)
+    assert other.returncode == 2
+    assert re.search(r"teacher's classes \[terrible, .*\] are not the task's \[entailment", other.stderr)
+
+
+def test_own_files(kdexp, tmp_path):
+    rows = [f"{'great' if i % 2 else 'awful'} thing number {i},{'yes' if i % 2 else 'no'}" for i in range(200)]
+    (tmp_path / "mine.csv").write_text("\n".join(["question,kind", *rows]))
+    result = kdexp(
+        "task=file", "task.train=mine.csv", "task.text=question", "task.label=kind",
+        "teacher.train.epochs=2", "train.epochs=1", "teacher.chance_check=false", "tracking=none",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "held out of train" in result.stderr
+
+
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_an_interrupted_run_is_marked_and_continues(kdexp, tmp_path, signal_number, code):
+    arguments = [setting for setting in SMALL if not setting.startswith("train.epochs")]
+    command = [sys.executable, "-m", "kdexp", *arguments, "train.epochs=60"]
+    environment = os.environ | {"KDEXP_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("cache/students/*.work/checkpoint-*")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal_number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    (run,) = all_runs(tmp_path)
+    assert run.info.status == "KILLED"
+    result = kdexp(*arguments, "train.epochs=60")
+    assert result.returncode == 0, result.stderr
+    assert "baseline: continues from checkpoint-" in result.stderr
+
+
+def test_the_wheel_runs_anywhere(tmp_path):
+    """conf/ ships inside the package: composed from a folder that holds nothing else."""
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    target = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wheel]
+    subprocess.run(pip, check=True, capture_output=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    result = subprocess.run(
+        [sys.executable, "-m", "kdexp", *SMALL, "tracking=none"],
+        cwd=elsewhere,
+        env=os.environ | {"PYTHONPATH": str(target), "KDEXP_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "distilled student" in result.stdout
