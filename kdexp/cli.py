@@ -46,7 +46,8 @@ def main() -> None:
         if _job_has_started():
             raise
         _refuse(
-            f"hydra.run.dir: cannot write {error.filename}: {error.strerror}; choose another with hydra.run.dir=<folder>"
+            f"hydra.run.dir: cannot write {error.filename}: {error.strerror}; "
+            "choose another folder with hydra.run.dir=<folder>"
         )
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command continues from the last checkpoint\n")

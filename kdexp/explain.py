@@ -36,7 +36,7 @@ def _explain_setting(error: OmegaConfBaseException) -> str:
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         return f"{setting}: no such setting; expected one of {', '.join(_siblings(error))}"
     if isinstance(error, ValidationError):
-        got = re.search(r"Value '(.*?)'", str(error.msg), re.DOTALL)
+        got = re.search(r"[Vv]alue '(.*?)'", str(error.msg), re.DOTALL)
         value = got.group(1) if got else str(error.msg)
         return f"{setting}: got {value!r}; expected {_expected(error)}"
     return f"{setting}: {' '.join(str(error.msg or error).split())}"
