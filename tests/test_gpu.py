@@ -1,0 +1,55 @@
+"""What only a CUDA device can show. One command where there is one: python -m pytest -m gpu"""
+
+import pytest
+import torch
+
+from kdexp.config import Device, EmbeddedTaskConfig, HardwareConfig, ModelConfig, Precision
+from kdexp.hardware import prepare_hardware
+from kdexp.models import encode, load_model, predict_logits
+from kdexp.tasks import load_task
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+# Relative to the spread of the logits: bfloat16 has 8 bits of mantissa, and errors add up over layers.
+BFLOAT16_TOLERANCE = 0.05
+
+
+@pytest.fixture
+def small_model():
+    task = load_task(EmbeddedTaskConfig("reviews", 300, 100, 100, 0, 0.0, 0))
+    config = ModelConfig("bert", "bert", None, None, 2, 64, 4, 800, 64)
+    return task, load_model("student", config, task, seed=0, new_head=True)
+
+
+def logits_on(device: Device, precision: Precision, small_model) -> torch.Tensor:
+    task, loaded = small_model
+    hardware = prepare_hardware(HardwareConfig(device, precision))
+    return predict_logits(
+        loaded.model,
+        loaded.tokenizer,
+        encode(loaded.tokenizer, task.test, loaded.max_length),
+        hardware,
+        batch_size=32,
+        description="test",
+    )
+
+
+def test_bfloat16_on_the_gpu_is_close_to_float32_on_the_cpu(small_model):
+    on_cpu = logits_on(Device.cpu, Precision.float32, small_model)
+    on_gpu = logits_on(Device.gpu, Precision.bfloat16, small_model)
+    assert (on_gpu - on_cpu).abs().max() < BFLOAT16_TOLERANCE * on_cpu.std().clamp(min=1)
+
+
+def test_the_model_goes_to_the_device(small_model):
+    logits_on(Device.gpu, Precision.float32, small_model)
+    assert next(small_model[1].model.parameters()).is_cuda
+
+
+def test_a_whole_run_on_the_gpu(kdexp):
+    result = kdexp("hardware=gpu", "task.train_size=300", "teacher.chance_check=false", "train.epochs=1")
+    assert result.returncode == 0, result.stderr
+    assert "bfloat16" in result.stderr
+    assert "weights unchanged: yes" in result.stdout
