@@ -155,9 +155,17 @@ def test_own_files(kdexp, tmp_path):
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
 def test_an_interrupted_run_is_marked_and_continues(kdexp, tmp_path, signal_number, code):
     arguments = [setting for setting in SMALL if not setting.startswith("train.epochs")]
-    command = [sys.executable, "-m", "kdexp", *arguments, "train.epochs=60"]
+    command = [sys.executable, "-m", "kdexp", *arguments, "train.epochs=30"]
     environment = os.environ | {"KDEXP_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore Ctrl-C, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 200
     while not list(tmp_path.glob("cache/students/*.work/checkpoint-*")):
         assert time.monotonic() < deadline
@@ -170,7 +178,7 @@ def test_an_interrupted_run_is_marked_and_continues(kdexp, tmp_path, signal_numb
     assert "Traceback" not in errors
     (run,) = all_runs(tmp_path)
     assert run.info.status == "KILLED"
-    result = kdexp(*arguments, "train.epochs=60")
+    result = kdexp(*arguments, "train.epochs=30")
     assert result.returncode == 0, result.stderr
     assert "baseline: continues from checkpoint-" in result.stderr
 
