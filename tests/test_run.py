@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 
 import pandas as pd
 import pytest
@@ -150,37 +148,6 @@ def test_own_files(kdexp, tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "held out of train" in result.stderr
-
-
-@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
-def test_an_interrupted_run_is_marked_and_continues(kdexp, tmp_path, signal_number, code):
-    arguments = [setting for setting in SMALL if not setting.startswith("train.epochs")]
-    command = [sys.executable, "-m", "kdexp", *arguments, "train.epochs=30"]
-    environment = os.environ | {"KDEXP_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background jobs ignore Ctrl-C, and so would their children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 200
-    while not list(tmp_path.glob("cache/students/*.work/checkpoint-*")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal_number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
-    assert "interrupted" in errors
-    assert "Traceback" not in errors
-    (run,) = all_runs(tmp_path)
-    assert run.info.status == "KILLED"
-    result = kdexp(*arguments, "train.epochs=30")
-    assert result.returncode == 0, result.stderr
-    assert "baseline: continues from checkpoint-" in result.stderr
 
 
 def test_the_wheel_runs_anywhere(tmp_path):
