@@ -1,13 +1,14 @@
 """The embedded task `inference`: does the premise entail the hypothesis, contradict it, or neither?
 
 The world is small: people who handle things, places and their state, animals that meet, quantities, the order of
-events. The hypothesis is drawn without looking at the label, and the premise is then written so that the label is
-true. So the hypothesis alone tells nothing about the label, and a negation in either sentence tells nothing alone:
-both have to be read together. The premise also holds up to two sentences about something else.
+events. The hypothesis is drawn without looking at the label, and the premise is then written so that the label
+is true. So the hypothesis alone tells nothing about the label, and a negation in either sentence tells nothing
+alone: both have to be read together. The premise also holds up to two sentences about something else. The three
+classes are equally frequent.
 
-What decides the label: same or another person, kinds (an apple is a fruit, a fruit need not be an apple), negation
-("did not buy any fruit"), quantities ("all" implies "some"), opposites ("not open" is "closed"), active and passive,
-before and after.
+What decides the label: same or another person, kinds (a pear is a fruit, a fruit need not be a pear), negation
+("did not buy any fruit"), quantities ("all" implies "some"), opposites ("not open" is "closed"), active and
+passive, before and after.
 
 Everything comes from `random.Random.random()`, whose sequence for a seed is the same on every machine and Python.
 """
@@ -61,8 +62,8 @@ EVENTS = (
     "guests arrived",
 )
 
-# For each quantity in the hypothesis, the quantities in the premise that make each label true. "Two" is read as "at
-# least two", so that "all" and "three" leave no doubt about it.
+# For each quantity in the hypothesis, the quantities in the premise that make each label true. "Two" is read as
+# "at least two", so that "three" leaves no doubt about it.
 QUANTITIES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "some": (("all", "most", "two", "three"), (), ("none",)),
     "all": (("all",), ("some", "two", "three"), ("none", "only some")),
@@ -88,14 +89,14 @@ def generate_splits(
 ) -> dict[str, list[tuple[str, str, int]]]:
     """Write pairs for each split, as (premise, hypothesis, label) with the label an index into `LABELS`.
 
-    Splits share no pair. A larger split begins with the rows of a smaller one, and a split does not change with the
-    size of another, except where a pair that the other now holds is left out of it.
+    Splits share no pair. A larger split begins with the rows of a smaller one, and a split does not change with
+    the size of another, except where a pair that the other now holds is left out of it.
 
     Args:
         sizes: Rows per split, of test, validation, train and transfer; a split left out has none.
         seed: Two seeds give unrelated data.
-        label_noise: Share of the labels of the train split that are replaced by one of the other two. Every other
-            split keeps its true labels.
+        label_noise: Share of the labels of the train split that are replaced by one of the other two.
+            Every other split keeps its true labels.
     """
     splits = disjoint_splits(
         write_pair, lambda random, label: _noisy_label(random, label, label_noise), sizes, f"inference/{seed}"

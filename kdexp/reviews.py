@@ -1,11 +1,14 @@
 """The embedded task `reviews`: product reviews in five ordered classes, written by a small grammar.
 
-A review is two to four sentences about one product. Each opinion has a value on a scale where 1 to 3 (or -1 to -3) is
-the strength of its word; the construction around the word multiplies it ("not" flips and softens, "extremely"
-strengthens, "less ... than I feared" turns a complaint into mild praise), and the sentence gives it a weight
-("X, but Y" counts Y more; what the reviewer says of another product counts nothing). The weighted mean of the values
-is the score of the review, and four cuts turn the score into a class. So the words alone tell a good part of the label
-and the composition tells the rest, which is what a large model learns better than a small one.
+A review is one to five sentences about one product. Each opinion has a value on a scale where 1 to 3 (or -1 to
+-3) is the strength of its word; the construction around the word multiplies it ("not" flips and softens,
+"extremely" strengthens, "less ... than I feared" turns a complaint into mild praise), and the sentence gives it a
+weight ("X, but Y" counts Y more, a verdict on the whole product counts double, what the reviewer says of another
+product counts nothing). The weighted mean of the values is the score of the review, and four cuts turn the score
+into a class. So the words alone tell a good part of the label, and the composition tells the rest.
+
+Texts have 8 to 45 words, 17 on average. Shares of the classes, from terrible to excellent: about 13, 30, 11, 32
+and 14 %.
 
 Everything comes from `random.Random.random()`, whose sequence for a seed is the same on every machine and Python.
 """
@@ -95,7 +98,8 @@ VERBS: dict[int, tuple[str, ...]] = {
     -3: ("hated", "loathed", "despised"),
 }
 
-# What follows "was": (construction, factor on the value of the word, sign that the word must have or 0, share of use).
+# What follows "was": (construction, factor on the value of the word, sign that the word must have or 0, share of
+# use).
 PREDICATES: tuple[tuple[str, float, int, float], ...] = (
     ("{}", 1.0, 0, 45),
     ("very {}", 1.4, 0, 4),
@@ -179,14 +183,16 @@ Text = TypeVar("Text")
 def generate_splits(sizes: Mapping[str, int], *, seed: int, label_noise: float) -> dict[str, list[tuple[str, int]]]:
     """Write reviews for each split, as (text, label) with the label an index into `LABELS`.
 
-    Splits share no text. A larger split begins with the rows of a smaller one, and a split does not change with the
-    size of another, except where a text that the other now holds is left out of it.
+    Splits share no text. A larger split begins with the rows of a smaller one, and a split does not change with
+    the size of another, except where a text that the other now holds is left out of it: test keeps its texts
+    against all others, then validation, then train.
 
     Args:
         sizes: Rows per split, of test, validation, train and transfer; a split left out has none.
         seed: Two seeds give unrelated data.
-        label_noise: Share of the labels of the train split that are replaced, four times in five by a neighbouring
-            class. Every other split keeps its true labels, so accuracy on them has a ceiling of 1.
+        label_noise: Share of the labels of the train split that are replaced, mostly by a neighbouring class.
+            Every other split keeps its true labels, so a perfect model would be right on all of it. The texts
+            do not depend on it.
     """
     return disjoint_splits(
         write_review, lambda random, label: noisy_label(random, label, label_noise), sizes, f"reviews/{seed}"
