@@ -59,7 +59,7 @@ def word_spans(text: str) -> list[tuple[int, int]]:
         category = unicodedata.category(character)
         if category[0] in "CZ":
             is_open = False
-        elif category[0] in "LNM" and not _is_ideograph(character):
+        elif category[0] in "LNM" and not (category == "Lo" and _is_ideograph(character)):
             if is_open:
                 spans[-1] = (spans[-1][0], position + 1)
             else:

@@ -161,22 +161,178 @@ class FileTaskConfig(TaskConfig):
     seed: int = 0
 
 
+class Alignment(StrEnum):
+    """Which tokens of teacher and student a token-level term compares."""
+
+    words = "words"
+    position = "position"
+
+
+class Pooling(StrEnum):
+    """How a representation term makes one vector of a text."""
+
+    cls = "cls"
+    mean = "mean"
+
+
+@dataclass
+class TermConfig:
+    """A representation or token-level term: weight * term is added to the loss.
+
+    Attributes:
+        weight: At the first step.
+        weight_end: At the last step, with a linear ramp between; None keeps `weight`.
+        layers: Which layers are compared: `uniform`, `last`, or a list of layer numbers.
+    """
+
+    weight: float = 1.0
+    weight_end: float | None = None
+    layers: Any = "uniform"
+    alignment: Alignment = Alignment.words
+    pooling: Pooling = Pooling.cls
+
+
+TERMS = ("pkd", "rkd", "cka", "hidden", "attention", "minilm")
+"""Names under which `loss.terms` can hold a term."""
+
+
 @dataclass
 class LossConfig:
+    """loss = alpha * hard + (1 - alpha) * soft + sum of weight * term."""
+
     name: str = MISSING
+    terms: dict[str, TermConfig] = field(default_factory=dict)
 
 
 @dataclass
 class CrossEntropyConfig(LossConfig):
-    """Gold labels only: no teacher."""
+    """Gold labels only (alpha = 1): without `terms`, no teacher."""
 
 
 @dataclass
-class KDConfig(LossConfig):
-    """alpha * hard + (1 - alpha) * T^2 * soft: alpha weights the gold labels."""
+class SoftLossConfig(LossConfig):
+    """What all losses share that compare the student's logits with the teacher's.
+
+    Attributes:
+        alpha: Weight of the gold labels at the first step: 1 = no teacher, 0 = teacher only.
+        alpha_end: At the last step, with a linear ramp between; None keeps `alpha`.
+    """
 
     alpha: float = MISSING
+    alpha_end: float | None = None
+
+
+@dataclass
+class KDConfig(SoftLossConfig):
+    """soft = T^2 * KL(teacher || student)."""
+
     temperature: float = MISSING
+
+
+@dataclass
+class SoftCEConfig(SoftLossConfig):
+    """soft = cross-entropy with the teacher's probabilities, at T = 1."""
+
+
+@dataclass
+class MSEConfig(SoftLossConfig):
+    """soft = mean squared difference of logits.
+
+    Attributes:
+        centered: First remove each example's mean logit, which no prediction depends on.
+    """
+
+    centered: bool = MISSING
+
+
+@dataclass
+class ReverseKLConfig(SoftLossConfig):
+    """soft = T^2 * KL(student || teacher)."""
+
+    temperature: float = MISSING
+
+
+@dataclass
+class JSDConfig(SoftLossConfig):
+    """soft = T^2 * generalised Jensen-Shannon divergence.
+
+    Attributes:
+        beta: Share of the teacher in the mixture, between 0 (towards kd) and 1 (towards reverse_kl).
+    """
+
+    temperature: float = MISSING
+    beta: float = MISSING
+
+
+@dataclass
+class TVDConfig(SoftLossConfig):
+    """soft = T * total variation distance."""
+
+    temperature: float = MISSING
+
+
+@dataclass
+class DKDConfig(SoftLossConfig):
+    """soft = decoupled knowledge distillation.
+
+    Attributes:
+        target_weight: The paper's alpha, of the gold class against all others.
+        nontarget_weight: The paper's beta, of the distribution among the other classes.
+    """
+
+    temperature: float = MISSING
+    target_weight: float = MISSING
+    nontarget_weight: float = MISSING
+
+
+@dataclass
+class NKDConfig(SoftLossConfig):
+    """soft = normalised knowledge distillation.
+
+    Attributes:
+        temperature: The paper's lambda; softens the non-target classes only.
+        nontarget_weight: The paper's gamma.
+    """
+
+    temperature: float = MISSING
+    nontarget_weight: float = MISSING
+
+
+@dataclass
+class DISTConfig(SoftLossConfig):
+    """soft = 1 - Pearson correlation, within examples and within classes.
+
+    Attributes:
+        inter_weight: The paper's beta, of each example's correlation over the classes.
+        intra_weight: The paper's gamma, of each class's correlation over the batch.
+    """
+
+    temperature: float = MISSING
+    inter_weight: float = MISSING
+    intra_weight: float = MISSING
+
+
+@dataclass
+class LogitStdConfig(SoftLossConfig):
+    """soft = T^2 * KL(teacher || student) of logits standardised per example."""
+
+    temperature: float = MISSING
+
+
+LOSSES: dict[str, type[LossConfig]] = {
+    "ce": CrossEntropyConfig,
+    "kd": KDConfig,
+    "soft_ce": SoftCEConfig,
+    "mse": MSEConfig,
+    "reverse_kl": ReverseKLConfig,
+    "jsd": JSDConfig,
+    "tvd": TVDConfig,
+    "dkd": DKDConfig,
+    "nkd": NKDConfig,
+    "dist": DISTConfig,
+    "logit_std": LogitStdConfig,
+}
+"""The losses by name, and what can be set in each."""
 
 
 @dataclass
@@ -223,8 +379,8 @@ def register_schemas() -> None:
         "file": FileTaskConfig,
     }.items():
         store.store(group="schema/task", name=name, node=schema)
-    store.store(group="schema/loss", name="ce", node=CrossEntropyConfig)
-    store.store(group="schema/loss", name="kd", node=KDConfig)
+    for name, loss_schema in LOSSES.items():
+        store.store(group="schema/loss", name=name, node=loss_schema)
 
 
 # Compact sizes by role: a teacher large enough to be worth imitating and a student small enough to
@@ -299,12 +455,11 @@ def _refuse_missing(composed: DictConfig) -> None:
 def _refuse_unknown(node: DictConfig, prefix: str = "") -> None:
     """Refuse keys that `+key=value` slipped past the schema: Hydra accepts these without a word."""
     schema = OmegaConf.get_type(node)
-    if not (isinstance(schema, type) and is_dataclass(schema)):
-        return
-    known = [item.name for item in fields(schema)]
+    is_typed = isinstance(schema, type) and is_dataclass(schema)
+    known = [item.name for item in fields(schema)] if is_typed else []  # type: ignore[arg-type]
     for key in node:
         name = f"{prefix}{key!s}"
-        if key not in known:
+        if is_typed and key not in known:
             raise UserError(name, "no such setting", f"expected one of {', '.join(known)}")
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none():
@@ -329,9 +484,7 @@ def _check(config: Config) -> None:
         _check_model(role, model)
     _check_train("teacher.train", config.teacher.train)
     _check_train("train", config.train)
-    if isinstance(config.loss, KDConfig):
-        _require_between("loss.alpha", config.loss.alpha, 0, 1, "0 (teacher only) to 1 (gold labels only)")
-        _require_positive("loss.temperature", config.loss.temperature)
+    check_loss(config.loss)
     task = config.task
     for size in ("train_size", "validation_size", "test_size"):
         value = getattr(task, size, None)
@@ -347,6 +500,49 @@ def _check(config: Config) -> None:
     _require_at_least("teacher.seed", config.teacher.seed, 0)
     if not config.study.strip():
         raise UserError("study", "is empty", "give the study a name, such as study=my_first_sweep")
+
+
+def check_loss(loss: LossConfig) -> None:
+    """Refuse values of a loss that are out of range.
+
+    Raises:
+        UserError: With the setting's name under `loss`.
+    """
+    values = asdict(loss)
+    for name in ("alpha", "alpha_end"):
+        if values.get(name) is not None:
+            _require_between(f"loss.{name}", values[name], 0, 1, "0 (teacher only) to 1 (gold labels only)")
+    if "temperature" in values:
+        _require_positive("loss.temperature", values["temperature"])
+    for name in ("target_weight", "nontarget_weight", "inter_weight", "intra_weight"):
+        if name in values:
+            _require_weight(f"loss.{name}", values[name])
+    if isinstance(loss, JSDConfig) and not 0 < loss.beta < 1:
+        raise UserError(
+            "loss.beta",
+            f"got {loss.beta}",
+            "expected a number between 0 and 1; the limits themselves are loss=kd and loss=reverse_kl",
+        )
+    if isinstance(loss, DKDConfig) and not loss.target_weight and not loss.nontarget_weight:
+        raise UserError("loss.target_weight", "is 0, as loss.nontarget_weight is", "set one of the two above 0")
+    if isinstance(loss, DISTConfig) and not loss.inter_weight and not loss.intra_weight:
+        raise UserError("loss.inter_weight", "is 0, as loss.intra_weight is", "set one of the two above 0")
+    for name, term in loss.terms.items():
+        _check_term(name, term)
+
+
+def _check_term(name: str, term: TermConfig) -> None:
+    setting = f"loss.terms.{name}"
+    if name not in TERMS:
+        raise UserError(setting, "no such term", f"expected one of {', '.join(TERMS)}")
+    _require_weight(f"{setting}.weight", term.weight)
+    if term.weight_end is not None:
+        _require_weight(f"{setting}.weight_end", term.weight_end)
+    is_list = isinstance(term.layers, list) and term.layers and all(type(layer) is int for layer in term.layers)
+    if not is_list and term.layers not in ("uniform", "last"):
+        raise UserError(
+            f"{setting}.layers", f"got {term.layers}", "expected uniform, last, or a list of layer numbers"
+        )
 
 
 def _check_model(role: str, model: ModelConfig) -> None:
@@ -384,8 +580,7 @@ def _check_train(prefix: str, train: TrainConfig) -> None:
     _require_positive(f"{prefix}.max_grad_norm", train.max_grad_norm)
     _require_between(f"{prefix}.warmup_ratio", train.warmup_ratio, 0, 1, "0 to 1")
     _require_between(f"{prefix}.label_smoothing", train.label_smoothing, 0, 1, "0 to 1")
-    if not (train.weight_decay >= 0 and math.isfinite(train.weight_decay)):
-        raise UserError(f"{prefix}.weight_decay", f"got {train.weight_decay}", "expected a number >= 0")
+    _require_weight(f"{prefix}.weight_decay", train.weight_decay)
 
 
 def _require_between(setting: str, value: float, low: float, high: float, meaning: str) -> None:
@@ -396,6 +591,11 @@ def _require_between(setting: str, value: float, low: float, high: float, meanin
 def _require_positive(setting: str, value: float) -> None:
     if not (value > 0 and math.isfinite(value)):
         raise UserError(setting, f"got {value}", "expected a finite number above 0")
+
+
+def _require_weight(setting: str, value: float) -> None:
+    if not (value >= 0 and math.isfinite(value)):
+        raise UserError(setting, f"got {value}", "expected a finite number of at least 0")
 
 
 def _require_at_least(setting: str, value: int, low: int) -> None:
