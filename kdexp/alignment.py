@@ -26,7 +26,9 @@ from tokenizers import Encoding
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from kdexp.config import Alignment
 from kdexp.errors import UserError
+from kdexp.models import tokenizer_fingerprint
 
 NO_WORD = -1
 """Word of a token that belongs to none: special tokens, whitespace, padding."""
@@ -39,7 +41,7 @@ _METASPACE = "▁"
 
 
 @dataclass(frozen=True)
-class Alignment:
+class AlignedWords:
     """The word of each token, row by row; word i of a row is the same in both models.
 
     Attributes:
@@ -88,6 +90,47 @@ class RowTokens:
     whole: list[Token | None]
 
 
+def align(
+    student_tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase,
+    first: Sequence[str],
+    second: Sequence[str] | None = None,
+    *,
+    student_max_length: int | None,
+    teacher_max_length: int | None,
+    method: Alignment = Alignment.words,
+) -> AlignedWords:
+    """Align on words, or by position.
+
+    Two models with one tokenizer, of which neither cuts what the other reads, have the same tokens: these are
+    aligned position by position either way, which loses nothing, keeps special tokens, and is what papers do.
+
+    Raises:
+        UserError: As `align_words`.
+    """
+    columns = [list(column) for column in (first, second) if column is not None]
+    sides = ((student_tokenizer, student_max_length), (teacher_tokenizer, teacher_max_length))
+    lengths = [_num_tokens(tokenizer, columns, max_length) for tokenizer, max_length in sides]
+    is_same = tokenizer_fingerprint(student_tokenizer) == tokenizer_fingerprint(teacher_tokenizer)
+    if method == Alignment.position or (is_same and lengths[0] == lengths[1]):
+        return align_positions(*lengths)
+    return align_words(
+        student_tokenizer,
+        teacher_tokenizer,
+        first,
+        second,
+        student_max_length=student_max_length,
+        teacher_max_length=teacher_max_length,
+    )
+
+
+def _num_tokens(tokenizer: PreTrainedTokenizerBase, columns: list[list[str]], max_length: int | None) -> list[int]:
+    """Of each row, special tokens included."""
+    if not columns[0]:
+        return []
+    return [len(row) for row in tokenizer(*columns, truncation=True, max_length=max_length)["input_ids"]]
+
+
 def align_words(
     student_tokenizer: PreTrainedTokenizerBase,
     teacher_tokenizer: PreTrainedTokenizerBase,
@@ -96,7 +139,7 @@ def align_words(
     *,
     student_max_length: int | None,
     teacher_max_length: int | None,
-) -> Alignment:
+) -> AlignedWords:
     """Align what two tokenizers make of the same texts, or pairs of texts, on words.
 
     Args:
@@ -114,7 +157,7 @@ def align_words(
         align_row(texts, student, teacher)
         for texts, student, teacher in zip(zip(*columns, strict=True), student_rows, teacher_rows, strict=True)
     ]
-    return Alignment([student for student, _ in rows], [teacher for _, teacher in rows])
+    return AlignedWords([student for student, _ in rows], [teacher for _, teacher in rows])
 
 
 def align_row(texts: Sequence[str], student: RowTokens, teacher: RowTokens) -> tuple[list[int], list[int]]:
@@ -188,7 +231,7 @@ def _tokens(encoding: Encoding) -> list[Token | None]:
     ]
 
 
-def align_positions(student_lengths: Sequence[int], teacher_lengths: Sequence[int]) -> Alignment:
+def align_positions(student_lengths: Sequence[int], teacher_lengths: Sequence[int]) -> AlignedWords:
     """Take the i-th tokens of both models as the same thing, special tokens included.
 
     That is exact where both have the same tokenizer and cut at the same length. Across tokenizers it is wrong,
@@ -198,7 +241,7 @@ def align_positions(student_lengths: Sequence[int], teacher_lengths: Sequence[in
         student_lengths: Tokens of each row.
     """
     pairs = list(zip(student_lengths, teacher_lengths, strict=True))
-    return Alignment(
+    return AlignedWords(
         [[position if position < teacher else NO_WORD for position in range(student)] for student, teacher in pairs],
         [[position if position < student else NO_WORD for position in range(teacher)] for student, teacher in pairs],
     )

@@ -12,7 +12,7 @@ Every word of an example weighs the same, and so does every example, whatever it
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch.nn.functional import log_softmax, normalize, smooth_l1_loss
 from transformers import PretrainedConfig
 
 from kdexp.alignment import averaging, membership
-from kdexp.config import Pooling, TermConfig
+from kdexp.config import Alignment, Pooling, TermConfig, Tokenization
 from kdexp.errors import UserError
 
 VECTOR_TERMS = ("pkd", "rkd", "cka")
@@ -230,6 +230,28 @@ def layer_pairs(name: str, layers: Any, num_student_layers: int, num_teacher_lay
     return list(enumerate(layers, start=1))
 
 
+def refuse_unfit(names: Collection[str], tokenization: Tokenization, batch_size: int) -> None:
+    """Refuse terms that cannot work, whatever the models are.
+
+    Raises:
+        UserError: With the reason.
+    """
+    for name in names:
+        setting = f"loss.terms.{name}"
+        if name in TOKEN_TERMS and tokenization == Tokenization.student_ids:
+            raise UserError(
+                setting,
+                "compares tokens, but with tokenization=student_ids the teacher reads tokens that mean nothing to it",
+                f"use tokenization=own, or terms that need no tokens: {', '.join(VECTOR_TERMS)}",
+            )
+        if name in BATCH_TERMS and batch_size < SMALLEST_BATCH:
+            raise UserError(
+                "train.batch_size",
+                f"is {batch_size}, but {setting} relates the examples of a batch to each other",
+                f"use at least {SMALLEST_BATCH}, better 32; gradient accumulation does not make up for it",
+            )
+
+
 @dataclass
 class Internals:
     """What a model computed inside of one forward pass.
@@ -266,7 +288,9 @@ def attention_modules(model: nn.Module) -> list[tuple[nn.Module, tuple[str, ...]
 @contextlib.contextmanager
 def recording(model: nn.Module, kinds: frozenset[str]) -> Iterator[Internals]:
     """Watch one forward pass: `with recording(model, kinds) as seen: outputs = model(**inputs, **seen.flags)`."""
-    seen = Internals({"output_hidden_states": bool(kinds - {"attention", "minilm"})})
+    seen = Internals({})
+    if kinds - {"attention", "minilm"}:
+        seen.flags["output_hidden_states"] = True
     if "attention" in kinds:
         seen.flags["output_attentions"] = True
     hooks = []
@@ -305,7 +329,7 @@ class RepresentationTerms(nn.Module):
             batches and dropout are those of its baseline.
 
     Raises:
-        UserError: A layer map does not fit the models.
+        UserError: A layer map does not fit the models, or terms differ in alignment.
     """
 
     def __init__(
@@ -318,6 +342,8 @@ class RepresentationTerms(nn.Module):
     ) -> None:
         super().__init__()
         self.kinds = frozenset(terms)
+        self.weights = {name: term.weight for name, term in terms.items()}
+        self.alignment = _one_alignment(terms)
         self.pooling = {name: term.pooling for name, term in terms.items()}
         self.pairs = {
             name: layer_pairs(name, term.layers, student_config.num_hidden_layers, teacher_config.num_hidden_layers)
@@ -326,7 +352,9 @@ class RepresentationTerms(nn.Module):
         if "hidden" in self.pairs:
             self.pairs["hidden"] = [(0, 0), *self.pairs["hidden"]]
         self.student_width, self.teacher_width = student_config.hidden_size, teacher_config.hidden_size
-        self.num_relation_heads = math.gcd(teacher_config.num_attention_heads, self.student_width)
+        self.num_teacher_heads = teacher_config.num_attention_heads
+        # All divide the teacher's width; the paper takes more than the models have, and finds that more is better.
+        self.num_relation_heads = math.gcd(self.num_teacher_heads, self.student_width)
         self.projections = nn.ModuleDict()
         if self.student_width != self.teacher_width:
             generator = torch.Generator().manual_seed(seed)
@@ -391,6 +419,21 @@ class RepresentationTerms(nn.Module):
                     summaries[name] = averaging(words, num_words)[:, None, None] @ projections
             return summaries
 
+    def target_shapes(self, num_words: int) -> dict[str, tuple[int, ...]]:
+        """Sizes of what `of_teacher` gives for one text of so many words."""
+        shapes = {}
+        for name, pairs in self.pairs.items():
+            sizes: tuple[int, ...] = (self.teacher_width,)
+            match name:
+                case "hidden":
+                    sizes = (num_words, self.teacher_width)
+                case "attention":
+                    sizes = (self.num_teacher_heads, num_words, num_words)
+                case "minilm":
+                    sizes = (3, num_words, self.teacher_width)
+            shapes[name] = (len(pairs), *sizes)
+        return shapes
+
     def forward(
         self,
         student: Mapping[str, Tensor],
@@ -440,6 +483,16 @@ class RepresentationTerms(nn.Module):
 
     def _projected(self, name: str, states: Tensor) -> Tensor:
         return self.projections[name](states) if name in self.projections else states
+
+
+def _one_alignment(terms: Mapping[str, TermConfig]) -> Alignment:
+    """The alignment of all token-level terms: a batch has one."""
+    alignments = {term.alignment for name, term in terms.items() if name in TOKEN_TERMS}
+    if len(alignments) > 1:
+        raise UserError(
+            "loss.terms", "align some terms on words and others by position", "use one alignment for all terms"
+        )
+    return Alignment(alignments.pop()) if alignments else Alignment.words
 
 
 def pool(states: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:

@@ -14,28 +14,52 @@
 
 A dataset that carries a `teacher_logits` column needs no teacher model: that is how a kdexp run
 trains, with logits computed once.
+
+Losses on what happens inside of the models take one more argument,
+
+        representation_terms=RepresentationTerms(student_model.config, teacher_model.config, {"hidden": TermConfig()}),
+
+and the teacher in the loop. Their projections are trained and saved in checkpoints with the student, but are no
+part of it: `save_model` and `save_pretrained` write the student alone.
 """
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer, TrainingArguments
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp import guards
+from kdexp.alignment import NO_WORD, AlignedWords, align, pad_words
 from kdexp.cache import weights_fingerprint
 from kdexp.config import Tokenization
 from kdexp.losses import hard_loss, mixed_loss, soft_loss
+from kdexp.representations import RepresentationTerms, recording, refuse_unfit
 
 logger = logging.getLogger(__name__)
 
 TEACHER_PREFIX = "teacher_"
 """Columns of a batch that belong to the teacher: `teacher_logits`, or `teacher_input_ids` and the like."""
+
+WORDS = "word_ids"
+"""Column of the word of each token, the student's; with `TEACHER_PREFIX` the teacher's."""
+
+WORD_MASK = "word_mask"
+"""Of a batch: [batch, words], true where a row has a word of that number."""
+
+TARGETS = "targets"
+"""Column, with `TEACHER_PREFIX`, of what the teacher shows a row's representation terms, computed beforehand."""
+
+_TERMS_MODULE = "distillation_terms"
+_TERMS_FILE = "distillation_terms.safetensors"
 
 
 @dataclass
@@ -75,22 +99,53 @@ class DistillationCollator:
         self,
         student_collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
         teacher_tokenizer: PreTrainedTokenizerBase | None,
+        student_padding_side: str = "right",
     ) -> None:
         self.student_collator = student_collator
-        self.teacher_collator = DataCollatorWithPadding(teacher_tokenizer) if teacher_tokenizer else None
+        self.student_padding_side = student_padding_side
+        self.teacher_tokenizer = teacher_tokenizer
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         student_rows, teacher_rows = zip(*(_split_row(row) for row in rows), strict=True)
-        batch = dict(self.student_collator(list(student_rows)))
-        logits = [row.pop("logits") for row in teacher_rows if "logits" in row]
+        words = _take(student_rows, WORDS)
+        batch: dict[str, Any] = dict(self.student_collator(list(student_rows)))
+        if words:
+            batch[WORDS] = pad_words(words, batch["input_ids"].shape[1], self.student_padding_side)
+            # Here, on the CPU: on a GPU the number of words would have to be waited for.
+            num_words = batch[WORDS].max(dim=1, keepdim=True).values + 1
+            batch[WORD_MASK] = torch.arange(int(num_words.max())) < num_words
+        logits = _take(teacher_rows, "logits")
         if logits:
-            batch["teacher_logits"] = torch.stack([torch.as_tensor(row) for row in logits])
+            batch[TEACHER_PREFIX + "logits"] = torch.stack([torch.as_tensor(row) for row in logits])
+        targets = _take(teacher_rows, TARGETS)
+        if targets:
+            batch[TEACHER_PREFIX + TARGETS] = {
+                name: stack_padded([row[name] for row in targets]) for name in targets[0]
+            }
+        words = _take(teacher_rows, WORDS)
         if teacher_rows[0]:
-            if self.teacher_collator is None:
+            if self.teacher_tokenizer is None:
                 raise ValueError("the dataset holds teacher tokens: pass teacher_processing_class to pad them")
-            for name, value in self.teacher_collator(list(teacher_rows)).items():
+            for name, value in DataCollatorWithPadding(self.teacher_tokenizer)(list(teacher_rows)).items():
                 batch[TEACHER_PREFIX + name] = value
+            if words:
+                num_tokens = batch[TEACHER_PREFIX + "input_ids"].shape[1]
+                batch[TEACHER_PREFIX + WORDS] = pad_words(words, num_tokens, self.teacher_tokenizer.padding_side)
         return batch
+
+
+def _take(rows: Sequence[dict[str, Any]], column: str) -> list[Any]:
+    """Take a column out of the rows; empty where they have none."""
+    return [row.pop(column) for row in rows if column in row]
+
+
+def stack_padded(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack tensors whose sizes differ, with zeros where one ends before another."""
+    largest = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
+    stacked = tensors[0].new_zeros(len(tensors), *largest)
+    for row, tensor in enumerate(tensors):
+        stacked[row][tuple(slice(size) for size in tensor.shape)] = tensor
+    return stacked
 
 
 def _split_row(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -115,6 +170,8 @@ class DistillationTrainer(Trainer):
         teacher_model: The teacher. Not needed with a `teacher_logits` column, or at alpha = 1.
         teacher_processing_class: The teacher's tokenizer, where it is not the student's. The training
             set must then hold the text itself (`args.text_columns`).
+        representation_terms: Losses on hidden states, attention and the like; their weighted sum is added to
+            the loss. They need teacher_model, or a `teacher_targets` column.
 
     Raises:
         ValueError: Teacher and student cannot work together; the message says what to pass.
@@ -133,16 +190,22 @@ class DistillationTrainer(Trainer):
         *,
         teacher_model: PreTrainedModel | None = None,
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
+        representation_terms: RepresentationTerms | None = None,
         **trainer_arguments: Any,
     ) -> None:
         if trainer_arguments.get("compute_loss_func") is not None:
             raise ValueError("compute_loss_func would replace the distillation loss; use transformers.Trainer")
-        if teacher_processing_class is not None and train_dataset is not None:
-            train_dataset = _with_teacher_tokens(train_dataset, teacher_processing_class, args)
+        if representation_terms is not None:
+            refuse_unfit(representation_terms.kinds, Tokenization(args.tokenization), args.per_device_train_batch_size)
+        if teacher_processing_class is not None and train_dataset is not None and not _has_teacher(train_dataset):
+            train_dataset = _with_teacher_tokens(
+                train_dataset, teacher_processing_class, args, processing_class, representation_terms
+            )
         if data_collator is None and processing_class is not None:
             data_collator = DataCollatorWithPadding(processing_class)
         if data_collator is not None:
-            data_collator = DistillationCollator(data_collator, teacher_processing_class)
+            padding_side = "right" if processing_class is None else processing_class.padding_side
+            data_collator = DistillationCollator(data_collator, teacher_processing_class, padding_side)
         super().__init__(
             model,
             args,
@@ -157,6 +220,8 @@ class DistillationTrainer(Trainer):
         # k accumulated micro-batches gave k times the gradient.
         self.loss_is_scaled_for_ga = True
         self.teacher_model = teacher_model
+        self.representation_terms = representation_terms
+        self.num_teacher_rows = 0
         self._teacher_has_own_tokens = teacher_processing_class is not None
         self._class_order: list[int] | None = None
         self._term_sums: dict[str, Tensor] = {}
@@ -193,13 +258,68 @@ class DistillationTrainer(Trainer):
         Raises:
             RuntimeError: The teacher's weights changed.
         """
-        if self.teacher_model is None:
-            return super().train(*args, **kwargs)
-        before = weights_fingerprint(self.teacher_model.state_dict())
-        output = super().train(*args, **kwargs)
+        with self._terms_attached():
+            if self.teacher_model is None:
+                return super().train(*args, **kwargs)
+            before = weights_fingerprint(self.teacher_model.state_dict())
+            output = super().train(*args, **kwargs)
         if weights_fingerprint(self.teacher_model.state_dict()) != before:
             raise RuntimeError("the teacher's weights changed during training: only the student may learn")
         return output
+
+    @contextlib.contextmanager
+    def _terms_attached(self) -> Iterator[None]:
+        """While training, the projections are a part of the student: optimized, clipped and synchronised with it."""
+        if self.representation_terms is None:
+            yield
+            return
+        # Other implementations of attention do not compute its probabilities.
+        models = [self.model, *([self.teacher_model] if self.teacher_model else [])]
+        implementations = [model.config._attn_implementation for model in models]
+        if "attention" in self.representation_terms.kinds:
+            for model in models:
+                model.set_attn_implementation("eager")
+        self.model.add_module(_TERMS_MODULE, self.representation_terms.to(self.accelerator.device))
+        try:
+            yield
+        finally:
+            delattr(self.model, _TERMS_MODULE)
+            for model, implementation in zip(models, implementations, strict=True):
+                if model.config._attn_implementation != implementation:
+                    model.set_attn_implementation(implementation)
+
+    @contextlib.contextmanager
+    def _terms_beside(self) -> Iterator[bool]:
+        """Write and read the student alone; yields whether there are projections to write and read beside it."""
+        is_attached = _TERMS_MODULE in self.model._modules
+        if is_attached:
+            delattr(self.model, _TERMS_MODULE)
+        try:
+            yield is_attached
+        finally:
+            if is_attached:
+                self.model.add_module(_TERMS_MODULE, self.representation_terms)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        with self._terms_beside() as has_terms:
+            super()._save(output_dir, state_dict)
+            if has_terms and self.args.should_save:
+                assert self.representation_terms is not None
+                folder = Path(output_dir or self.args.output_dir)
+                save_file(self.representation_terms.state_dict(), folder / _TERMS_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        with self._terms_beside() as has_terms:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            if has_terms:
+                assert self.representation_terms is not None
+                state = load_file(Path(resume_from_checkpoint) / _TERMS_FILE)
+                self.representation_terms.load_state_dict(state)
+
+    def _load_best_model(self) -> None:
+        # The projections of the best step teach nobody any more.
+        with self._terms_beside():
+            super()._load_best_model()
 
     def compute_loss(
         self,
@@ -211,7 +331,10 @@ class DistillationTrainer(Trainer):
         """The distillation loss while training, the gold labels' NLL while evaluating."""
         student_inputs, teacher_inputs = _split_row(inputs)
         labels = student_inputs.pop("labels", None)
-        outputs = model(**student_inputs)
+        words, mask = student_inputs.pop(WORDS, None), student_inputs.pop(WORD_MASK, None)
+        terms = self.representation_terms if model.training else None
+        with recording(model, terms.kinds if terms else frozenset()) as seen:
+            outputs = model(**student_inputs, **seen.flags)
         logits = outputs.logits
         # None outside of training: then the mean over the batch at hand.
         num_examples = num_items_in_batch if model.training and num_items_in_batch is not None else len(logits)
@@ -220,23 +343,58 @@ class DistillationTrainer(Trainer):
         if alpha > 0:
             smoothing = self.args.label_smoothing_factor if model.training else 0.0
             hard = hard_loss(logits, labels, num_examples=num_examples, label_smoothing=smoothing)
+        if terms and terms.needs_words and words is None:
+            words, mask = self._own_positions(student_inputs["attention_mask"])
+        if alpha < 1 or terms:
+            answer = self._ask_teacher(student_inputs, teacher_inputs, terms, words, mask, needs_logits=alpha < 1)
         if alpha < 1:
-            teacher_logits = self._teacher_logits(student_inputs, teacher_inputs)
-            soft = soft_loss(logits, teacher_logits, self.args.temperature, num_examples=num_examples)
+            assert answer.logits is not None
+            soft = soft_loss(logits, answer.logits, self.args.temperature, num_examples=num_examples)
         loss = hard if alpha == 1 else mixed_loss(hard, soft, alpha)
+        realised = {}
+        if terms:
+            assert answer.targets is not None
+            student = terms.of_student(outputs, seen, student_inputs["attention_mask"], words, _num_words(mask))
+            realised = terms(student, answer.targets, mask, num_examples=num_examples)
+            loss = loss + sum(terms.weights[name] * value for name, value in realised.items())
         if model.training:
-            self._record_terms(hard_loss=hard, soft_loss=soft)
+            named = {f"{name}_loss": value for name, value in realised.items()}
+            self._record_terms(hard_loss=hard, soft_loss=soft, **named)
         return (loss, outputs) if return_outputs else loss
 
-    def _teacher_logits(self, student_inputs: dict[str, Tensor], teacher_inputs: dict[str, Tensor]) -> Tensor:
-        if "logits" in teacher_inputs:
-            return teacher_inputs["logits"]
+    def _own_positions(self, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Words and their mask where both models read the same ids: each token is a word."""
+        if self._teacher_has_own_tokens:
+            raise ValueError(
+                f"the dataset holds the teacher's tokens, but no {WORDS} to align them with the student's"
+            )
+        words = torch.where(attention_mask.bool(), attention_mask.cumsum(-1) - 1, NO_WORD)
+        positions = torch.arange(words.shape[1], device=words.device)
+        return words, positions < attention_mask.sum(-1, keepdim=True)
+
+    def _ask_teacher(
+        self,
+        student_inputs: dict[str, Tensor],
+        teacher_inputs: dict[str, Any],
+        terms: RepresentationTerms | None,
+        words: Tensor | None,
+        mask: Tensor | None,
+        *,
+        needs_logits: bool,
+    ) -> "_Answer":
+        """What was computed beforehand, and one forward pass for all that was not."""
+        logits, targets = teacher_inputs.get("logits"), teacher_inputs.get(TARGETS)
+        has_logits, has_targets = logits is not None or not needs_logits, targets is not None or terms is None
+        if has_logits and has_targets:
+            return _Answer(logits, targets)
         if self.teacher_model is None:
             raise ValueError(
-                f"alpha={self.args.alpha} needs a teacher: pass teacher_model, or a dataset with teacher_logits"
+                "representation_terms need a teacher: pass teacher_model"
+                if has_logits
+                else f"alpha={self.args.alpha} needs a teacher: pass teacher_model, or a dataset with teacher_logits"
             )
-        inputs = teacher_inputs if self._teacher_has_own_tokens else student_inputs
-        inputs = guards.accepted_inputs(self.teacher_model, inputs)
+        read = teacher_inputs if self._teacher_has_own_tokens else student_inputs
+        inputs = guards.accepted_inputs(self.teacher_model, read)
         if self.args.tokenization == Tokenization.student_ids:
             token_types = inputs.get("token_type_ids")
             guards.refuse_foreign_ids(
@@ -244,11 +402,20 @@ class DistillationTrainer(Trainer):
                 largest_id=int(inputs["input_ids"].max()),
                 largest_token_type=0 if token_types is None else int(token_types.max()),
             )
-        with torch.inference_mode(), self.accelerator.autocast():
-            logits = self.teacher_model(**inputs).logits
+        self.num_teacher_rows += len(inputs["input_ids"])
+        kinds = terms.kinds if terms else frozenset()
+        with torch.inference_mode(), self.accelerator.autocast(), recording(self.teacher_model, kinds) as seen:
+            outputs = self.teacher_model(**inputs, **seen.flags)
+            if terms and targets is None:
+                teacher_words = teacher_inputs.get(WORDS, words)
+                targets = terms.of_teacher(outputs, seen, read["attention_mask"], teacher_words, _num_words(mask))
         # A clone made outside of inference mode may take part in the student's backward pass.
-        logits = logits.float().clone()
-        return logits if self._class_order is None else logits[:, self._class_order]
+        if targets is not None:
+            targets = {name: tensor.clone() for name, tensor in targets.items()}
+        if logits is None:
+            logits = outputs.logits.float().clone()
+            logits = logits if self._class_order is None else logits[:, self._class_order]
+        return _Answer(logits, targets)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
@@ -279,13 +446,41 @@ class DistillationTrainer(Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         """Keep the teacher's columns, which the student's forward does not name."""
         super()._set_signature_columns_if_needed()
-        teacher_columns = ["logits", "input_ids", "attention_mask", "token_type_ids"]
-        columns = {TEACHER_PREFIX + name for name in teacher_columns}
+        teacher_columns = ["logits", "input_ids", "attention_mask", "token_type_ids", WORDS, TARGETS]
+        columns = {WORDS, *(TEACHER_PREFIX + name for name in teacher_columns)}
         self._signature_columns += sorted(columns - set(self._signature_columns))
 
 
-def _with_teacher_tokens(dataset: Any, tokenizer: PreTrainedTokenizerBase, args: DistillationTrainingArguments) -> Any:
-    """Add the teacher's own tokens of the text to a `datasets.Dataset`."""
+@dataclass(frozen=True)
+class _Answer:
+    """The teacher's, on one batch.
+
+    Attributes:
+        targets: What it shows the representation terms.
+    """
+
+    logits: Tensor | None
+    targets: dict[str, Tensor] | None
+
+
+def _num_words(mask: Tensor | None) -> int:
+    """Most words that a row of the batch has; 0 where no term needs words."""
+    return 0 if mask is None else mask.shape[1]
+
+
+def _has_teacher(dataset: Any) -> bool:
+    """Whether the rows hold teacher columns already."""
+    return any(name.startswith(TEACHER_PREFIX) for name in dataset[0])
+
+
+def _with_teacher_tokens(
+    dataset: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    args: DistillationTrainingArguments,
+    student_tokenizer: PreTrainedTokenizerBase | None,
+    terms: RepresentationTerms | None,
+) -> Any:
+    """Add the teacher's own tokens of the text to a `datasets.Dataset`, and the words of both models' tokens."""
     if not isinstance(dataset, datasets.Dataset):
         raise ValueError(
             f"teacher_processing_class needs train_dataset to be a datasets.Dataset, got {type(dataset).__name__}"
@@ -304,4 +499,26 @@ def _with_teacher_tokens(dataset: Any, tokenizer: PreTrainedTokenizerBase, args:
         )
         return {TEACHER_PREFIX + name: value for name, value in tokens.items()}
 
-    return dataset.map(tokenize, batched=True, desc="the teacher's tokens")
+    dataset = dataset.map(tokenize, batched=True, desc="the teacher's tokens")
+    if terms is None or not terms.needs_words:
+        return dataset
+    if student_tokenizer is None:
+        raise ValueError("representation_terms compare tokens: pass processing_class=<the student's tokenizer>")
+    lengths = [len(row) for row in dataset["input_ids"]]
+    alignment = align(
+        student_tokenizer,
+        tokenizer,
+        *(dataset[name] for name in args.text_columns),
+        # Where texts were cut, that is where; where none was, nothing is cut here either.
+        student_max_length=max(lengths),
+        teacher_max_length=args.teacher_max_length,
+        method=terms.alignment,
+    )
+    if [len(words) for words in alignment.student_words] != lengths:
+        raise ValueError("the input_ids of train_dataset are not what processing_class makes of its text, unpadded")
+    return _with_words(dataset, alignment)
+
+
+def _with_words(dataset: datasets.Dataset, alignment: AlignedWords) -> datasets.Dataset:
+    dataset = dataset.add_column(WORDS, alignment.student_words)
+    return dataset.add_column(TEACHER_PREFIX + WORDS, alignment.teacher_words)

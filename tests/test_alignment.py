@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from kdexp import families
 from kdexp.alignment import (
     NO_WORD,
-    Alignment,
+    AlignedWords,
     align_positions,
     align_words,
     averaging,
@@ -173,7 +173,7 @@ def test_pairs_are_cut_on_either_side(tokenizers):
 
 
 def test_positions():
-    assert align_positions([3, 2], [2, 4]) == Alignment([[0, 1, -1], [0, 1]], [[0, 1], [0, 1, -1, -1]])
+    assert align_positions([3, 2], [2, 4]) == AlignedWords([[0, 1, -1], [0, 1]], [[0, 1], [0, 1, -1, -1]])
 
 
 def test_tensors_that_average_over_words():
@@ -197,4 +197,4 @@ def test_a_tokenizer_without_characters_is_refused(tokenizers):
         row_tokens("teacher", Slow(), [["a"]], 8)
     assert align_words(
         tokenizers["bert"], tokenizers["roberta"], [], None, student_max_length=8, teacher_max_length=8
-    ) == Alignment([], [])
+    ) == AlignedWords([], [])
