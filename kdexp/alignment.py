@@ -195,13 +195,11 @@ def _complete(read: list[int], whole: list[int]) -> set[int]:
     return {group for group in num_read if num_read[group] == num_whole[group]} - {NO_WORD}
 
 
-def row_tokens(
-    role: str, tokenizer: PreTrainedTokenizerBase, columns: Sequence[Sequence[str]], max_length: int | None
-) -> list[RowTokens]:
-    """Tokenize with characters.
+def require_characters(role: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer that cannot be aligned.
 
     Raises:
-        UserError: The tokenizer does not tell them.
+        UserError: It does not tell which characters its tokens come from.
     """
     if not tokenizer.is_fast:
         raise UserError(
@@ -210,6 +208,13 @@ def row_tokens(
             "from: they cannot be aligned with another tokenizer's",
             "use a checkpoint with a fast tokenizer (tokenizer.json), or terms that need no tokens: pkd, rkd, cka",
         )
+
+
+def row_tokens(
+    role: str, tokenizer: PreTrainedTokenizerBase, columns: Sequence[Sequence[str]], max_length: int | None
+) -> list[RowTokens]:
+    """Tokenize, with the characters that tokens come from."""
+    require_characters(role, tokenizer)
     if not columns[0]:
         return []
     columns = [list(column) for column in columns]

@@ -96,10 +96,16 @@ class ModelConfig:
 
 @dataclass
 class TeacherConfig(ModelConfig):
-    """A teacher, and how it is fine-tuned where it still has to be."""
+    """A teacher, and how it is fine-tuned where it still has to be.
+
+    Attributes:
+        cache_hidden: GB of disk for what representation terms compare; where that is not enough, or None, the
+            teacher is forwarded at each step of the student's training.
+    """
 
     finetune: bool | None = None
     chance_check: bool = True
+    cache_hidden: float | None = 1.0
     seed: int = 0
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -484,6 +490,8 @@ def _check(config: Config) -> None:
         _check_model(role, model)
     _check_train("teacher.train", config.teacher.train)
     _check_train("train", config.train)
+    if config.teacher.cache_hidden is not None:
+        _require_weight("teacher.cache_hidden", config.teacher.cache_hidden)
     check_loss(config.loss)
     task = config.task
     for size in ("train_size", "validation_size", "test_size"):

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize, smooth_l1_loss
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from kdexp.alignment import averaging, membership
 from kdexp.config import Alignment, Pooling, TermConfig, Tokenization
@@ -370,6 +370,20 @@ class RepresentationTerms(nn.Module):
     def needs_words(self) -> bool:
         """Whether a term compares tokens or words."""
         return bool(self.kinds & set(TOKEN_TERMS))
+
+    @contextlib.contextmanager
+    def readable(self, *models: PreTrainedModel) -> Iterator[None]:
+        """Have models compute what the terms read; attention probabilities need the `eager` implementation."""
+        before = [model.config._attn_implementation for model in models]
+        if "attention" in self.kinds:
+            for model in models:
+                model.set_attn_implementation("eager")
+        try:
+            yield
+        finally:
+            for model, implementation in zip(models, before, strict=True):
+                if model.config._attn_implementation != implementation:
+                    model.set_attn_implementation(implementation)
 
     def of_student(
         self, outputs: Any, seen: Internals, attention_mask: Tensor, words: Tensor | None, num_words: int

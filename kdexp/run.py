@@ -11,13 +11,16 @@ import yaml
 
 import kdexp
 from kdexp import guards
+from kdexp.alignment import require_characters
 from kdexp.cache import Cache
 from kdexp.config import Config, CrossEntropyConfig, LossConfig, Tokenization, config_hash, flatten, plain
 from kdexp.evaluate import confusion_matrix_figure
 from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.models import LoadedModel, load_model
+from kdexp.representations import RepresentationTerms, refuse_unfit
 from kdexp.results import Comparison, compare, prediction_table
 from kdexp.student import StudentData, TrainedStudent, encode_task, loss_weights, train_student
+from kdexp.targets import TeacherTargets, alignment_tag, prepare_targets
 from kdexp.tasks import Task, load_task
 from kdexp.teacher import Teacher, TeacherLogits, load_teacher, prepare_teacher, teacher_logits
 from kdexp.tracking import check_reachable, open_run
@@ -57,6 +60,8 @@ def run(config: Config) -> RunResult:
     if config.tracking.enabled:
         check_reachable(config.tracking.uri)
     _announce(config, hardware, task, new_teacher, new_student)
+    if config.loss.terms:
+        _refuse_unfit_terms(config, new_teacher, new_student)
 
     with open_run(
         uri=config.tracking.uri,
@@ -72,8 +77,11 @@ def run(config: Config) -> RunResult:
         tracked.set_tags({"kdexp.teacher_sha256": teacher.sha256})
         data = encode_task(new_student, task, use_transfer=config.train.use_transfer)
         answers = _ask_teacher(teacher, new_student, data, config, cache, hardware)
+        targets = _look_inside(teacher, new_student, data, config, cache, hardware)
 
-        def train(loss: LossConfig, who: str, on_log: LogCallback | None = None) -> TrainedStudent:
+        def train(
+            loss: LossConfig, who: str, targets: TeacherTargets | None = None, on_log: LogCallback | None = None
+        ) -> TrainedStudent:
             return train_student(
                 new_student,
                 data,
@@ -85,11 +93,12 @@ def run(config: Config) -> RunResult:
                 seed=config.seed,
                 resume=config.resume,
                 description=who,
+                targets=targets,
                 on_log=on_log,
             )
 
         baseline = train(CrossEntropyConfig("ce"), "baseline") if config.baseline else None
-        student = train(config.loss, f"student {config.student.name}", tracked.log_metrics)
+        student = train(config.loss, f"student {config.student.name}", targets, tracked.log_metrics)
 
         teacher_unchanged = teacher.is_unchanged()
         if not teacher_unchanged:
@@ -121,7 +130,9 @@ def run(config: Config) -> RunResult:
             "cost/seconds": seconds,
             "cost/teacher_train_seconds": teacher.train_seconds,
             "cost/teacher_logits_seconds": sum(answer.seconds for answer in answers.values()),
-            "cost/teacher_rows_forwarded": sum(answer.num_forwarded for answer in answers.values()),
+            "cost/teacher_rows_forwarded": sum(answer.num_forwarded for answer in answers.values())
+            + student.num_teacher_rows
+            + (targets.num_forwarded if targets else 0),
             "cost/student_train_seconds": student.train_seconds,
             "cost/student_steps": student.num_steps,
             "cost/cache_hits": sum(
@@ -130,6 +141,8 @@ def run(config: Config) -> RunResult:
             ),
             "cost/peak_memory_mb": hardware.peak_memory_bytes() / 2**20,
         }
+        if targets:
+            costs["cost/teacher_inside_seconds"] = targets.seconds
         if baseline:
             costs["cost/baseline_train_seconds"] = baseline.train_seconds
         # At the last step, so that MLflow's latest validation value is that of the kept weights.
@@ -194,9 +207,47 @@ def _ask_teacher(
         f"{forwarded:,}",
         f"{rows:,}",
     )
-    # It has answered everything: its memory is the student's now.
+    # It has answered: its memory is the student's, unless representation terms ask for it again.
     teacher.loaded.model.to("cpu")
     return answers
+
+
+def _refuse_unfit_terms(config: Config, teacher: LoadedModel, student: LoadedModel) -> None:
+    """Refuse, before anything is trained, representation terms that do not fit the models or the run."""
+    refuse_unfit(config.loss.terms, config.tokenization, config.train.batch_size)
+    terms = RepresentationTerms(student.model.config, teacher.model.config, config.loss.terms)
+    if terms.needs_words:
+        require_characters("teacher", teacher.tokenizer)
+        require_characters("student", student.tokenizer)
+
+
+def _look_inside(
+    teacher: Teacher,
+    student: LoadedModel,
+    data: StudentData,
+    config: Config,
+    cache: Cache,
+    hardware: Hardware,
+) -> TeacherTargets | None:
+    """What the loss's representation terms compare; None where it has none."""
+    if not config.loss.terms:
+        return None
+    splits = {"train": data.task.train}
+    if "transfer" in data.splits and data.task.transfer is not None:
+        splits["transfer"] = data.task.transfer
+    targets = prepare_targets(
+        teacher,
+        student,
+        splits,
+        config.loss,
+        config.teacher.cache_hidden,
+        cache,
+        hardware,
+        config.teacher.train.eval_batch_size,
+    )
+    if targets.teacher is None:
+        teacher.loaded.model.to("cpu")
+    return targets
 
 
 def _announce(config: Config, hardware: Hardware, task: Task, teacher: LoadedModel, student: LoadedModel) -> None:
@@ -230,6 +281,7 @@ def _tags(config: Config, task: Task) -> dict[str, str]:
     return {
         "kdexp.pairing": "same-family" if same else "cross-family",
         "kdexp.tokenization": config.tokenization.value.replace("_", "-"),
+        "kdexp.alignment": alignment_tag(config.loss),
         "kdexp.config_hash": config_hash(config),
         "kdexp.version": kdexp.__version__,
         **task.tags,

@@ -16,6 +16,8 @@ from kdexp.config import CrossEntropyConfig, KDConfig, LossConfig, StudentTrainC
 from kdexp.hardware import Hardware
 from kdexp.losses import IGNORED_LABEL
 from kdexp.models import Encoded, LoadedModel, encode, predict_logits
+from kdexp.representations import RepresentationTerms
+from kdexp.targets import TeacherTargets
 from kdexp.tasks import Task
 from kdexp.teacher import TeacherLogits, library_versions, schedule_parts, task_fingerprint
 from kdexp.training import LogCallback, num_optimizer_steps, train_model
@@ -30,6 +32,7 @@ class TrainedStudent:
     Attributes:
         folder: Model and tokenizer, as `save_pretrained` writes them.
         logits: [rows, classes] on `validation` and `test`.
+        num_teacher_rows: Rows that a teacher in the loop forwarded in this run.
         was_kept: It was trained by an earlier run with the same settings.
     """
 
@@ -37,6 +40,7 @@ class TrainedStudent:
     logits: dict[str, Tensor]
     train_seconds: float
     num_steps: int
+    num_teacher_rows: int
     was_kept: bool
 
 
@@ -81,26 +85,32 @@ def train_student(
     seed: int,
     resume: bool,
     description: str,
+    targets: TeacherTargets | None = None,
     on_log: LogCallback | None = None,
 ) -> TrainedStudent:
     """Train a copy of `student`, or take what an earlier run with the same settings trained.
 
     Runs that are the same computation share one training: at alpha = 1 the teacher and the
-    temperature have no effect, so that is the baseline, whatever they are.
+    temperature have no effect, so that is the baseline, whatever they are, unless representation terms
+    bring the teacher back.
 
     Args:
         answers: The teacher's logits on `train` (and `transfer`); not read at alpha = 1.
+        targets: What the representation terms of `loss` compare; None where it has none.
         on_log: Receives the training's metrics, of a kept training too.
     """
     alpha, temperature = loss_weights(loss)
     task = data.task
-    rows = _training_rows(data, answers) if alpha < 1 else _labelled_rows(data)
+    rows = _training_rows(data, answers, targets) if alpha < 1 or targets else _labelled_rows(data)
     # The baseline has no labels for transfer text: it takes as many steps on the labelled rows instead.
     num_rows = len(data.splits["train"].rows) + len(data.splits.get("transfer", Encoded([], 0)).rows)
     num_steps = num_optimizer_steps(num_rows, schedule)
 
     def build(target: Path, work: Path) -> None:
         trained = copy.deepcopy(student.model)
+        terms = None
+        if targets:
+            terms = RepresentationTerms(trained.config, targets.teacher_config, loss.terms, seed=seed)
         record = train_model(
             trained,
             student.tokenizer,
@@ -115,6 +125,8 @@ def train_student(
             alpha=alpha,
             temperature=temperature,
             num_steps=num_steps,
+            terms=terms,
+            teacher=targets.teacher if targets else None,
             on_log=on_log,
         )
         logits = {
@@ -134,12 +146,13 @@ def train_student(
         (target / "training.json").write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
 
     parts = {
-        "format": 1,
+        "format": 2,
         "model": student.fingerprint(),
         "max_length": student.max_length,
         "data": task_fingerprint(task, "train", "validation", "test"),
         "loss": {"alpha": alpha, "temperature": temperature},
         "teacher_logits": [answers[name].key for name in sorted(answers)] if alpha < 1 else None,
+        "representation_terms": targets.parts if targets else None,
         "schedule": schedule_parts(schedule),
         "num_steps": num_steps,
         "seed": seed,
@@ -162,6 +175,7 @@ def train_student(
         logits=load_file(entry.path / "logits.safetensors"),
         train_seconds=record["seconds"],
         num_steps=record["num_steps"],
+        num_teacher_rows=0 if entry.hit else record["num_teacher_rows"],
         was_kept=entry.hit,
     )
 
@@ -170,8 +184,10 @@ def _labelled_rows(data: StudentData) -> list[dict[str, object]]:
     return data.splits["train"].with_columns(labels=data.task.train.labels)
 
 
-def _training_rows(data: StudentData, answers: dict[str, TeacherLogits]) -> list[dict[str, object]]:
-    """Rows with the teacher's answers; transfer text has no gold label."""
+def _training_rows(
+    data: StudentData, answers: dict[str, TeacherLogits], targets: TeacherTargets | None
+) -> list[dict[str, object]]:
+    """Rows with the teacher's answers, and what it shows of its inside; transfer text has no gold label."""
     gold: dict[str, Sequence[int]] = {"train": data.task.train.labels or []}
     if "transfer" in data.splits:
         gold["transfer"] = [IGNORED_LABEL] * len(data.splits["transfer"].rows)
@@ -179,6 +195,8 @@ def _training_rows(data: StudentData, answers: dict[str, TeacherLogits]) -> list
         row
         for name, labels in gold.items()
         for row in data.splits[name].with_columns(
-            labels=labels, teacher_logits=list(torch.unbind(answers[name].logits))
+            labels=labels,
+            teacher_logits=list(torch.unbind(answers[name].logits)),
+            **(targets.columns[name] if targets else {}),
         )
     ]

@@ -273,20 +273,12 @@ class DistillationTrainer(Trainer):
         if self.representation_terms is None:
             yield
             return
-        # Other implementations of attention do not compute its probabilities.
-        models = [self.model, *([self.teacher_model] if self.teacher_model else [])]
-        implementations = [model.config._attn_implementation for model in models]
-        if "attention" in self.representation_terms.kinds:
-            for model in models:
-                model.set_attn_implementation("eager")
         self.model.add_module(_TERMS_MODULE, self.representation_terms.to(self.accelerator.device))
         try:
-            yield
+            with self.representation_terms.readable(*([self.teacher_model] if self.teacher_model else []), self.model):
+                yield
         finally:
             delattr(self.model, _TERMS_MODULE)
-            for model, implementation in zip(models, implementations, strict=True):
-                if model.config._attn_implementation != implementation:
-                    model.set_attn_implementation(implementation)
 
     @contextlib.contextmanager
     def _terms_beside(self) -> Iterator[bool]:

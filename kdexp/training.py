@@ -21,14 +21,18 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.trainer_utils import get_last_checkpoint
 
-from kdexp.config import Keep, TrainConfig
+from kdexp.config import TERMS, Keep, TrainConfig
 from kdexp.errors import UserError
 from kdexp.evaluate import classification_metrics
 from kdexp.hardware import Hardware
+from kdexp.models import LoadedModel
 from kdexp.progress import progress
+from kdexp.representations import RepresentationTerms
 from kdexp.trainer import DistillationTrainer, DistillationTrainingArguments
 
 logger = logging.getLogger(__name__)
+
+_TRAIN_METRICS = {"loss", "grad_norm", "learning_rate", *(f"{term}_loss" for term in ("hard", "soft", *TERMS))}
 
 LogCallback = Callable[[dict[str, float], int], None]
 """Takes metrics and the optimizer step they belong to."""
@@ -42,12 +46,14 @@ class TrainingRecord:
         seconds: Wall time of the training itself.
         num_steps: Optimizer steps.
         kept_step: The step whose weights were kept.
+        num_teacher_rows: Rows that a teacher in the loop forwarded.
         history: (step, metrics) in the order they were logged: `train/...` and `validation/...`.
     """
 
     seconds: float
     num_steps: int
     kept_step: int
+    num_teacher_rows: int
     history: list[tuple[int, dict[str, float]]]
 
 
@@ -75,6 +81,8 @@ def train_model(
     alpha: float = 1.0,
     temperature: float = 1.0,
     num_steps: int | None = None,
+    terms: RepresentationTerms | None = None,
+    teacher: LoadedModel | None = None,
     on_log: LogCallback | None = None,
 ) -> TrainingRecord:
     """Train `model` in place; afterwards it holds the kept weights.
@@ -83,6 +91,8 @@ def train_model(
         train_rows: Tokens, `labels`, and `teacher_logits` where alpha < 1.
         work: Holds a checkpoint per epoch: a training that was cut off continues from its last one.
         num_steps: Optimizer steps, where they are not to follow from the schedule and the rows.
+        terms: Representation terms of the loss.
+        teacher: To be forwarded at each step, where the rows do not hold what the terms compare.
 
     Raises:
         UserError: The loss became infinite or nan.
@@ -138,6 +148,9 @@ def train_model(
             train_dataset=train_rows,
             eval_dataset=validation_rows,
             processing_class=tokenizer,
+            teacher_model=teacher.model if teacher else None,
+            teacher_processing_class=teacher.tokenizer if teacher else None,
+            representation_terms=terms,
             compute_metrics=compute_metrics,
             callbacks=[callback],
         )
@@ -149,7 +162,11 @@ def train_model(
     state = trainer.state
     kept_step = state.best_global_step if schedule.keep == Keep.best else state.global_step
     return TrainingRecord(
-        time.perf_counter() - started, state.global_step, kept_step or state.global_step, callback.history
+        seconds=time.perf_counter() - started,
+        num_steps=state.global_step,
+        kept_step=kept_step or state.global_step,
+        num_teacher_rows=trainer.num_teacher_rows,
+        history=callback.history,
     )
 
 
@@ -184,7 +201,7 @@ class _Watcher(TrainerCallback):
     def _pass_on(self, logs: dict[str, float], step: int) -> None:
         metrics = {}
         for name, value in logs.items():
-            if name in ("loss", "hard_loss", "soft_loss", "grad_norm", "learning_rate"):
+            if name in _TRAIN_METRICS:
                 metrics[f"train/{name}"] = float(value)
             elif name in ("eval_accuracy", "eval_macro_f1", "eval_nll", "eval_ece"):
                 metrics[f"validation/{name.removeprefix('eval_')}"] = float(value)
