@@ -17,10 +17,11 @@ from kdexp.evaluate import confusion_matrix_figure
 from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.models import LoadedModel, load_model
 from kdexp.results import Comparison, compare, prediction_table
+from kdexp.store import check_reachable
 from kdexp.student import StudentData, TrainedStudent, encode_task, loss_weights, train_student
 from kdexp.tasks import Task, load_task
 from kdexp.teacher import Teacher, TeacherLogits, load_teacher, prepare_teacher, teacher_logits
-from kdexp.tracking import check_reachable, open_run
+from kdexp.tracking import open_run
 from kdexp.training import LogCallback
 
 logger = logging.getLogger(__name__)
