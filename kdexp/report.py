@@ -32,6 +32,18 @@ def print_result(result: RunResult, tracking_uri: str | None, cache_dir: str) ->
     console.print(Text(f"kept in   {cache_dir} (teachers, their logits, students)"), soft_wrap=True)
 
 
+def print_line(result: RunResult) -> None:
+    """Print one line for one job of a sweep."""
+    comparison = result.comparison
+    metric = comparison.primary_metric
+    gain = f", gain {100 * comparison.gain.value:+.2f} points" if comparison.gain else ""
+    line = (
+        f"{result.name}: validation {comparison.student.validation[metric]:.2%}, "
+        f"test {comparison.student.test[metric]:.2%}{gain} ({result.seconds:.0f} s)"
+    )
+    Console(highlight=False).print(Text(line), soft_wrap=True)
+
+
 def _table(name: str, comparison: Comparison) -> Table:
     table = Table(title=name, title_justify="left", title_style="bold")
     table.add_column("")

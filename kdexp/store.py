@@ -1,13 +1,18 @@
 """Where runs are kept: the MLflow store by its URI, refused early when it cannot take runs, and the links into it."""
 
+import json
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from filelock import FileLock
 
@@ -67,13 +72,27 @@ def ui_base(uri: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
 
-def check_reachable(uri: str | None) -> None:
+def check_reachable(uri: str | None, *, patience: float = 0.0) -> None:
     """Refuse a store that cannot take runs, within about 10 s and before anything expensive.
+
+    Args:
+        patience: Seconds to wait for a store that was there before and went away.
 
     Raises:
         UserError: No server answers, it refuses us, or the URI names no usable store.
     """
-    uri = resolve_uri(uri)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return _check(resolve_uri(uri))
+        except UserError as error:
+            if time.monotonic() > deadline:
+                raise
+            logger.warning("waiting for MLflow: %s", error)
+            time.sleep(3)
+
+
+def _check(uri: str) -> None:
     scheme = uri.partition("://")[0].partition("+")[0] if "://" in uri else ""
     if uri == "databricks":
         scheme = uri
@@ -176,6 +195,7 @@ def _import_mlflow() -> None:
     """Import MLflow with everything off that looks at other hosts than the store, or prints."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     # MLflow prints a run's link at its end with the password in it; kdexp prints its own.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     import mlflow  # noqa: F401
@@ -256,3 +276,104 @@ def find_experiment(client: "MlflowClient", study: str) -> str:
             f"`mlflow experiments restore -x {experiment.experiment_id}`, or another study=<name>",
         )
     return str(experiment.experiment_id)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as the store holds it. `started` is in milliseconds since 1970."""
+
+    run_id: str
+    name: str
+    status: str
+    started: int
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+    @property
+    def config_hash(self) -> str:
+        return self.tags.get("kdexp.config_hash", "")
+
+
+class Study:
+    """The runs of one study, read from the store.
+
+    Raises:
+        UserError: The store cannot be used, or (with `create=False`) holds no such study.
+    """
+
+    def __init__(self, uri: str | None, name: str, *, create: bool = True, patience: float = 0.0) -> None:
+        self.uri, self.name = resolve_uri(uri), name
+        check_reachable(self.uri, patience=patience)
+        self._client = connect(self.uri)
+        if not create and self._client.get_experiment_by_name(name) is None:
+            known = ", ".join(each.name for each in self._client.search_experiments())
+            raise UserError("study", f"{redact(self.uri)} holds no study '{name}'", f"expected one of {known}")
+        self.experiment_id = find_experiment(self._client, name)
+
+    def runs(self, **tags: str) -> list[StoredRun]:
+        """Runs that carry all these tags (`parent`, or the name of a kdexp tag without `kdexp.`), oldest first."""
+        condition = " and ".join(f"tags.`{_tag_name(name)}` = '{value}'" for name, value in tags.items())
+        found, token = [], None
+        while True:
+            page = self._client.search_runs(
+                [self.experiment_id], condition, order_by=["attributes.start_time ASC"], page_token=token
+            )
+            found += [
+                StoredRun(
+                    run.info.run_id,
+                    run.info.run_name,
+                    run.info.status,
+                    run.info.start_time,
+                    run.data.params,
+                    run.data.metrics,
+                    run.data.tags,
+                )
+                for run in page
+            ]
+            token = page.token
+            if not token:
+                return found
+
+    def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of one metric, in the order of the steps."""
+        points = {(point.step, point.value) for point in self._client.get_metric_history(run_id, metric)}
+        return sorted(points)
+
+    def text_artifact(self, run_id: str, path: str) -> str | None:
+        """A text artifact of a run, or None where it is not there."""
+        from mlflow.exceptions import MlflowException
+
+        with TemporaryDirectory() as folder, quiet("mlflow"):
+            try:
+                return Path(self._client.download_artifacts(run_id, path, folder)).read_text(encoding="utf-8")
+            except (MlflowException, OSError):
+                return None
+
+    def mark_killed(self, run: StoredRun) -> None:
+        """Say of a run that its process is gone: nobody else will."""
+        logger.warning("%s was cut off on %s: marked KILLED", run.name, _date(run.started))
+        self._client.set_tag(run.run_id, "kdexp.failure", "the process ended without a word")
+        self._client.set_terminated(run.run_id, "KILLED")
+
+    def set_tag(self, key: str, value: str) -> None:
+        """Set a tag of the study itself."""
+        self._client.set_experiment_tag(self.experiment_id, key, value)
+
+    @property
+    def base_url(self) -> str:
+        """Where MLflow shows this study."""
+        return f"{ui_base(self.uri)}/#/experiments/{self.experiment_id}"
+
+    def compare_url(self, run_ids: list[str]) -> str:
+        """MLflow's page that compares runs: parallel coordinates, scatter and contour plot."""
+        runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (run_ids, [self.experiment_id]))
+        return f"{ui_base(self.uri)}/#/compare-runs?runs={runs}&experiments={experiments}"
+
+
+def _tag_name(name: str) -> str:
+    return {"parent": "mlflow.parentRunId"}.get(name, f"kdexp.{name}")
+
+
+def _date(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")

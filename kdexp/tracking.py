@@ -250,7 +250,7 @@ class TrackedRun:
         try:
             # The thread may be in the middle of MLflow's own retries.
             self._thread.join(PATIENCE_SECONDS)
-            delivered = not self._thread.is_alive() and self._wait_for_store(deadline)
+            delivered = not self._thread.is_alive() and self._is_back(deadline - time.monotonic())
             if delivered:
                 retries, self._retries = self._retries, []
                 for name, send in retries:
@@ -262,16 +262,12 @@ class TrackedRun:
         shutil.rmtree(self._spool, ignore_errors=True)
         return undelivered
 
-    def _wait_for_store(self, deadline: float) -> bool:
-        while True:
-            try:
-                check_reachable(self._store_uri)
-                return True
-            except UserError as error:
-                if time.monotonic() > deadline:
-                    return False
-                logger.warning("Waiting for MLflow: %s", error)
-                time.sleep(3)
+    def _is_back(self, patience: float) -> bool:
+        try:
+            check_reachable(self._store_uri, patience=patience)
+        except UserError:
+            return False
+        return True
 
     def _terminate(self, status: str) -> None:
         assert self._client is not None
@@ -316,6 +312,8 @@ def open_run(
     params: Mapping[str, object],
     tags: Mapping[str, str],
     enabled: bool = True,
+    continued_run: str | None = None,
+    patience: float = 0.0,
     rescue_folder: Path = Path("multirun/undelivered"),
 ) -> Iterator[TrackedRun]:
     """Open an MLflow run and end it as what it was: FINISHED, FAILED or KILLED.
@@ -328,6 +326,8 @@ def open_run(
         run_name: Name of the run.
         params: Logged before the body starts.
         tags: Set before the body starts. `mlflow.parentRunId` makes it the child of another run.
+        continued_run: Id of an earlier run to write on, instead of a new one.
+        patience: Seconds to wait for a store that does not answer.
         enabled: False gives a run whose methods do nothing, and never imports mlflow.
         rescue_folder: Where a folder is written with what the store would not take.
 
@@ -338,7 +338,7 @@ def open_run(
         yield TrackedRun(None, "", "", "")
         return
     uri = resolve_uri(uri)
-    check_reachable(uri)
+    check_reachable(uri, patience=patience)
     client = connect(uri)
     from mlflow.tracking.context.registry import resolve_tags
 
@@ -346,8 +346,12 @@ def open_run(
     # Who, from which script and commit; the tags given here come with the first batch.
     context = {key: _cut(redact(value), MAX_TAG_CHARACTERS) for key, value in resolve_tags().items()}
     parent = {key: value for key, value in tags.items() if key.startswith("mlflow.")}
-    created = client.create_run(experiment_id, run_name=redact(run_name), tags=context | parent)
-    run = TrackedRun(client, uri, experiment_id, created.info.run_id)
+    if continued_run is None:
+        run_id = client.create_run(experiment_id, run_name=redact(run_name), tags=context | parent).info.run_id
+    else:
+        run_id = continued_run
+        client.update_run(run_id, status="RUNNING")
+    run = TrackedRun(client, uri, experiment_id, run_id)
     try:
         run.set_tags(tags)
         run.log_params(params)
