@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.plugins.sweeper import Sweeper
@@ -21,6 +21,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
+    from kdexp.search import Choice, Interval
     from kdexp.sweep import Job, Outcome
 
 
@@ -76,18 +77,28 @@ class KdexpSweeper(Sweeper):
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
 
+    def num_parallel(self, num_jobs: int) -> int:
+        """How many of so many jobs the launcher runs side by side on this machine."""
+        launcher = self.config.hydra.launcher
+        if "n_jobs" in launcher:  # joblib: -1 means all cores, -2 all but one
+            wished = launcher.n_jobs if launcher.n_jobs > 0 else _num_cores() + 1 + launcher.n_jobs
+        elif "LocalLauncher" in launcher._target_:  # submitit on this machine
+            wished = launcher.array_parallelism
+        else:
+            wished = 1
+        return max(1, min(wished, num_jobs))
+
     def _share_of_threads(self, num_jobs: int) -> list[str]:
         """Jobs that run side by side on one machine share its cores: two that take all of them crawl."""
-        launcher, wanted = self.config.hydra.launcher, self.config.hardware.num_threads
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if "n_jobs" in launcher:
-            parallel = launcher.n_jobs if launcher.n_jobs > 0 else cores + 1 + launcher.n_jobs
-        elif "LocalLauncher" in launcher._target_:
-            parallel = launcher.array_parallelism
-        else:
+        parallel = self.num_parallel(num_jobs)
+        if self.config.hardware.num_threads or parallel == 1:
             return []
-        parallel = max(1, min(parallel, num_jobs))
-        return [] if wanted or parallel == 1 else [f"hardware.num_threads={max(1, cores // parallel)}"]
+        return [f"hardware.num_threads={max(1, _num_cores() // parallel)}"]
+
+
+def _num_cores() -> int:
+    """Cores that containers, taskset and SLURM leave to this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class GridSweeper(KdexpSweeper):
@@ -110,6 +121,63 @@ class GridSweeper(KdexpSweeper):
         run_sweep([self.compose(each) for each in combinations], swept, self.launch)
 
 
+class SearchSweeper(KdexpSweeper):
+    """Settings proposed by Optuna: see `kdexp.search`.
+
+    Args:
+        params: What may be set: `interval(0, 1)`, `tag(log, interval(1e-4, 1e-2))`, `range(2, 7)`, `choice(1, 2)`.
+        num_trials, num_random, prune, confirm_seeds, seed: See `kdexp.search.SearchSettings`.
+    """
+
+    def __init__(
+        self,
+        params: DictConfig,
+        num_trials: int,
+        num_random: int,
+        prune: bool,
+        confirm_seeds: Sequence[int],
+        seed: int,
+    ) -> None:
+        self.params = {str(name): value for name, value in params.items()}
+        self.num_trials, self.num_random, self.prune = num_trials, num_random, prune
+        self.confirm_seeds, self.seed = tuple(confirm_seeds), seed
+
+    def sweep(self, arguments: list[str]) -> None:
+        from kdexp.search import SearchSettings, run_search
+
+        overrides = self.parse(self.params, arguments)
+        space = {name: _searched(name, each) for name, each in overrides.items() if each.is_sweep_override()}
+        fixed = [f"{name}={each.get_value_element_as_str()}" for name, each in overrides.items() if name not in space]
+        self.save_config()
+        settings = SearchSettings(
+            num_trials=self.num_trials,
+            num_parallel=self.num_parallel(self.num_trials),
+            num_random=self.num_random,
+            prune=self.prune,
+            confirm_seeds=self.confirm_seeds,
+            seed=self.seed,
+        )
+        run_search(space, fixed, settings, self.compose, self.launch)
+
+
+def _searched(name: str, override: Override) -> "Interval | Choice":
+    from kdexp.errors import UserError
+    from kdexp.search import Choice, Interval
+
+    match override.value():
+        case IntervalSweep(start=low, end=high, tags=tags) if low is not None and high is not None:
+            return Interval(float(low), float(high), log="log" in tags)
+        case RangeSweep(start=low, stop=above, step=1, tags=tags) if low is not None and above is not None:
+            return Interval(int(low), int(above) - 1, log="log" in tags, integer=True)
+        case ChoiceSweep(list=values):
+            return Choice(tuple(getattr(value, "text", value) for value in values))
+    raise UserError(
+        name,
+        f"cannot search {override.input_line}",
+        "expected interval(low, high), tag(log, interval(low, high)), range(low, above) or choice(a, b)",
+    )
+
+
 @dataclass
 class GridSweeperConfig:
     _target_: str = "hydra_plugins.kdexp_sweepers.GridSweeper"
@@ -117,3 +185,17 @@ class GridSweeperConfig:
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="kdexp_grid", node=GridSweeperConfig, provider="kdexp")
+
+
+@dataclass
+class SearchSweeperConfig:
+    _target_: str = "hydra_plugins.kdexp_sweepers.SearchSweeper"
+    params: dict[str, Any] = field(default_factory=dict)
+    num_trials: int = 24
+    num_random: int = 8
+    prune: bool = True
+    confirm_seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    seed: int = 0
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="kdexp_search", node=SearchSweeperConfig, provider="kdexp")

@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from kdexp.errors import SweepError, UserError, interrupt
+from kdexp.errors import PrunedError, SweepError, UserError, interrupt
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +91,9 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
             _refuse(str(error))
         logger.error("%s", error)
         raise  # the sweep goes on with the other jobs, and fails at its end
+    except PrunedError as error:
+        logger.info("stopped early: %s", error)
+        raise
     except Exception:
         if not is_alone:
             logger.exception("the job failed")
