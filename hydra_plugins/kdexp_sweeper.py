@@ -26,7 +26,49 @@ if TYPE_CHECKING:
 
 
 class KdexpSweeper(Sweeper):
-    """What a grid and a search have in common: composing jobs and launching them."""
+    """A grid of the listed values, or where `search` is set, settings that Optuna proposes.
+
+    Args:
+        params: The study's own values (`loss.alpha: 0,0.5,1`, or for a search `interval(0, 1)`); what the
+            command line says replaces them.
+        search: The fields of `kdexp.search.SearchSettings`.
+    """
+
+    def __init__(self, params: DictConfig | None = None, search: DictConfig | None = None) -> None:
+        self.params = {str(name): value for name, value in (params or {}).items()}
+        self.search = search
+
+    def sweep(self, arguments: list[str]) -> None:
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")  # beside the jobs, as Hydra's own sweeper does
+        overrides = self._parse(arguments)
+        if self.search is None:
+            self._sweep_grid(overrides)
+        else:
+            self._sweep_search(overrides, self.search)
+
+    def _sweep_grid(self, overrides: dict[str, Override]) -> None:
+        from kdexp.sweep import run_sweep
+
+        (combinations,) = BasicSweeper.split_arguments(list(overrides.values()), None)
+        swept = [name for name, each in overrides.items() if each.is_sweep_override() or name in self.params]
+        run_sweep([self.compose(each) for each in combinations], swept, self.launch)
+
+    def _sweep_search(self, overrides: dict[str, Override], search: DictConfig) -> None:
+        from kdexp.search import SearchSettings, run_search
+
+        space = {name: _searched(name, each) for name, each in overrides.items() if each.is_sweep_override()}
+        fixed = [f"{name}={each.get_value_element_as_str()}" for name, each in overrides.items() if name not in space]
+        settings = SearchSettings(
+            num_trials=search.num_trials,
+            num_parallel=self._num_parallel(search.num_trials),
+            num_random=search.num_random,
+            prune=search.prune,
+            confirm_seeds=tuple(search.confirm_seeds),
+            seed=search.seed,
+        )
+        run_search(space, fixed, settings, self.compose, self.launch)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -35,9 +77,9 @@ class KdexpSweeper(Sweeper):
         )
         self._num_launched = 0
 
-    def parse(self, params: dict[str, Any], arguments: list[str]) -> dict[str, Override]:
+    def _parse(self, arguments: list[str]) -> dict[str, Override]:
         """The study's own params, and over them what the command line says, by setting."""
-        lines = [f"{setting}={value}" for setting, value in params.items()] + arguments
+        lines = [f"{setting}={value}" for setting, value in self.params.items()] + arguments
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         return {each.get_key_element(): each for each in parser.parse_overrides(lines)}
 
@@ -71,13 +113,7 @@ class KdexpSweeper(Sweeper):
             for job, each in zip(jobs, returned, strict=True)
         ]
 
-    def save_config(self) -> None:
-        """Leave the sweep's composed config beside its jobs, as Hydra's own sweeper does."""
-        folder = Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
-
-    def num_parallel(self, num_jobs: int) -> int:
+    def _num_parallel(self, num_jobs: int) -> int:
         """How many of so many jobs the launcher runs side by side on this machine."""
         launcher = self.config.hydra.launcher
         if "n_jobs" in launcher:  # joblib: -1 means all cores, -2 all but one
@@ -90,7 +126,7 @@ class KdexpSweeper(Sweeper):
 
     def _share_of_threads(self, num_jobs: int) -> list[str]:
         """Jobs that run side by side on one machine share its cores: two that take all of them crawl."""
-        parallel = self.num_parallel(num_jobs)
+        parallel = self._num_parallel(num_jobs)
         if self.config.hardware.num_threads or parallel == 1:
             return []
         return [f"hardware.num_threads={max(1, _num_cores() // parallel)}"]
@@ -99,65 +135,6 @@ class KdexpSweeper(Sweeper):
 def _num_cores() -> int:
     """Cores that containers, taskset and SLURM leave to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class GridSweeper(KdexpSweeper):
-    """Every combination of the listed values.
-
-    Args:
-        params: The study's own values (`loss.alpha: 0,0.5,1`); the command line's replace them.
-    """
-
-    def __init__(self, params: DictConfig | None = None) -> None:
-        self.params = {str(name): value for name, value in (params or {}).items()}
-
-    def sweep(self, arguments: list[str]) -> None:
-        from kdexp.sweep import run_sweep
-
-        overrides = self.parse(self.params, arguments)
-        (combinations,) = BasicSweeper.split_arguments(list(overrides.values()), None)
-        self.save_config()
-        swept = [name for name, each in overrides.items() if each.is_sweep_override() or name in self.params]
-        run_sweep([self.compose(each) for each in combinations], swept, self.launch)
-
-
-class SearchSweeper(KdexpSweeper):
-    """Settings proposed by Optuna: see `kdexp.search`.
-
-    Args:
-        params: What may be set: `interval(0, 1)`, `tag(log, interval(1e-4, 1e-2))`, `range(2, 7)`, `choice(1, 2)`.
-        num_trials, num_random, prune, confirm_seeds, seed: See `kdexp.search.SearchSettings`.
-    """
-
-    def __init__(
-        self,
-        params: DictConfig,
-        num_trials: int,
-        num_random: int,
-        prune: bool,
-        confirm_seeds: Sequence[int],
-        seed: int,
-    ) -> None:
-        self.params = {str(name): value for name, value in params.items()}
-        self.num_trials, self.num_random, self.prune = num_trials, num_random, prune
-        self.confirm_seeds, self.seed = tuple(confirm_seeds), seed
-
-    def sweep(self, arguments: list[str]) -> None:
-        from kdexp.search import SearchSettings, run_search
-
-        overrides = self.parse(self.params, arguments)
-        space = {name: _searched(name, each) for name, each in overrides.items() if each.is_sweep_override()}
-        fixed = [f"{name}={each.get_value_element_as_str()}" for name, each in overrides.items() if name not in space]
-        self.save_config()
-        settings = SearchSettings(
-            num_trials=self.num_trials,
-            num_parallel=self.num_parallel(self.num_trials),
-            num_random=self.num_random,
-            prune=self.prune,
-            confirm_seeds=self.confirm_seeds,
-            seed=self.seed,
-        )
-        run_search(space, fixed, settings, self.compose, self.launch)
 
 
 def _searched(name: str, override: Override) -> "Interval | Choice":
@@ -179,18 +156,7 @@ def _searched(name: str, override: Override) -> "Interval | Choice":
 
 
 @dataclass
-class GridSweeperConfig:
-    _target_: str = "hydra_plugins.kdexp_sweepers.GridSweeper"
-    params: dict[str, Any] | None = field(default_factory=dict)
-
-
-ConfigStore.instance().store(group="hydra/sweeper", name="kdexp_grid", node=GridSweeperConfig, provider="kdexp")
-
-
-@dataclass
-class SearchSweeperConfig:
-    _target_: str = "hydra_plugins.kdexp_sweepers.SearchSweeper"
-    params: dict[str, Any] = field(default_factory=dict)
+class SearchConfig:
     num_trials: int = 24
     num_random: int = 8
     prune: bool = True
@@ -198,4 +164,11 @@ class SearchSweeperConfig:
     seed: int = 0
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="kdexp_search", node=SearchSweeperConfig, provider="kdexp")
+@dataclass
+class KdexpSweeperConfig:
+    _target_: str = "hydra_plugins.kdexp_sweeper.KdexpSweeper"
+    params: dict[str, Any] | None = field(default_factory=dict)
+    search: SearchConfig | None = None
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="kdexp", node=KdexpSweeperConfig, provider="kdexp")
