@@ -5,7 +5,7 @@ nothing heavy may be imported here.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,15 +51,16 @@ class KdexpSweeper(Sweeper):
     def _sweep_grid(self, overrides: dict[str, Override]) -> None:
         from kdexp.sweep import run_sweep
 
-        (combinations,) = BasicSweeper.split_arguments(list(overrides.values()), None)
-        swept = [name for name, each in overrides.items() if each.is_sweep_override() or name in self.params]
-        run_sweep([self.compose(each) for each in combinations], swept, self.launch)
+        swept = {name: each for name, each in overrides.items() if each.is_sweep_override() or name in self.params}
+        (combinations,) = BasicSweeper.split_arguments(list(swept.values()), None)
+        fixed = _lines(each for name, each in overrides.items() if name not in swept)
+        run_sweep([self.compose(fixed, each) for each in combinations], list(swept), self.launch)
 
     def _sweep_search(self, overrides: dict[str, Override], search: DictConfig) -> None:
         from kdexp.search import SearchSettings, run_search
 
         space = {name: _searched(name, each) for name, each in overrides.items() if each.is_sweep_override()}
-        fixed = [f"{name}={each.get_value_element_as_str()}" for name, each in overrides.items() if name not in space]
+        fixed = _lines(each for name, each in overrides.items() if name not in space)
         settings = SearchSettings(
             num_trials=search.num_trials,
             num_parallel=self._num_parallel(search.num_trials),
@@ -68,7 +69,7 @@ class KdexpSweeper(Sweeper):
             confirm_seeds=tuple(search.confirm_seeds),
             seed=search.seed,
         )
-        run_search(space, fixed, settings, self.compose, self.launch)
+        run_search(space, settings, lambda chosen: self.compose(fixed, chosen), self.launch)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -83,20 +84,22 @@ class KdexpSweeper(Sweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         return {each.get_key_element(): each for each in parser.parse_overrides(lines)}
 
-    def compose(self, overrides: Sequence[str]) -> "Job":
-        """One job. Its config is refused here, before anything starts, where a value is out of range."""
+    def compose(self, fixed: Sequence[str], chosen: Sequence[str]) -> "Job":
+        """One job: what all have in common, and what was chosen for it, which is its name.
+
+        Its config is refused here, before anything starts, where a value is out of range.
+        """
         from kdexp.config import resolve
         from kdexp.errors import UserError
         from kdexp.sweep import Job
 
-        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, [*fixed, *chosen])
         with open_dict(composed):
             del composed["hydra"]
-        changes = [line for line in overrides if not line.startswith("hydra")]
         try:
-            return Job(tuple(overrides), " ".join(changes), resolve(composed), None)
+            return Job((*fixed, *chosen), " ".join(chosen), resolve(composed), None)
         except UserError as error:
-            return Job(tuple(overrides), " ".join(changes), None, error)
+            return Job((*fixed, *chosen), " ".join(chosen), None, error)
 
     def launch(self, jobs: "Sequence[Job]", extra: Sequence[str]) -> "list[Outcome]":
         """Run jobs by Hydra's launcher; one that fails does not stop the others."""
@@ -130,6 +133,10 @@ class KdexpSweeper(Sweeper):
         if self.config.hardware.num_threads or parallel == 1:
             return []
         return [f"hardware.num_threads={max(1, _num_cores() // parallel)}"]
+
+
+def _lines(overrides: Iterable[Override]) -> list[str]:
+    return [f"{each.get_key_element()}={each.get_value_element_as_str()}" for each in overrides]
 
 
 def _num_cores() -> int:

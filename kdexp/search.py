@@ -61,7 +61,6 @@ class SearchSettings:
 
 def run_search(
     space: Mapping[str, Interval | Choice],
-    fixed: Sequence[str],
     settings: SearchSettings,
     compose: Callable[[Sequence[str]], Job],
     launch: Launch,
@@ -70,13 +69,13 @@ def run_search(
 
     Args:
         space: What may be set, by setting.
-        fixed: Overrides that all trials share.
+        compose: Makes a job of the settings that were chosen for it.
 
     Raises:
         UserError: Optuna is not installed, or the settings cannot be used.
         SweepError: Some trials failed.
     """
-    base = compose(fixed)
+    base = compose([])
     if base.config and not base.config.tracking.enabled:
         raise UserError("tracking", "is off, and a search is read from it", "remove tracking=none")
     with open_sweep([base], [*space, "seed"], "search") as sweep:
@@ -88,7 +87,7 @@ def run_search(
                 for _ in range(min(settings.num_parallel, settings.num_trials - number))
             ]
             jobs = [
-                compose([*fixed, *_overrides(trial.params), "baseline=false", f"trial={sweep.key}-{trial.number}"])
+                compose([*_overrides(trial.params), "baseline=false", f"trial={sweep.key}-{trial.number}"])
                 for trial in trials
             ]
             outcomes = {each.job.config_hash: each for each in sweep.run(jobs, launch)}
@@ -99,7 +98,7 @@ def run_search(
             best = study.best_trial
             logger.info("best of %d trials on validation: %s", len(done), " ".join(_overrides(best.params)))
             seeds = [f"seed={seed}" for seed in settings.confirm_seeds]
-            sweep.run([compose([*fixed, *_overrides(best.params), seed]) for seed in seeds], launch)
+            sweep.run([compose([*_overrides(best.params), seed]) for seed in seeds], launch)
 
 
 class TrialReporter:
