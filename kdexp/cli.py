@@ -1,5 +1,6 @@
 """The command line: fast help, Hydra's composition, and one line for a person's mistake."""
 
+import gc
 import logging
 import os
 import signal
@@ -79,6 +80,9 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
         from kdexp.report import print_line, print_result
         from kdexp.sweep import run_job
 
+        # The Trainer collects garbage after every training; the libraries' million objects are none, and
+        # looking through them again took longer than a small student's epoch.
+        gc.freeze()
         result = run_job(config)
         if result is None:
             return None
