@@ -23,7 +23,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from kdexp.cache import sync
-from kdexp.config import TERMS, CrossEntropyConfig, Keep, LossConfig, SoftLossConfig, TrainConfig, plain
+from kdexp.config import LOSSES, TERMS, CrossEntropyConfig, Keep, LossConfig, SoftLossConfig, TrainConfig, plain
 from kdexp.errors import UserError
 from kdexp.evaluate import classification_metrics
 from kdexp.hardware import Hardware
@@ -180,6 +180,8 @@ def _loss_arguments(loss: LossConfig) -> dict[str, Any]:
         return {"alpha": 1.0}
     settings = plain(loss)
     del settings["terms"]
+    # A preset is called after its paper; what it compares the logits by is a loss of another name.
+    settings["name"] = next(name for name, kind in LOSSES.items() if kind is type(loss))
     return {"alpha": settings.pop("alpha"), "alpha_end": settings.pop("alpha_end"), "soft_loss": settings}
 
 

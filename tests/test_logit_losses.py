@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from scipy import special, stats
 from scipy.spatial import distance
 
-from kdexp.config import LOSSES
-from kdexp.losses import logit_loss, sigmoid_kd
+from kdexp.conf_dir import CONF_DIR
+from kdexp.config import LOSSES, is_without_teacher, register_schemas, resolve
+from kdexp.errors import UserError
+from kdexp.guards import refuse_unfit_loss
+from kdexp.losses import logit_loss, ramp, sigmoid_kd
 
 SETTINGS = {
     "kd": {"temperature": 3.0},
@@ -170,3 +174,51 @@ def test_sigmoid_kd_is_the_divergence_of_every_class():
     p, q = special.expit(teacher / 2), special.expit(student / 2)
     expected = 4 * np.mean(np.sum(special.rel_entr(p, q) + special.rel_entr(1 - p, 1 - q), axis=-1))
     assert sigmoid_kd(torch.tensor(student), torch.tensor(teacher), 2.0).item() == pytest.approx(expected)
+
+
+# --- as the trainer and the command line use them ---
+
+
+@pytest.mark.parametrize(
+    ("settings", "classes", "batch_size", "words"),
+    [
+        ({"name": "dkd", "temperature": 4.0, "target_weight": 1.0, "nontarget_weight": 8.0}, 2, 8, "identically zero"),
+        ({"name": "nkd", "temperature": 1.0, "nontarget_weight": 1.5}, 2, 8, "identically zero"),
+        ({"name": "dist", "temperature": 1.0, "inter_weight": 1.0, "intra_weight": 1.0}, 2, 8, "correlation over two"),
+        ({"name": "dist", "temperature": 1.0, "inter_weight": 1.0, "intra_weight": 1.0}, 4, 2, "rows of a batch"),
+        ({"name": "logit_std", "temperature": 1.0}, 2, 8, "same two numbers"),
+        ({"name": "kd", "temperature": 1.0}, 1, 8, "one output"),
+    ],
+)
+def test_a_degenerate_loss_is_refused_with_the_reason(settings, classes, batch_size, words):
+    loss = LOSSES[settings["name"]](alpha=0.5, **settings)
+    with pytest.raises(UserError, match=words):
+        refuse_unfit_loss(loss, classes, batch_size)
+
+
+def test_losses_that_fit_are_let_through():
+    for loss in LOGIT_LOSSES.values():
+        refuse_unfit_loss(loss, 5, 32)
+    refuse_unfit_loss(LOGIT_LOSSES["mse"], 1, 32)
+
+
+@pytest.mark.parametrize("name", LOGIT_LOSSES)
+def test_without_a_teacher_every_loss_is_the_same_run(name):
+    """At alpha = 1 nothing of the loss but the gold labels is left, so all share the baseline."""
+    assert is_without_teacher(LOSSES[name](name=name, alpha=1.0, **SETTINGS[name]))
+    assert not is_without_teacher(LOSSES[name](name=name, alpha=1.0, alpha_end=0.5, **SETTINGS[name]))
+
+
+@pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.2), (0.5, 0.6), (1.0, 1.0), (1.5, 1.0)])
+def test_a_weight_ramps_linearly(progress, expected):
+    assert ramp(0.2, 1.0, progress) == pytest.approx(expected)
+    assert ramp(0.2, None, progress) == 0.2
+
+
+def test_every_loss_has_an_option_and_every_option_composes():
+    register_schemas()
+    for path in sorted((CONF_DIR / "loss").glob("*.yaml")):
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            config = resolve(compose("config", [f"loss={path.stem}"]))
+        assert config.loss.name == path.stem
+    assert {path.stem for path in (CONF_DIR / "loss").glob("*.yaml")} >= LOSSES.keys()
