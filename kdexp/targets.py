@@ -81,7 +81,7 @@ def prepare_targets(
         math.prod(shape) for words in aligned.values() for shapes in _shapes(terms, words) for shape in shapes.values()
     )
     num_rows = sum(len(split) for split in splits.values())
-    is_kept = budget_gb is not None and num_bytes <= budget_gb * _BYTES_PER_GB
+    is_kept = budget_gb is not None and num_bytes / _BYTES_PER_GB <= budget_gb
     columns: dict[str, dict[str, list[Any]]] = {name: {} for name in splits}
     num_forwarded = 0
     for name, split in splits.items():
