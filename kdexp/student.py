@@ -12,14 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kdexp.cache import Cache
-from kdexp.config import CrossEntropyConfig, KDConfig, LossConfig, StudentTrainConfig
+from kdexp.config import CrossEntropyConfig, KDConfig, LossConfig, StudentTrainConfig, library_versions
 from kdexp.hardware import Hardware
 from kdexp.losses import IGNORED_LABEL
 from kdexp.models import Encoded, LoadedModel, encode, predict_logits
 from kdexp.representations import RepresentationTerms
 from kdexp.targets import TeacherTargets
 from kdexp.tasks import Task
-from kdexp.teacher import TeacherLogits, library_versions, schedule_parts, task_fingerprint
+from kdexp.teacher import TeacherLogits, schedule_parts, task_fingerprint
 from kdexp.training import LogCallback, num_optimizer_steps, train_model
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ def train_student(
     description: str,
     targets: TeacherTargets | None = None,
     on_log: LogCallback | None = None,
+    watch: LogCallback | None = None,
 ) -> TrainedStudent:
     """Train a copy of `student`, or take what an earlier run with the same settings trained.
 
@@ -98,6 +99,7 @@ def train_student(
         answers: The teacher's logits on `train` (and `transfer`); not read at alpha = 1.
         targets: What the representation terms of `loss` compare; None where it has none.
         on_log: Receives the training's metrics, of a kept training too.
+        watch: Receives them of a training that really runs, and may stop it by raising.
     """
     alpha, temperature = loss_weights(loss)
     task = data.task
@@ -105,6 +107,11 @@ def train_student(
     # The baseline has no labels for transfer text: it takes as many steps on the labelled rows instead.
     num_rows = len(data.splits["train"].rows) + len(data.splits.get("transfer", Encoded([], 0)).rows)
     num_steps = num_optimizer_steps(num_rows, schedule)
+
+    def log(metrics: dict[str, float], step: int) -> None:
+        for receive in (on_log, watch):
+            if receive:
+                receive(metrics, step)
 
     def build(target: Path, work: Path) -> None:
         trained = copy.deepcopy(student.model)
@@ -127,7 +134,7 @@ def train_student(
             num_steps=num_steps,
             terms=terms,
             teacher=targets.teacher if targets else None,
-            on_log=on_log,
+            on_log=log,
         )
         logits = {
             name: predict_logits(

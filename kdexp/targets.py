@@ -19,13 +19,13 @@ from transformers import DataCollatorWithPadding, PretrainedConfig
 from kdexp import guards
 from kdexp.alignment import AlignedWords, align, pad_words
 from kdexp.cache import Cache, texts_fingerprint
-from kdexp.config import LossConfig, plain
+from kdexp.config import LossConfig, library_versions, plain
 from kdexp.hardware import Hardware
 from kdexp.models import Encoded, LoadedModel, encode, tokenizer_fingerprint
 from kdexp.progress import progress
 from kdexp.representations import TOKEN_TERMS, RepresentationTerms, recording
 from kdexp.tasks import Split
-from kdexp.teacher import Teacher, library_versions
+from kdexp.teacher import Teacher
 from kdexp.trainer import TARGETS, TEACHER_PREFIX, WORDS
 
 logger = logging.getLogger(__name__)
