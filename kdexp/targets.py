@@ -19,13 +19,13 @@ from transformers import DataCollatorWithPadding, PretrainedConfig
 from kdexp import guards
 from kdexp.alignment import AlignedWords, align, pad_words
 from kdexp.cache import Cache, texts_fingerprint
-from kdexp.config import LossConfig, plain
+from kdexp.config import LossConfig, library_versions, plain
 from kdexp.hardware import Hardware
 from kdexp.models import Encoded, LoadedModel, encode, tokenizer_fingerprint
 from kdexp.progress import progress
 from kdexp.representations import TOKEN_TERMS, RepresentationTerms, recording
 from kdexp.tasks import Split
-from kdexp.teacher import Teacher, library_versions
+from kdexp.teacher import Teacher
 from kdexp.trainer import TARGETS, TEACHER_PREFIX, WORDS
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def prepare_targets(
         math.prod(shape) for words in aligned.values() for shapes in _shapes(terms, words) for shape in shapes.values()
     )
     num_rows = sum(len(split) for split in splits.values())
-    is_kept = budget_gb is not None and num_bytes <= budget_gb * _BYTES_PER_GB
+    is_kept = budget_gb is not None and num_bytes / _BYTES_PER_GB <= budget_gb
     columns: dict[str, dict[str, list[Any]]] = {name: {} for name in splits}
     num_forwarded = 0
     for name, split in splits.items():

@@ -221,7 +221,7 @@ class DistillationTrainer(Trainer):
         if trainer_arguments.get("compute_loss_func") is not None:
             raise ValueError("compute_loss_func would replace the distillation loss; use transformers.Trainer")
         if representation_terms is not None:
-            refuse_unfit(representation_terms.kinds, Tokenization(args.tokenization), args.per_device_train_batch_size)
+            refuse_unfit(representation_terms.pairs, Tokenization(args.tokenization), args.per_device_train_batch_size)
         if teacher_processing_class is not None and train_dataset is not None and not _has_teacher(train_dataset):
             train_dataset = _with_teacher_tokens(
                 train_dataset, teacher_processing_class, args, processing_class, representation_terms

@@ -12,6 +12,7 @@ from kdexp import families
 from kdexp.alignment import (
     NO_WORD,
     AlignedWords,
+    align,
     align_positions,
     align_words,
     averaging,
@@ -20,6 +21,7 @@ from kdexp.alignment import (
     row_tokens,
     word_spans,
 )
+from kdexp.config import Alignment
 from kdexp.errors import UserError
 
 TEXTS = [
@@ -198,3 +200,19 @@ def test_a_tokenizer_without_characters_is_refused(tokenizers):
     assert align_words(
         tokenizers["bert"], tokenizers["roberta"], [], None, student_max_length=8, teacher_max_length=8
     ) == AlignedWords([], [])
+
+
+def test_models_with_one_tokenizer_are_aligned_token_by_token(tokenizers):
+    def aligned(student, teacher, **settings):
+        limits = {"student_max_length": 64, "teacher_max_length": 64} | settings
+        return align(tokenizers[student], tokenizers[teacher], TEXTS, PAIRS, **limits)
+
+    exact = aligned("bert", "electra")  # the same tokenizer, of the same texts
+    lengths = [len(row) for row in tokenizers["bert"](TEXTS, PAIRS)["input_ids"]]
+    assert exact.student_words == exact.teacher_words == [list(range(length)) for length in lengths]
+    # Where one of them cuts, or the tokenizers differ, words are; and positions only when asked for.
+    assert aligned("bert", "electra", teacher_max_length=12).student_words != exact.student_words
+    by_words = aligned("bert", "roberta")
+    assert by_words.student_words[0][0] == NO_WORD
+    by_position = aligned("bert", "roberta", method=Alignment.position)
+    assert by_position.student_words[0][0] == by_position.teacher_words[0][0] == 0

@@ -301,3 +301,14 @@ def test_terms_are_float32_under_autocast():
     for tensor in (*student.values(), *teacher.values(), *values.values()):
         assert tensor.dtype == torch.float32
         assert torch.isfinite(tensor).all()
+
+
+def test_a_pass_is_watched_once_and_no_longer():
+    model, tokenizer = compact("deberta")
+    modules = representations.attention_modules(model)
+    linears = [module.get_submodule(name) for module, names in modules for name in names]
+    assert len(linears) == 6
+    with recording(model, frozenset({"minilm"})) as seen:
+        model(**tokenizer(TEXTS, padding=True, return_tensors="pt"), **seen.flags)
+    assert [sorted(layer) for layer in seen.projections] == [["key_proj", "query_proj", "value_proj"]] * 2
+    assert not any(linear._forward_hooks for linear in linears)

@@ -6,6 +6,7 @@ import logging
 import datasets
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn.functional import cross_entropy
 from transformers import (
@@ -23,8 +24,10 @@ from transformers import (
 
 from kdexp import DistillationTrainer, DistillationTrainingArguments
 from kdexp.cache import weights_fingerprint
+from kdexp.config import Alignment, TermConfig
 from kdexp.errors import UserError
 from kdexp.losses import soft_loss
+from kdexp.representations import RepresentationTerms
 
 WORDS = [
     "the",
@@ -363,3 +366,135 @@ def test_matching_by_index_is_announced(arguments, caplog):
     with caplog.at_level(logging.WARNING, logger="kdexp"):
         DistillationTrainer(bert(1), arguments(), teacher_model=bert(2, names=["LABEL_0", "LABEL_1", "LABEL_2"]))
     assert "classes are matched by index" in caplog.text
+
+
+TERMS = {"hidden": TermConfig(weight=0.5), "pkd": TermConfig(), "attention": TermConfig(weight=2.0)}
+
+
+def wide_teacher(seed=2):
+    """Wider than `bert`, so that projections are needed, and with its own heads."""
+    set_seed(seed)
+    return BertForSequenceClassification(
+        BertConfig(
+            vocab_size=len(STUDENT_TOKENIZER), hidden_size=24, num_hidden_layers=2, num_attention_heads=3,
+            intermediate_size=32, max_position_embeddings=16, initializer_range=0.3,
+            id2label={0: "bad", 1: "fair", 2: "good"}, label2id={"bad": 0, "fair": 1, "good": 2},
+        )
+    )  # fmt: skip
+
+
+def with_terms(student, teacher, trainer_arguments, terms=TERMS, train_dataset=None, **settings):
+    return DistillationTrainer(
+        student, trainer_arguments, teacher_model=teacher, train_dataset=train_dataset or dataset(),
+        processing_class=STUDENT_TOKENIZER,
+        representation_terms=RepresentationTerms(student.config, teacher.config, terms), **settings,
+    )  # fmt: skip
+
+
+def test_representation_terms_teach_the_student_alone(arguments, tmp_path):
+    student, teacher = bert(1), wide_teacher()
+    before = weights_fingerprint(teacher.state_dict())
+    names = set(student.state_dict())
+    trainer = with_terms(
+        student, teacher, arguments(alpha=0.5, max_steps=30, logging_steps=10, save_strategy="steps", save_steps=10)
+    )
+    projections = {name: tensor.clone() for name, tensor in trainer.representation_terms.state_dict().items()}
+    trainer.train()
+    assert weights_fingerprint(teacher.state_dict()) == before
+    for name, tensor in trainer.representation_terms.state_dict().items():
+        assert not torch.equal(tensor, projections[name]), name
+    first, *_, last = [entry for entry in trainer.state.log_history if "loss" in entry]
+    for name in TERMS:
+        assert last[f"{name}_loss"] < first[f"{name}_loss"]
+    mixture = 0.5 * first["hard_loss"] + 0.5 * first["soft_loss"]
+    terms = sum(term.weight * first[f"{name}_loss"] for name, term in TERMS.items())
+    assert first["loss"] == pytest.approx(mixture + terms, rel=1e-4)
+    # Checkpoints hold the projections beside the student, and what is exported does not hold them at all.
+    assert set(student.state_dict()) == names
+    trainer.save_model(str(tmp_path / "exported"))
+    assert not (tmp_path / "exported" / "distillation_terms.safetensors").exists()
+    for folder in (tmp_path / "exported", tmp_path / "out" / "checkpoint-10"):
+        assert set(load_file(folder / "model.safetensors")) == names
+    saved = load_file(tmp_path / "out" / "checkpoint-10" / "distillation_terms.safetensors")
+    assert set(saved) == set(projections)
+    assert student.config._attn_implementation == bert(1).config._attn_implementation
+
+
+def test_a_resumed_training_with_projections_is_the_same_bit_by_bit(arguments, tmp_path):
+    def trainer():
+        settings = arguments(max_steps=8, save_strategy="steps", save_steps=4, gradient_accumulation_steps=2)
+        return with_terms(bert(1, dropout=0.2), wide_teacher(), settings)
+
+    straight = trainer()
+    straight.train()
+    resumed = trainer()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))
+    for left, right in (
+        (straight.model, resumed.model),
+        (straight.representation_terms, resumed.representation_terms),
+    ):
+        for name, tensor in left.state_dict().items():
+            assert torch.equal(tensor, right.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("name", ["pkd", "hidden", "attention", "minilm"])
+def test_accumulated_micro_batches_give_the_terms_gradient_of_the_large_batch(arguments, name):
+    gradients = []
+    for batch_size, accumulation in ((8, 1), (2, 4)):
+        settings = arguments(
+            alpha=1.0, max_steps=1, max_grad_norm=0.0, per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation, train_sampling_strategy="sequential",
+        )  # fmt: skip
+        watcher = FirstGradient()
+        trainer = with_terms(bert(1), wide_teacher(), settings, {name: TermConfig(weight=10.0)}, callbacks=[watcher])
+        trainer.train()
+        gradients.append(watcher.gradient)
+    assert any("projections" in parameter for parameter in gradients[0]) == (name in ("pkd", "hidden"))
+    for parameter, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][parameter], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_model_seen_through_another_tokenizer_is_the_same_model(arguments):
+    """The same weights, but every word has another id."""
+    student = bert(1)
+    teacher = bert(1, vocabulary=TEACHER_TOKENIZER)
+    state = student.state_dict()
+    embeddings = teacher.get_input_embeddings().weight.data
+    for word, index in STUDENT_TOKENIZER.get_vocab().items():
+        embeddings[TEACHER_TOKENIZER.convert_tokens_to_ids(word)] = state["bert.embeddings.word_embeddings.weight"][
+            index
+        ]
+    del state["bert.embeddings.word_embeddings.weight"]
+    teacher.load_state_dict(state, strict=False)
+    terms = {name: TermConfig() for name in ("hidden", "attention", "minilm")}
+    trainer = with_terms(
+        student, teacher, arguments(alpha=1.0, max_steps=1, logging_steps=1), terms,
+        teacher_processing_class=TEACHER_TOKENIZER,
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.num_teacher_rows == 4
+    logged = trainer.state.log_history[0]
+    for name in terms:
+        assert logged[f"{name}_loss"] == pytest.approx(0, abs=1e-5)
+
+
+def test_terms_that_cannot_work_are_refused(arguments):
+    with pytest.raises(UserError, match=r"loss.terms.hidden: compares tokens, but with tokenization=student_ids"):
+        with_terms(bert(1), bert(2, vocabulary=TEACHER_TOKENIZER), arguments(tokenization="student_ids"))
+    with pytest.raises(UserError, match=r"train.batch_size: is 2, but loss.terms.rkd relates the examples"):
+        with_terms(bert(1), bert(2), arguments(per_device_train_batch_size=2), {"rkd": TermConfig()})
+    terms = {"hidden": TermConfig(), "minilm": TermConfig(alignment=Alignment.position)}
+    with pytest.raises(UserError, match="use one alignment for all terms"):
+        with_terms(bert(1), bert(2), arguments(), terms)
+    padded = dataset().map(lambda batch: STUDENT_TOKENIZER(batch["text"], padding="max_length"), batched=True)
+    with pytest.raises(ValueError, match="are not what processing_class makes of its text, unpadded"):
+        with_terms(
+            bert(1), bert(2, vocabulary=TEACHER_TOKENIZER), arguments(), train_dataset=padded,
+            teacher_processing_class=TEACHER_TOKENIZER,
+        )  # fmt: skip
+    trainer = DistillationTrainer(
+        bert(1), arguments(alpha=1.0), train_dataset=dataset(), processing_class=STUDENT_TOKENIZER,
+        representation_terms=RepresentationTerms(bert(1).config, bert(2).config, TERMS),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="representation_terms need a teacher: pass teacher_model"):
+        trainer.train()

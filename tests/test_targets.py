@@ -1,0 +1,160 @@
+"""What a teacher shows of its inside: kept or forwarded, the student learns the same."""
+
+import logging
+
+import pytest
+import torch
+from transformers import set_seed
+
+from kdexp import families
+from kdexp.cache import Cache, weights_fingerprint
+from kdexp.config import KDConfig, TermConfig
+from kdexp.hardware import Hardware
+from kdexp.models import LoadedModel, encode
+from kdexp.representations import RepresentationTerms
+from kdexp.targets import alignment_tag, prepare_targets
+from kdexp.tasks import Split
+from kdexp.teacher import Teacher
+from kdexp.trainer import DistillationTrainer, DistillationTrainingArguments
+
+CPU = Hardware(torch.device("cpu"), bfloat16=False, num_threads=1, num_workers=0)
+FIRST = [
+    "The film was good...",
+    "a dull plot, wasn't it?",
+    "naïve",
+    "the actor was quite superb in the film",
+    "",
+    "x y",
+]
+SECOND = ["Was it good?", "two words", "", "a longer second text here", "nothing first", "z"]
+SPLIT = Split(FIRST, SECOND, [0, 1, 0, 1, 0, 1])
+LOSS = KDConfig(
+    "kd", terms={name: TermConfig() for name in ("hidden", "attention", "minilm", "pkd")}, alpha=1.0, temperature=2.0
+)
+
+
+def loaded(family, width, num_layers, max_length=24):
+    tokenizer = families.train_tokenizer(family, FIRST + SECOND, vocab_size=330, max_length=max_length)
+    config = families.compact_config(
+        family, tokenizer, num_layers=num_layers, hidden_size=width, num_heads=2, max_length=max_length,
+        label_names=["a", "b"],
+    )  # fmt: skip
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        setattr(config, name, 0.0)
+    set_seed(len(family))
+    return LoadedModel(families.build_compact_model(config).eval(), tokenizer, max_length, True)
+
+
+@pytest.fixture
+def models():
+    teacher = loaded("roberta", 16, 2)
+    return Teacher(teacher, weights_fingerprint(teacher.model.state_dict()), [0, 1], 0.0, False), loaded("bert", 8, 1)
+
+
+def prepare(teacher, student, cache, budget):
+    return prepare_targets(teacher, student, {"train": SPLIT}, LOSS, budget, cache, CPU, 4)
+
+
+def train(student, targets, folder):
+    set_seed(0)
+    model = loaded("bert", 8, 1).model
+    rows = encode(student.tokenizer, SPLIT, student.max_length).with_columns(
+        labels=SPLIT.labels, **targets.columns["train"]
+    )
+    trainer = DistillationTrainer(
+        model,
+        DistillationTrainingArguments(
+            output_dir=str(folder), report_to="none", use_cpu=True, disable_tqdm=True, save_strategy="no",
+            per_device_train_batch_size=3, max_steps=4, logging_steps=1, alpha=1.0, learning_rate=1e-2,
+        ),
+        train_dataset=rows,
+        processing_class=student.tokenizer,
+        teacher_model=targets.teacher.model if targets.teacher else None,
+        teacher_processing_class=targets.teacher.tokenizer if targets.teacher else None,
+        representation_terms=RepresentationTerms(model.config, targets.teacher_config, LOSS.terms),
+    )  # fmt: skip
+    trainer.train()
+    return trainer
+
+
+def test_kept_and_forwarded_teachers_teach_the_same(models, tmp_path, caplog):
+    teacher, student = models
+    cache = Cache(tmp_path / "cache")
+    with caplog.at_level(logging.INFO, logger="kdexp"):
+        kept = prepare(teacher, student, cache, 1.0)
+        forwarded = prepare(teacher, student, cache, None)
+    assert "what attention, hidden, minilm, pkd compare is kept, 0.00 GB; 6 of 6 rows forwarded" in caplog.text
+    assert "forwarded at each step" in caplog.text
+    assert (kept.num_forwarded, kept.teacher) == (6, None)
+    assert (forwarded.num_forwarded, forwarded.teacher) == (0, teacher.loaded)
+    assert kept.parts != forwarded.parts
+    trainers = [train(student, targets, tmp_path / "out") for targets in (kept, forwarded)]
+    assert [trainer.num_teacher_rows for trainer in trainers] == [0, 12]
+    logs = [
+        [
+            {name: value for name, value in entry.items() if name.endswith("loss")}
+            for entry in trainer.state.log_history
+        ]
+        for trainer in trainers
+    ]
+    assert logs[0][0]["hidden_loss"] > 0.01
+    for left, right in zip(*logs, strict=True):
+        assert left == pytest.approx(right, rel=1e-4, abs=1e-6)
+    assert teacher.is_unchanged()
+
+
+def test_what_is_kept_is_found_again_and_never_mistaken(models, tmp_path):
+    teacher, student = models
+    cache = Cache(tmp_path / "cache")
+    first = prepare(teacher, student, cache, 1.0)
+    again = prepare(teacher, student, cache, 1.0)
+    assert again.num_forwarded == 0
+    for left, right in zip(*(t.columns["train"]["teacher_targets"] for t in (first, again)), strict=True):
+        assert all(torch.equal(left[name], right[name]) for name in LOSS.terms)
+    with torch.no_grad():
+        next(teacher.loaded.model.parameters()).add_(0.01)
+    assert prepare(teacher, student, cache, 1.0).num_forwarded == 6
+    # Other words, because the student cuts its texts elsewhere.
+    shorter = LoadedModel(student.model, student.tokenizer, 10, True)
+    assert prepare(teacher, shorter, cache, 1.0).num_forwarded == 6
+
+
+def test_the_budget_is_of_bytes(models, tmp_path):
+    teacher, student = models
+    cache = Cache(tmp_path / "cache")
+    kept = prepare(teacher, student, cache, 1.0)
+    num_bytes = sum(4 * tensor.numel() for row in kept.columns["train"]["teacher_targets"] for tensor in row.values())
+    assert prepare(teacher, student, cache, num_bytes / 1e9).teacher is None
+    assert prepare(teacher, student, cache, (num_bytes - 1) / 1e9).teacher is teacher.loaded
+
+
+def test_texts_without_a_word_in_common_add_nothing(models, tmp_path):
+    """A batch of empty texts, and one that a model cuts before its first word ends."""
+    teacher, student = models
+    empty = Split(["", ""], None, [0, 1])
+    for budget in (1.0, None):
+        targets = prepare_targets(teacher, student, {"train": empty}, LOSS, budget, Cache(tmp_path), CPU, 4)
+        model = loaded("bert", 8, 1).model
+        rows = encode(student.tokenizer, empty, 24).with_columns(labels=[0, 1], **targets.columns["train"])
+        trainer = DistillationTrainer(
+            model,
+            DistillationTrainingArguments(
+                output_dir=str(tmp_path), report_to="none", use_cpu=True, disable_tqdm=True, save_strategy="no",
+                max_steps=1, logging_steps=1,  alpha=1.0,
+            ),
+            train_dataset=rows,
+            processing_class=student.tokenizer,
+            teacher_model=targets.teacher.model if targets.teacher else None,
+            teacher_processing_class=targets.teacher.tokenizer if targets.teacher else None,
+            representation_terms=RepresentationTerms(model.config, targets.teacher_config, LOSS.terms),
+        )  # fmt: skip
+        trainer.train()
+        logged = trainer.state.log_history[0]
+        assert [logged[f"{name}_loss"] for name in ("hidden", "attention", "minilm")] == [0, 0, 0]
+        assert torch.isfinite(torch.tensor(logged["grad_norm"]))
+
+
+def test_the_tag_names_the_alignment():
+    assert alignment_tag(LOSS) == "words"
+    assert alignment_tag(KDConfig("kd", terms={"hidden": TermConfig(alignment="position")})) == "position"
+    assert alignment_tag(KDConfig("kd", terms={"pkd": TermConfig()})) == "none"
