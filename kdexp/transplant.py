@@ -200,7 +200,7 @@ def _means(table: Tensor, bags: Sequence[Sequence[int]]) -> Tensor:
 
 def _roles(source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase) -> dict[int, int]:
     """Source id of every special token of the target: that of the same role, or of the unknown token."""
-    roles = {index: source.unk_token_id for index in target.all_special_ids}
+    roles = dict.fromkeys(target.all_special_ids, source.unk_token_id)
     # The last ones win: in RoBERTa <s> is both bos and cls, in BERT only [CLS] exists.
     for role in ("bos", "eos", "unk", "mask", "pad", "sep", "cls"):
         theirs, ours = (getattr(tokenizer, f"{role}_token_id") for tokenizer in (target, source))
