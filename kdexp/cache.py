@@ -209,6 +209,44 @@ class Cache:
                     shutil.rmtree(leftover)
 
     @contextlib.contextmanager
+    def lock(self, kind: str, key: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold the lock of that name against other processes; the value tells whether it could be had.
+
+        Args:
+            wait: False returns at once when another process holds it.
+        """
+        with self._blame_place():
+            folder = self.root / kind
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{key}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if not wait:
+                yield False
+                return
+            logger.info("waiting for another process that is busy with the same (%s %s)", kind, key[:8])
+            lock.acquire(poll_interval=0.2)
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def identity(self) -> str:
+        """A name of this cache, whatever path it is mounted at: processes that share it share its locks."""
+        with self._blame_place():
+            self.root.mkdir(parents=True, exist_ok=True)
+            place = self.root / "identity"
+            if not place.exists():
+                # A link is made or refused in one step: of two processes one names the cache, both read it.
+                proposal = self.root / f".identity-{uuid.uuid4().hex}"
+                proposal.write_text(uuid.uuid4().hex, encoding="ascii")
+                with contextlib.suppress(FileExistsError):
+                    os.link(proposal, place)
+                proposal.unlink()
+            return place.read_text(encoding="ascii")
+
+    @contextlib.contextmanager
     def _lock(self, place: Path) -> Iterator[None]:
         with self._blame_place():
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -4,14 +4,14 @@ import logging
 import os
 import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
-from kdexp.errors import UserError
+from kdexp.errors import SweepError, UserError, interrupt
 
 logger = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
+JOBS_FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -22,6 +22,13 @@ def main() -> None:
 
         sys.stdout.write(help_text())
         return
+    if sys.argv[1:2] == ["summary"]:
+        from kdexp.summary import main as print_summaries
+
+        try:
+            return print_summaries(sys.argv[2:])
+        except UserError as error:
+            _refuse(str(error))
     # Hydra would shorten every traceback and turn every failure into exit code 1; the lines below
     # tell a person's mistake from a bug instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -41,6 +48,9 @@ def main() -> None:
         _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(explain(error))
+    except SweepError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(JOBS_FAILED)
     except OSError as error:
         # Hydra makes the run's folder before the job starts; any other OSError is a bug.
         if _job_has_started():
@@ -55,35 +65,41 @@ def main() -> None:
 
 
 def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature: no annotations it would not know
-    """One run of Hydra's: the only function here that is called in worker processes."""
+    """One job of Hydra's, alone or of a sweep: the only function here that is called in worker processes."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     from kdexp.config import resolve
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    is_alone = HydraConfig.get().mode != RunMode.MULTIRUN
     try:
         config = resolve(composed)
         # Imported here: torch, transformers and mlflow are loaded only when a run really starts.
-        from kdexp.report import print_result
-        from kdexp.run import run
+        from kdexp.report import print_line, print_result
+        from kdexp.sweep import run_job
 
-        result = run(config)
-        print_result(result, config.tracking.uri, config.cache_dir)
+        result = run_job(config)
+        if result is None:
+            return None
+        if is_alone:
+            print_result(result, config.tracking.uri, config.cache_dir)
+        else:
+            print_line(result)
     except UserError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise  # the sweep goes on with the other jobs, and fails at its end
-        _refuse(str(error))
+        if is_alone:
+            _refuse(str(error))
+        logger.error("%s", error)
+        raise  # the sweep goes on with the other jobs, and fails at its end
+    except Exception:
+        if not is_alone:
+            logger.exception("the job failed")
+        raise
     return result.comparison.student.validation[result.comparison.primary_metric]
 
 
 def _job_has_started() -> bool:
     return "kdexp.run" in sys.modules
-
-
-def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
-    """Schedulers end a job with SIGTERM: treat it as Ctrl-C, so that the run is closed properly."""
-    raise KeyboardInterrupt
 
 
 def _refuse(message: str) -> NoReturn:

@@ -14,6 +14,8 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import StrEnum
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +213,10 @@ class Config:
     study: str = "distillation"
     resume: bool = True
     cache_dir: str = MISSING
+    parent_run: str | None = None
+
+
+_SPLITS = ("train", "validation", "test", "transfer")
 
 
 def register_schemas() -> None:
@@ -279,15 +285,53 @@ def flatten(config: object) -> dict[str, Any]:
 
 
 def config_hash(config: Config) -> str:
-    """SHA-256 of everything in the config that can change a result.
+    """SHA-256 of everything that can change a result: two runs with one hash are the same computation.
 
-    Where results are written, how they are tracked and what the study is called cannot.
+    Local files that the config names count by their content, libraries by their version. Where
+    results are written, how they are tracked and what the study is called do not count, and without
+    a teacher (alpha = 1) neither do the other settings of the loss.
     """
     parts = plain(config)
-    for irrelevant in ("tracking", "cache_dir", "study", "resume"):
+    for irrelevant in ("tracking", "cache_dir", "study", "resume", "parent_run"):
         del parts[irrelevant]
-    del parts["hardware"]["num_workers"]
+    for irrelevant in ("num_workers", "num_threads"):
+        del parts["hardware"][irrelevant]
+    if is_without_teacher(config.loss):
+        parts["loss"] = {"name": "ce"}
+    parts["files"] = {setting: _content(path) for setting, path in _local_inputs(config).items()}
+    parts["versions"] = library_versions()
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def is_without_teacher(loss: LossConfig) -> bool:
+    """Whether nothing of the teacher enters the loss: its other settings then have no effect."""
+    return getattr(loss, "alpha", 1.0) == 1 and not getattr(loss, "terms", None)
+
+
+def library_versions() -> dict[str, str]:
+    """Of the libraries whose numerics a result depends on."""
+    return {name: version(name) for name in ("torch", "transformers", "tokenizers")}
+
+
+def _local_inputs(config: Config) -> dict[str, Path]:
+    """Files and folders of this machine that the config names."""
+    named = {f"task.{name}": getattr(config.task, name, None) for name in ("path", *_SPLITS)}
+    named |= {"teacher.checkpoint": config.teacher.checkpoint, "student.checkpoint": config.student.checkpoint}
+    paths = {setting: Path(value).expanduser() for setting, value in named.items() if value}
+    return {setting: path for setting, path in paths.items() if path.exists()}
+
+
+def _content(path: Path) -> list[list[str]]:
+    """Name and SHA-256 of every file below `path`."""
+    files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
+    return [[file.name, _file_sha256(file, file.stat().st_mtime_ns, file.stat().st_size)] for file in files]
+
+
+@lru_cache(maxsize=1024)
+def _file_sha256(file: Path, modified_ns: int, size: int) -> str:
+    """Of a file as it is now: a sweep asks for the same files once per job."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _refuse_missing(composed: DictConfig) -> None:

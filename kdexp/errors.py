@@ -1,4 +1,7 @@
-"""The one exception that means "the person can fix this", as opposed to a bug in kdexp."""
+"""The one exception that means "the person can fix this", as opposed to a bug in kdexp; and being asked to stop."""
+
+from types import FrameType
+from typing import NoReturn
 
 
 class UserError(ValueError):
@@ -22,3 +25,12 @@ class UserError(ValueError):
     def __str__(self) -> str:
         line = f"{self.setting}: {self.problem}; {self.remedy}"
         return " ".join(line.split())
+
+
+class SweepError(Exception):
+    """Some jobs of a sweep failed; the others are done."""
+
+
+def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
+    """A handler of SIGTERM, by which schedulers end a job: as Ctrl-C, so that the run is closed properly."""
+    raise KeyboardInterrupt

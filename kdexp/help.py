@@ -15,6 +15,8 @@ examples:
   python -m kdexp loss.alpha=0.3 loss.temperature=2      alpha weights the gold labels: 1 = no teacher
   python -m kdexp task=file task.train=mine.csv task.text=question task.label=kind
   python -m kdexp teacher.checkpoint=<folder or hub id> student.checkpoint=<...> student.num_layers=2
+  python -m kdexp experiment=alpha_temperature           a ready-made study
+  python -m kdexp summary study=alpha_temperature        what a study found, also while it runs
   mlflow ui                                              browse and compare the runs
 """
 
@@ -55,9 +57,9 @@ def _group(name: str) -> str:
 
 
 def _options(group: str) -> dict[str, str]:
-    """Purpose of every option: the comment that its file begins with."""
+    """Purpose of every option: the first comment of its file that is not meant for Hydra (`# @package`)."""
     purposes = {}
     for path in sorted((CONF_DIR / group).glob("*.yaml")):
-        first_line = path.read_text(encoding="utf-8").partition("\n")[0]
-        purposes[path.stem] = first_line.removeprefix("#").strip()
+        lines = path.read_text(encoding="utf-8").splitlines()
+        purposes[path.stem] = next(line for line in lines if not line.startswith("# @")).removeprefix("#").strip()
     return purposes

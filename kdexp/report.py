@@ -6,7 +6,7 @@ from rich.text import Text
 
 from kdexp.results import Comparison, Scores
 from kdexp.run import RunResult
-from kdexp.tracking import ui_command
+from kdexp.store import ui_command
 
 
 def print_result(result: RunResult, tracking_uri: str | None, cache_dir: str) -> None:
@@ -30,6 +30,18 @@ def print_result(result: RunResult, tracking_uri: str | None, cache_dir: str) ->
         console.print(Text(f"browse    {browse} {result.run_url}"), soft_wrap=True)
         console.print(Text(f"compare   {result.experiment_url}"), soft_wrap=True)
     console.print(Text(f"kept in   {cache_dir} (teachers, their logits, students)"), soft_wrap=True)
+
+
+def print_line(result: RunResult) -> None:
+    """Print one line for one job of a sweep."""
+    comparison = result.comparison
+    metric = comparison.primary_metric
+    gain = f", gain {100 * comparison.gain.value:+.2f} points" if comparison.gain else ""
+    line = (
+        f"{result.name}: validation {comparison.student.validation[metric]:.2%}, "
+        f"test {comparison.student.test[metric]:.2%}{gain} ({result.seconds:.0f} s)"
+    )
+    Console(highlight=False).print(Text(line), soft_wrap=True)
 
 
 def _table(name: str, comparison: Comparison) -> Table:

@@ -17,10 +17,11 @@ from kdexp.evaluate import confusion_matrix_figure
 from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.models import LoadedModel, load_model
 from kdexp.results import Comparison, compare, prediction_table
+from kdexp.store import check_reachable
 from kdexp.student import StudentData, TrainedStudent, encode_task, loss_weights, train_student
 from kdexp.tasks import Task, load_task
 from kdexp.teacher import Teacher, TeacherLogits, load_teacher, prepare_teacher, teacher_logits
-from kdexp.tracking import check_reachable, open_run
+from kdexp.tracking import PATIENCE_SECONDS, open_run
 from kdexp.training import LogCallback
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,9 @@ def run(config: Config) -> RunResult:
     new_teacher = load_teacher(config.teacher, task)
     new_student = load_model("student", config.student, task, seed=config.seed, new_head=True)
     if config.tracking.enabled:
-        check_reachable(config.tracking.uri)
+        # A job of a sweep knows that the store was there: it waits where a first run is refused.
+        patience = PATIENCE_SECONDS if config.parent_run else 0.0
+        check_reachable(config.tracking.uri, patience=patience)
     _announce(config, hardware, task, new_teacher, new_student)
 
     with open_run(
@@ -63,7 +66,7 @@ def run(config: Config) -> RunResult:
         study=config.study,
         run_name=run_name(config),
         params=flatten(config) | {"hardware.name": hardware.name, "hardware.bfloat16": hardware.bfloat16},
-        tags=_tags(config, task),
+        tags=run_tags(config, cache) | _task_tags(config, task),
         enabled=config.tracking.enabled,
     ) as tracked:
         tracked.log_text(yaml.safe_dump(plain(config), sort_keys=False), "config.yaml")
@@ -225,13 +228,22 @@ def _announce(config: Config, hardware: Hardware, task: Task, teacher: LoadedMod
         logger.warning("train.use_transfer is ignored: task %s has no transfer text", task.name)
 
 
-def _tags(config: Config, task: Task) -> dict[str, str]:
+def run_tags(config: Config, cache: Cache) -> dict[str, str]:
+    """What identifies a run: what it computes, of which sweep it is a job, and whose locks tell that it lives."""
+    parent = {"mlflow.parentRunId": config.parent_run} if config.parent_run else {}
+    return parent | {
+        "kdexp.config_hash": config_hash(config),
+        "kdexp.cache": cache.identity(),
+        "kdexp.version": kdexp.__version__,
+    }
+
+
+def _task_tags(config: Config, task: Task) -> dict[str, str]:
     same = config.teacher.family == config.student.family
     return {
         "kdexp.pairing": "same-family" if same else "cross-family",
         "kdexp.tokenization": config.tokenization.value.replace("_", "-"),
-        "kdexp.config_hash": config_hash(config),
-        "kdexp.version": kdexp.__version__,
+        "kdexp.primary_metric": task.primary_metric,
         **task.tags,
     }
 

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kdexp.cache import Cache
-from kdexp.config import CrossEntropyConfig, KDConfig, LossConfig, StudentTrainConfig
+from kdexp.config import CrossEntropyConfig, KDConfig, LossConfig, StudentTrainConfig, library_versions
 from kdexp.hardware import Hardware
 from kdexp.losses import IGNORED_LABEL
 from kdexp.models import Encoded, LoadedModel, encode, predict_logits
 from kdexp.tasks import Task
-from kdexp.teacher import TeacherLogits, library_versions, schedule_parts, task_fingerprint
+from kdexp.teacher import TeacherLogits, schedule_parts, task_fingerprint
 from kdexp.training import LogCallback, num_optimizer_steps, train_model
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,6 @@ import json
 import logging
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdexp import guards
 from kdexp.cache import Cache, texts_fingerprint, weights_fingerprint
-from kdexp.config import TeacherConfig, Tokenization, TrainConfig
+from kdexp.config import TeacherConfig, Tokenization, TrainConfig, library_versions
 from kdexp.errors import UserError
 from kdexp.hardware import Hardware
 from kdexp.models import Encoded, LoadedModel, encode, load_model, predict_logits, tokenizer_fingerprint
@@ -222,8 +221,3 @@ def schedule_parts(schedule: TrainConfig) -> dict[str, object]:
     parts = asdict(schedule) | {"keep": str(schedule.keep)}
     del parts["eval_batch_size"]
     return parts
-
-
-def library_versions() -> dict[str, object]:
-    """Of the libraries whose numerics a result depends on."""
-    return {name: version(name) for name in ("torch", "transformers", "tokenizers")}

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from kdexp import store as run_store
 from kdexp import tracking
 from kdexp.errors import UserError
 
@@ -27,7 +28,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("les données")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # MLflow puts artifacts below the folder in which a store is first opened
-        tracking._connect(f"sqlite:///{folder}/mlflow.db")
+        run_store.connect(f"sqlite:///{folder}/mlflow.db")
     return folder
 
 
@@ -41,7 +42,7 @@ def in_store(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run_of(uri: str | None, run_id: str) -> Any:
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking.resolve_uri(uri)).get_run(run_id)
+    return MlflowClient(run_store.resolve_uri(uri)).get_run(run_id)
 
 
 def last_run(uri: str, study: str) -> Any:
@@ -134,7 +135,7 @@ def test_logging_a_metric_costs_microseconds(in_store: Path) -> None:
 def test_tracking_none_never_imports_mlflow(tmp_path: Path) -> None:
     code = """
 import sys
-from kdexp import tracking
+from kdexp import store as run_store, tracking
 with tracking.open_run(uri=None, study="s", run_name="r", params={}, tags={}, enabled=False) as run:
     run.log_metrics({"a": 1.0}); run.set_tags({"a": "b"}); run.log_params({"a": 1})
     run.log_text("a", "b.txt")
@@ -180,7 +181,7 @@ def test_a_signal_marks_the_run_killed(store: Path, number: signal.Signals) -> N
     study = f"signal {number}"
     code = f"""
 import signal, time
-from kdexp import tracking
+from kdexp import store as run_store, tracking
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line does
 with tracking.open_run(uri=None, study={study!r}, run_name="r", params={{}}, tags={{}}) as run:
     run.log_metrics({{"train/loss": 2.0}}, step=1)
@@ -219,7 +220,7 @@ def test_processes_that_create_one_store_at_once_all_succeed(tmp_path: Path) -> 
     code = """
 import logging
 logging.basicConfig(level=logging.INFO, format="LOG %(message)s")
-from kdexp import tracking
+from kdexp import store as run_store, tracking
 with tracking.open_run(uri=None, study="race", run_name="r", params={}, tags={}) as run:
     run.log_metrics({"a": 1.0})
 print(run.experiment_id)
@@ -240,7 +241,7 @@ print(run.experiment_id)
 
 @pytest.mark.slow
 def test_a_store_whose_creation_was_killed_is_created_again(tmp_path: Path) -> None:
-    code = 'from kdexp import tracking; tracking._connect(tracking.resolve_uri(None)); print("done")'
+    code = 'from kdexp import store as run_store; run_store.connect(run_store.resolve_uri(None)); print("done")'
     process = child(tmp_path, code)
     while not (tmp_path / ".mlflow.db.new").exists():
         time.sleep(0.05)
@@ -273,7 +274,7 @@ def test_a_store_that_cannot_be_used_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
-        tracking.check_reachable(uri)
+        run_store.check_reachable(uri)
     assert caught.value.setting == "tracking.uri"
     assert "secret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -282,27 +283,27 @@ def test_a_store_that_cannot_be_used_is_refused(
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     uri = _not_a_database(tmp_path)
     with pytest.raises(UserError, match="not an SQLite database"):
-        tracking.check_reachable(uri)
+        run_store.check_reachable(uri)
     assert (tmp_path / "notes.db").read_text() == "these are notes, not a database"
 
 
 def test_an_unreachable_server_is_refused_at_once() -> None:
     start = time.monotonic()
     with pytest.raises(UserError, match=r"cannot be reached.*mlflow server.*tracking=none") as caught:
-        tracking.check_reachable(f"http://me:secret@127.0.0.1:{free_port()}")
+        run_store.check_reachable(f"http://me:secret@127.0.0.1:{free_port()}")
     assert time.monotonic() - start < 5
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__
 
 
 def test_a_server_that_never_answers_is_refused_in_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "PROBE_SECONDS", 1.0)
+    monkeypatch.setattr(run_store, "PROBE_SECONDS", 1.0)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
         start = time.monotonic()
         with pytest.raises(UserError, match="cannot be reached"):
-            tracking.check_reachable(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+            run_store.check_reachable(f"http://127.0.0.1:{deaf.getsockname()[1]}")
         assert time.monotonic() - start < 5
 
 
@@ -323,17 +324,17 @@ def test_a_deleted_study_is_refused(in_store: Path) -> None:
 def test_links_and_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking.ui_command(None) == "mlflow ui"
-    assert tracking.ui_command("sqlite:///mlflow.db") == "mlflow ui"
+    assert run_store.ui_command(None) == "mlflow ui"
+    assert run_store.ui_command("sqlite:///mlflow.db") == "mlflow ui"
     elsewhere = f"sqlite:///{tmp_path}/mlflow.db"
-    assert tracking.ui_command(elsewhere, Path("/")) == f"mlflow ui --backend-store-uri '{elsewhere}'"
-    assert tracking.ui_command("https://me:secret@host/mlflow/") == "https://host/mlflow"
-    link = tracking.experiment_url("http://me:secret@host:5000/", "7")
+    assert run_store.ui_command(elsewhere, Path("/")) == f"mlflow ui --backend-store-uri '{elsewhere}'"
+    assert run_store.ui_command("https://me:secret@host/mlflow/") == "https://host/mlflow"
+    link = run_store.experiment_url("http://me:secret@host:5000/", "7")
     assert link == "http://host:5000/#/experiments/7/runs?workflowType=machine_learning"
-    assert tracking.experiment_url(None, "7").startswith("http://127.0.0.1:5000/#/experiments/7/")
+    assert run_store.experiment_url(None, "7").startswith("http://127.0.0.1:5000/#/experiments/7/")
     (tmp_path / "mlruns" / "0").mkdir(parents=True)
     (tmp_path / "mlruns" / "0" / "meta.yaml").touch()
-    assert "--backend-store-uri" in tracking.ui_command(None)
+    assert "--backend-store-uri" in run_store.ui_command(None)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +348,7 @@ def test_links_and_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_credentials_are_redacted(text: str, clean: str) -> None:
-    assert tracking.redact(text) == clean
+    assert run_store.redact(text) == clean
 
 
 def test_credentials_reach_no_param_tag_or_text(in_store: Path) -> None:
@@ -489,7 +490,7 @@ class Server:
         deadline = time.monotonic() + 150
         while time.monotonic() < deadline:
             try:
-                tracking.check_reachable(self.uri)
+                run_store.check_reachable(self.uri)
                 return
             except UserError:
                 time.sleep(0.5)
