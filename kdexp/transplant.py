@@ -76,7 +76,7 @@ def family_of(tokenizer: PreTrainedTokenizerBase) -> str:
         case "Unigram", "<s>":
             return "xlm_roberta"
     raise UserError(
-        "transplant",
+        "tokenizer",
         f"a {kind} tokenizer that begins a text with {tokenizer.cls_token} is of no family that can be made",
         f"expected a tokenizer of {', '.join(MODEL_TYPES.values())}",
     )
@@ -96,7 +96,7 @@ def transplant(
     - RoBERTa's one token type is BERT's first; both of BERT's are RoBERTa's one.
 
     Args:
-        encoder: A model without head (`AutoModel`) that reads the tokens of `source`.
+        encoder: A model without head, as `AutoModel` loads it, that reads the tokens of `source`.
 
     Returns:
         A model without head in float32, in evaluation mode.
@@ -107,7 +107,7 @@ def transplant(
     family = family_of(target)
     if encoder.config.model_type not in MODEL_TYPES:
         raise UserError(
-            "transplant",
+            "checkpoint",
             f"the layers of a {encoder.config.model_type} model are not those of {family}",
             f"expected an encoder of {', '.join(MODEL_TYPES.values())}",
         )
@@ -131,8 +131,6 @@ def transplant(
     )
     # Position numbers are buffers of the family's own.
     new |= {name: tensor for name, tensor in twin.state_dict().items() if name.endswith("_ids")}
-    if "pooler.dense.weight" not in old:  # then the new one stays as it was initialised
-        new |= {name: tensor for name, tensor in twin.state_dict().items() if name.startswith("pooler.")}
     twin.load_state_dict(new, strict=True)
     return twin.eval()
 
@@ -155,6 +153,11 @@ def _twin_config(
         max_position_embeddings=num_positions + offset,
         type_vocab_size=2 if family == "bert" else 1,
     )
+
+
+def num_readable_tokens(config: PretrainedConfig) -> int:
+    """Length of the longest text that a model of one of the `MODEL_TYPES` reads, in tokens."""
+    return config.max_position_embeddings - _position_offset(config)
 
 
 def _position_offset(config: PretrainedConfig) -> int:
