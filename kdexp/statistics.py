@@ -14,6 +14,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
+Values = Sequence[float] | np.ndarray
+
 # Below this a difference between seeds is the rounding of float64, not a spread.
 _NO_SPREAD = 1e-12
 
@@ -54,7 +56,7 @@ class ExactMcNemar:
     p_value: float
 
 
-def paired_t(differences: Sequence[float], level: float = 0.95) -> PairedDifference:
+def paired_t(differences: Values, level: float = 0.95) -> PairedDifference:
     """Paired t test and interval: mean +- t(n - 1) * s / sqrt(n) (Student 1908).
 
     Assumes that the differences of different seeds are independent and about normal. It speaks about other
@@ -72,9 +74,7 @@ def paired_t(differences: Sequence[float], level: float = 0.95) -> PairedDiffere
     return PairedDifference(mean, Interval(float(interval.low), float(interval.high)), float(test.pvalue), len(values))
 
 
-def difference_of_differences(
-    first: Sequence[float], second: Sequence[float], level: float = 0.95
-) -> PairedDifference:
+def difference_of_differences(first: Values, second: Values, level: float = 0.95) -> PairedDifference:
     """How much larger the gains of `first` are than those of `second`, paired by seed; see `paired_t`."""
     return paired_t(_values(first) - _values(second), level)
 
@@ -86,7 +86,7 @@ def two_level_bootstrap(
 
     Seeds and examples are crossed (every seed answers the same examples), so both are resampled with
     replacement and every resampled seed is measured on the same resampled examples: the pigeonhole
-    bootstrap of Owen 2007, https://arxiv.org/abs/0712.1111. With a handful of seeds its part of the spread
+    bootstrap of Owen 2007 (Annals of Applied Statistics 1). With a handful of seeds its part of the spread
     is too narrow by about sqrt((n - 1) / n): read it beside `paired_t`, never instead.
 
     Args:
@@ -111,7 +111,7 @@ def two_level_bootstrap(
     ]
 
 
-def equivalence_p_value(differences: Sequence[float], margin: float) -> float | None:
+def equivalence_p_value(differences: Values, margin: float) -> float | None:
     """Two one-sided t tests (Schuirmann 1987): small when the mean is shown to lie within +-margin.
 
     Args:
@@ -138,7 +138,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return [None if value is None else next(adjusted) for value in p_values]
 
 
-def exact_mcnemar(first_correct: Sequence[bool], second_correct: Sequence[bool]) -> ExactMcNemar:
+def exact_mcnemar(first_correct: Values, second_correct: Values) -> ExactMcNemar:
     """Exact test of two trained models on the same examples (McNemar 1947; binomial, two-sided).
 
     It speaks about other test examples, not about other seeds.
@@ -149,7 +149,7 @@ def exact_mcnemar(first_correct: Sequence[bool], second_correct: Sequence[bool])
     return ExactMcNemar(only_first, only_second, float(min(mcnemar(table, exact=True).pvalue, 1.0)))
 
 
-def _values(differences: Sequence[float]) -> np.ndarray:
+def _values(differences: Values) -> np.ndarray:
     return np.asarray(differences, dtype=np.float64)
 
 

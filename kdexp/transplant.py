@@ -5,7 +5,7 @@ tokens starts with the mean of the embeddings that the first tokenizer's pieces 
 that what two such teachers differ in is tokenization and input embeddings, and nothing else.
 
 The initialisation is that of Gee et al. 2022, "Fast Vocabulary Transfer for Language Model Compression",
-https://aclanthology.org/2022.emnlp-industry.41, section 3.
+https://aclanthology.org/2022.emnlp-industry.41.
 """
 
 import json
