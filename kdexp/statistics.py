@@ -86,8 +86,9 @@ def two_level_bootstrap(
 
     Seeds and examples are crossed (every seed answers the same examples), so both are resampled with
     replacement and every resampled seed is measured on the same resampled examples: the pigeonhole
-    bootstrap of Owen 2007 (Annals of Applied Statistics 1). With a handful of seeds its part of the spread
-    is too narrow by about sqrt((n - 1) / n): read it beside `paired_t`, never instead.
+    bootstrap of Owen 2007 (Annals of Applied Statistics 1). It is cautious about what is
+    peculiar to single answers, whose variance counts up to three times. With a handful of seeds their part
+    of the spread is too narrow by about sqrt((n - 1) / n): read it beside `paired_t`, never instead.
 
     Args:
         differences: [seeds, examples], for correctness values in {-1, 0, 1}.

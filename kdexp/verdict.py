@@ -295,7 +295,7 @@ def table(contrasts: Sequence[Contrast], margin: float) -> pd.DataFrame:
             {
                 "comparison": contrast.name,
                 "seeds": contrast.difference.num_seeds,
-                "points": f"{contrast.difference.mean:+.2f}",
+                "points": show_points(contrast.difference.mean),
                 "95 % over seeds": show_interval(contrast.difference.interval),
                 "95 % over seeds and examples": show_interval(contrast.bootstrap),
                 "p (Holm)": _show_p(contrast.p_holm),
@@ -310,7 +310,12 @@ def table(contrasts: Sequence[Contrast], margin: float) -> pd.DataFrame:
 
 
 def show_interval(interval: Interval | None) -> str:
-    return "" if interval is None else f"[{interval.low:+.2f}, {interval.high:+.2f}]"
+    return "" if interval is None else f"[{show_points(interval.low)}, {show_points(interval.high)}]"
+
+
+def show_points(value: float) -> str:
+    """Signed, two decimals; what rounds to zero is +0.00, never -0.00."""
+    return f"{round(value, 2) + 0.0:+.2f}"
 
 
 def show_mean(difference: PairedDifference, form: str) -> str:
@@ -469,7 +474,7 @@ def _corrected(contrasts: Sequence[Contrast], margin: float) -> list[Contrast]:
 def _sentence(contrast: Contrast, margin: float) -> str:
     """One comparison in words: what was measured first, then what it allows to say."""
     compared = {
-        Question.crossing: f"a {contrast.student} student gains {{}} from the {contrast.teacher} teacher "
+        Question.crossing: f"A {contrast.student} student gains {{}} from the {contrast.teacher} teacher "
         f"than from that of its own family",
         Question.student_ids: f"{contrast.pair}: the student gains {{}} when its ids are fed to the teacher",
         Question.hidden_words: f"{contrast.pair}: the student gains {{}} with the hidden-state term aligned on words",
@@ -480,11 +485,11 @@ def _sentence(contrast: Contrast, margin: float) -> str:
     measured = compared.format(f"{abs(difference.mean):.2f} points {'more' if difference.mean >= 0 else 'less'}")
     if difference.interval is None:
         reason = "one seed" if difference.num_seeds == 1 else "seeds without any spread"
-        return f"{_capital(measured)} ({reason}: no interval, no claim)."
+        return f"{measured} ({reason}: no interval, no claim)."
     interval = f"95 % {show_interval(difference.interval)} over {difference.num_seeds} seeds"
     if contrast.bootstrap is not None:
         interval += f", {show_interval(contrast.bootstrap)} over seeds and examples"
-    text = f"{_capital(measured)} ({interval}): {claim(contrast.question, contrast.finding, margin)}."
+    text = f"{measured} ({interval}): {claim(contrast.question, contrast.finding, margin)}."
     if explained_by_teachers(contrast, margin):
         better = "better" if contrast.teacher_difference > 0 else "worse"
         text += (
@@ -520,7 +525,3 @@ def _show_p(value: float | None) -> str:
     if value is None:
         return ""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
