@@ -1,12 +1,13 @@
 """The command line: fast help, Hydra's composition, and one line for a person's mistake."""
 
+import gc
 import logging
 import os
 import signal
 import sys
 from typing import NoReturn
 
-from kdexp.errors import SweepError, UserError, interrupt
+from kdexp.errors import PrunedError, SweepError, UserError, interrupt
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,9 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
         from kdexp.report import print_line, print_result
         from kdexp.sweep import run_job
 
+        # The Trainer collects garbage after every training; the libraries' million objects are none, and
+        # looking through them again took longer than a small student's epoch.
+        gc.freeze()
         result = run_job(config)
         if result is None:
             return None
@@ -98,6 +102,9 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
             _refuse(str(error))
         logger.error("%s", error)
         raise  # the sweep goes on with the other jobs, and fails at its end
+    except PrunedError as error:
+        logger.info("stopped early: %s", error)
+        raise
     except Exception:
         if not is_alone:
             logger.exception("the job failed")

@@ -219,6 +219,7 @@ class Config:
     resume: bool = True
     cache_dir: str = MISSING
     parent_run: str | None = None
+    trial: str | None = None
 
 
 _SPLITS = ("train", "validation", "test", "transfer")
@@ -297,7 +298,7 @@ def config_hash(config: Config) -> str:
     a teacher (alpha = 1) neither do the other settings of the loss.
     """
     parts = plain(config)
-    for irrelevant in ("tracking", "cache_dir", "study", "resume", "parent_run"):
+    for irrelevant in ("tracking", "cache_dir", "study", "resume", "parent_run", "trial"):
         del parts[irrelevant]
     for irrelevant in ("num_workers", "num_threads"):
         del parts["hardware"][irrelevant]

@@ -31,6 +31,10 @@ class SweepError(Exception):
     """Some jobs of a sweep failed; the others are done."""
 
 
+class PrunedError(Exception):
+    """A trial of a search was stopped early: it was worse than the others."""
+
+
 def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
     """A handler of SIGTERM, by which schedulers end a job: as Ctrl-C, so that the run is closed properly."""
     raise KeyboardInterrupt

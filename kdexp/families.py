@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -90,6 +91,23 @@ def train_tokenizer(family: str, texts: Iterable[str], *, vocab_size: int, max_l
     """
     _require_family(family)
     special = _SPECIAL[family]
+    token_types = ["token_type_ids"] if family in _HAS_TOKEN_TYPES else []
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_train_backend(family, tuple(texts), vocab_size)),
+        cls_token=special.cls,
+        sep_token=special.sep,
+        pad_token=special.pad,
+        unk_token=special.unk,
+        mask_token=special.mask,
+        model_max_length=max_length,
+        model_input_names=["input_ids", *token_types, "attention_mask"],
+    )
+
+
+@lru_cache(maxsize=4)
+def _train_backend(family: str, texts: tuple[str, ...], vocab_size: int) -> str:
+    """The trained tokenizer as JSON: teacher and student of one family, and all jobs of a sweep, share it."""
+    special = _SPECIAL[family]
     match family:
         case "bert" | "distilbert" | "electra":
             backend = _train_wordpiece(texts, vocab_size, special)
@@ -104,17 +122,7 @@ def train_tokenizer(family: str, texts: Iterable[str], *, vocab_size: int, max_l
         pair=f"{special.cls} $A {between} $B:{second} {special.sep}:{second}",
         special_tokens=[(token, backend.token_to_id(token)) for token in (special.cls, special.sep)],
     )
-    token_types = ["token_type_ids"] if family in _HAS_TOKEN_TYPES else []
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        cls_token=special.cls,
-        sep_token=special.sep,
-        pad_token=special.pad,
-        unk_token=special.unk,
-        mask_token=special.mask,
-        model_max_length=max_length,
-        model_input_names=["input_ids", *token_types, "attention_mask"],
-    )
+    return str(backend.to_str())
 
 
 def _train_wordpiece(texts: Iterable[str], vocab_size: int, special: _Special) -> Tokenizer:

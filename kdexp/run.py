@@ -78,7 +78,9 @@ def run(config: Config) -> RunResult:
         data = encode_task(new_student, task, use_transfer=config.train.use_transfer)
         answers = _ask_teacher(teacher, new_student, data, config, cache, hardware)
 
-        def train(loss: LossConfig, who: str, on_log: LogCallback | None = None) -> TrainedStudent:
+        def train(
+            loss: LossConfig, who: str, on_log: LogCallback | None = None, watch: LogCallback | None = None
+        ) -> TrainedStudent:
             return train_student(
                 new_student,
                 data,
@@ -91,10 +93,12 @@ def run(config: Config) -> RunResult:
                 resume=config.resume,
                 description=who,
                 on_log=on_log,
+                watch=watch,
             )
 
         baseline = train(CrossEntropyConfig("ce"), "baseline") if config.baseline else None
-        student = train(config.loss, f"student {config.student.name}", tracked.log_metrics)
+        report = _trial_reporter(config, task)
+        student = train(config.loss, f"student {config.student.name}", tracked.log_metrics, report)
 
         teacher_unchanged = teacher.is_unchanged()
         if not teacher_unchanged:
@@ -151,6 +155,15 @@ def run(config: Config) -> RunResult:
         tracked.url,
         tracked.experiment_url,
     )
+
+
+def _trial_reporter(config: Config, task: Task) -> LogCallback | None:
+    """What stops a hopeless trial of a search."""
+    if config.trial is None:
+        return None
+    from kdexp.search import TrialReporter  # Optuna is an optional extra
+
+    return TrialReporter(config.trial, Path(config.cache_dir), f"validation/{task.primary_metric}")
 
 
 def run_name(config: Config) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -201,8 +202,9 @@ def _import_mlflow() -> None:
     import mlflow  # noqa: F401
 
 
+@lru_cache(maxsize=4)
 def connect(uri: str) -> "MlflowClient":
-    """Return a client for a store that is initialised."""
+    """Return the client of a store that is initialised; every job of a sweep gets the same one."""
     _import_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException

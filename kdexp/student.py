@@ -82,6 +82,7 @@ def train_student(
     resume: bool,
     description: str,
     on_log: LogCallback | None = None,
+    watch: LogCallback | None = None,
 ) -> TrainedStudent:
     """Train a copy of `student`, or take what an earlier run with the same settings trained.
 
@@ -91,6 +92,7 @@ def train_student(
     Args:
         answers: The teacher's logits on `train` (and `transfer`); not read at alpha = 1.
         on_log: Receives the training's metrics, of a kept training too.
+        watch: Receives them of a training that really runs, and may stop it by raising.
     """
     alpha, temperature = loss_weights(loss)
     task = data.task
@@ -98,6 +100,11 @@ def train_student(
     # The baseline has no labels for transfer text: it takes as many steps on the labelled rows instead.
     num_rows = len(data.splits["train"].rows) + len(data.splits.get("transfer", Encoded([], 0)).rows)
     num_steps = num_optimizer_steps(num_rows, schedule)
+
+    def log(metrics: dict[str, float], step: int) -> None:
+        for receive in (on_log, watch):
+            if receive:
+                receive(metrics, step)
 
     def build(target: Path, work: Path) -> None:
         trained = copy.deepcopy(student.model)
@@ -115,7 +122,7 @@ def train_student(
             alpha=alpha,
             temperature=temperature,
             num_steps=num_steps,
-            on_log=on_log,
+            on_log=log,
         )
         logits = {
             name: predict_logits(

@@ -58,8 +58,9 @@ class StudySummary:
         settings: Params that vary, the seed left out: one row of `table` per combination.
         runs: One row per finished run: `run_id`, settings, `seed`, `validation`, `test`, `baseline`, `teacher`,
             `gain`, `gain_low`, `gain_high` (over test rows).
-        table: One row per setting: `seeds`, mean and spread (sample standard deviation over seeds) of validation and
-            test, and the gain on test with its 95 % interval over seeds (paired t); best on validation first.
+        table: One row per setting: `seeds`, mean and spread (sample standard deviation over seeds) of validation
+            and test, and the gain on test with its 95 % interval over seeds (paired t); those with the most seeds
+            first, and among them the best on validation.
         counts: Number of runs by MLflow's status.
         missing: Jobs that are not finished, with the reason where one is known.
         links: What to open in MLflow, by name.
@@ -102,7 +103,7 @@ def summarize(study: Study, parent_id: str | None) -> StudySummary:
         settings=settings,
         runs=frame,
         table=_table(frame, settings),
-        counts=dict(Counter(each.status for each in runs)),
+        counts=dict(Counter("PRUNED" if "kdexp.pruned" in each.tags else each.status for each in runs)),
         missing=_missing(study, parent_id, runs, finished),
         links=_links(study, parent_id, list(finished.values())),
     )
@@ -129,6 +130,9 @@ def _frame(runs: Sequence[StoredRun], settings: Sequence[str], metric: str) -> p
         "gain_low": "kd/gain_low",
         "gain_high": "kd/gain_high",
     }
+    # Trials of a search chose the setting; where it was trained again to confirm it, only that counts.
+    confirmed = {_setting(run, settings) for run in runs if run.params.get("trial") == "None"}
+    runs = [run for run in runs if run.params.get("trial") == "None" or _setting(run, settings) not in confirmed]
     rows = [
         {"run_id": run.run_id, "name": run.name}
         | {setting: _number(run.params.get(setting)) for setting in settings}
@@ -137,6 +141,10 @@ def _frame(runs: Sequence[StoredRun], settings: Sequence[str], metric: str) -> p
         for run in runs
     ]
     return pd.DataFrame(rows, columns=["run_id", "name", *settings, "seed", *names])
+
+
+def _setting(run: StoredRun, settings: Sequence[str]) -> tuple[str | None, ...]:
+    return tuple(run.params.get(name) for name in settings)
 
 
 def _number(text: str | None) -> object:
@@ -161,7 +169,12 @@ def _table(frame: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
         if len(group) == 1:  # one seed: what is known is what other test rows would change
             low, high = group["gain_low"].iloc[0], group["gain_high"].iloc[0]
         rows.append(row | {"gain_low": low, "gain_high": high})
-    return pd.DataFrame(rows).sort_values("validation", ascending=False, ignore_index=True) if rows else pd.DataFrame()
+    return (
+        # What was seen with fewer seeds is less sure, and the best of many such was also lucky.
+        pd.DataFrame(rows).sort_values(["seeds", "validation"], ascending=False, ignore_index=True)
+        if rows
+        else pd.DataFrame()
+    )
 
 
 def t_interval(values: pd.Series) -> tuple[float, float]:
@@ -187,7 +200,8 @@ def _missing(
             return "not begun"
         return f"{run.status}{': ' + run.tags['kdexp.failure'] if 'kdexp.failure' in run.tags else ''}"
 
-    lines = [f"{name}: {why(key)}" for key, name in noted.items() if key not in finished]
+    pruned = {each.config_hash for each in runs if "kdexp.pruned" in each.tags}
+    lines = [f"{name}: {why(key)}" for key, name in noted.items() if key not in finished and key not in pruned]
     refused = [each for each in runs if not each.config_hash and each.status == "FAILED"]
     return lines + sorted({f"{each.name}: {each.tags.get('kdexp.failure', 'FAILED')}" for each in refused})
 

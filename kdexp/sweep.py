@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kdexp.cache import Cache
 from kdexp.config import Config, config_hash, flatten, is_without_teacher
-from kdexp.errors import SweepError, UserError, interrupt
+from kdexp.errors import PrunedError, SweepError, UserError, interrupt
 from kdexp.run import RunResult, run, run_tags
 from kdexp.store import StoredRun, Study
 from kdexp.summary import StudySummary, log_summary, print_summary, summarize
@@ -113,7 +113,7 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
         ) as parent:
             if earlier:
                 logger.info("continues the sweep that began earlier: its finished jobs are not repeated")
-            sweep = Sweep(jobs, swept, base, cache, study, parent, parent.run_id)
+            sweep = Sweep(jobs, swept, base, cache, study, parent, key)
             yield sweep
             parent.flush()
             summary = summarize(study, parent.run_id)
@@ -133,10 +133,11 @@ class Sweep:
         cache: Cache,
         study: Study | None,
         parent: TrackedRun,
-        parent_id: str,
+        key: str,
     ) -> None:
         self.jobs, self.swept, self.base, self.cache = jobs, swept, base, cache
-        self.study, self.parent, self.parent_id = study, parent, parent_id
+        self.study, self.parent, self.key = study, parent, key
+        self.parent_id = parent.run_id
         self.failed: list[Outcome] = []
 
     def distinct_jobs(self) -> list[Job]:
@@ -159,30 +160,33 @@ class Sweep:
                 len(distinct),
                 num_shared,
             )
+        logger.info("the teacher, its logits and each seed's baseline are computed once for all jobs")
         return list(distinct.values())
 
     def run(self, jobs: Sequence[Job], launch: Launch) -> list[Outcome]:
-        """Run those of `jobs` that are not finished."""
+        """Run those of `jobs` that are not finished; return what became of all of them, in their order."""
         todo = list(jobs)
         extra: list[str] = []
+        outcomes: dict[str, Outcome] = {}
         if self.study:
             self._note(jobs)
             extra = [f"parent_run={self.parent_id}"]
             if self.base.resume:
-                finished = {each.config_hash for each in self.study.runs(parent=self.parent_id) if _is_done(each)}
-                todo = [job for job in jobs if job.config_hash not in finished]
+                done = {each.config_hash: each for each in self.study.runs(parent=self.parent_id) if _is_done(each)}
+                todo = [job for job in jobs if job.config_hash not in done]
+                outcomes = {
+                    job.config_hash: _known_outcome(job, done[job.config_hash]) for job in jobs if job not in todo
+                }
                 if len(todo) < len(jobs):
                     logger.info(
                         "%d of %d jobs are finished already (resume=false runs them again)",
                         len(jobs) - len(todo),
                         len(jobs),
                     )
-        if not todo:
-            return []
-        logger.info("the teacher, its logits and each seed's baseline are computed once for all jobs")
-        outcomes = launch(todo, extra)
-        self.failed += [each for each in outcomes if each.error is not None]
-        return outcomes
+        if todo:
+            outcomes |= {each.job.config_hash: each for each in launch(todo, extra)}
+        self.failed += [each for each in outcomes.values() if each.error and not isinstance(each.error, PrunedError)]
+        return [outcomes[job.config_hash] for job in jobs]
 
     def raise_failures(self) -> None:
         """Raise SweepError with a line per failed job, if there are any."""
@@ -248,6 +252,12 @@ def _record_failure(config: Config, study: Study, name: str, tags: dict[str, str
         pass
 
 
+def _known_outcome(job: Job, run: StoredRun) -> Outcome:
+    if "kdexp.pruned" in run.tags:
+        return Outcome(job, None, PrunedError(run.tags["kdexp.failure"]))
+    return Outcome(job, run.metrics[f"validation/{run.tags['kdexp.primary_metric']}"], None)
+
+
 def _is_done(run: StoredRun) -> bool:
     return run.status == "FINISHED" or "kdexp.pruned" in run.tags
 
@@ -269,7 +279,7 @@ def _sweep_key(base: Config, swept: Sequence[str], kind: str) -> str:
     def is_swept(name: str) -> bool:
         return any(name == setting or name.startswith(f"{setting}.") for setting in swept)
 
-    irrelevant = ("tracking.", "hardware.num_", "cache_dir", "resume", "parent_run")
+    irrelevant = ("tracking.", "hardware.num_", "cache_dir", "resume", "parent_run", "trial")
     common = {
         name: value for name, value in flatten(base).items() if not is_swept(name) and not name.startswith(irrelevant)
     }

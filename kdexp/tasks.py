@@ -6,6 +6,7 @@ local copy, and `task=file` reads a person's own tables.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -83,17 +84,8 @@ def _load_embedded(config: EmbeddedTaskConfig) -> Task:
         "test": config.test_size,
         "transfer": config.transfer_size,
     }
-    rows: Mapping[str, Sequence[tuple]]
-    match config.name:
-        case "reviews":
-            label_names = reviews.LABELS
-            rows = reviews.generate_splits(sizes, seed=config.seed, label_noise=config.label_noise)
-        case "inference":
-            label_names = inference.LABELS
-            rows = inference.generate_splits(sizes, seed=config.seed, label_noise=config.label_noise)
-        case _:
-            problem = f"no embedded task is called '{config.name}'"
-            raise UserError("task.name", problem, "use reviews or inference")
+    label_names = _EMBEDDED[_require_embedded(config.name)].LABELS
+    rows = _generated(config.name, tuple(sizes.items()), config.seed, config.label_noise)
     return Task(
         name=config.name,
         label_names=list(label_names),
@@ -104,6 +96,23 @@ def _load_embedded(config: EmbeddedTaskConfig) -> Task:
         notes=[f"task {config.name}: generated text (seed {config.seed}), no download"],
         tags={"kdexp.validation_split": "generated", "kdexp.test_split": "generated"},
     )
+
+
+_EMBEDDED = {"reviews": reviews, "inference": inference}
+
+
+def _require_embedded(name: str) -> str:
+    if name not in _EMBEDDED:
+        raise UserError("task.name", f"no embedded task is called '{name}'", f"use {' or '.join(_EMBEDDED)}")
+    return name
+
+
+@lru_cache(maxsize=2)
+def _generated(
+    name: str, sizes: tuple[tuple[str, int], ...], seed: int, label_noise: float
+) -> Mapping[str, Sequence[tuple]]:
+    """The rows of every split, written once for all jobs of a sweep."""
+    return _EMBEDDED[name].generate_splits(dict(sizes), seed=seed, label_noise=label_noise)
 
 
 def _split_of_rows(rows: Sequence[tuple]) -> Split:

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdexp.errors import UserError
+from kdexp.errors import PrunedError, UserError
 from kdexp.logged_student import write_student
 from kdexp.store import (
     SETTING,
@@ -358,9 +358,11 @@ def open_run(
         run.flush()
         yield run
     except BaseException as error:
-        killed = isinstance(error, KeyboardInterrupt | SystemExit)
+        killed = isinstance(error, KeyboardInterrupt | SystemExit | PrunedError)
         first_line = next(iter(str(error).splitlines()), "")
         cause = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+        if isinstance(error, PrunedError):
+            run.set_tags({"kdexp.pruned": "true"})
         run.set_tags({"kdexp.failure": _cut(redact(cause), MAX_FAILURE_CHARACTERS)})
         undelivered = run._close("KILLED" if killed else "FAILED", rescue_folder)
         if undelivered:

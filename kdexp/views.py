@@ -84,6 +84,8 @@ def _state(
         "modelVersionFilter": "All Runs",
         "selectedColumns": ["attributes.`Duration`", *columns],
         "runsHiddenMode": "SHOW_ALL",
+        # Else the sections are sorted by name, and those that MLflow makes of its own come first.
+        "isAccordionReordered": True,
         "compareRunSections": [{"uuid": SECTION, "name": "sweep", "display": True, "isReordered": False}],
         "compareRunCharts": charts,
     }

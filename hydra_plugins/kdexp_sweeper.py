@@ -1,0 +1,181 @@
+"""Hydra's side of a sweep: which jobs there are, and how the launcher is asked to run them.
+
+Hydra accepts sweepers only from the namespace package `hydra_plugins`, and imports this module whenever it starts:
+nothing heavy may be imported here.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+if TYPE_CHECKING:
+    from kdexp.search import Choice, Interval
+    from kdexp.sweep import Job, Outcome
+
+
+class KdexpSweeper(Sweeper):
+    """A grid of the listed values, or where `search` is set, settings that Optuna proposes.
+
+    Args:
+        params: The study's own values (`loss.alpha: 0,0.5,1`, or for a search `interval(0, 1)`); what the
+            command line says replaces them.
+        search: The fields of `kdexp.search.SearchSettings`.
+    """
+
+    def __init__(self, params: DictConfig | None = None, search: DictConfig | None = None) -> None:
+        self.params = {str(name): value for name, value in (params or {}).items()}
+        self.search = search
+
+    def sweep(self, arguments: list[str]) -> None:
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")  # beside the jobs, as Hydra's own sweeper does
+        overrides = self._parse(arguments)
+        if self.search is None:
+            self._sweep_grid(overrides)
+        else:
+            self._sweep_search(overrides, self.search)
+
+    def _sweep_grid(self, overrides: dict[str, Override]) -> None:
+        from kdexp.sweep import run_sweep
+
+        swept = {name: each for name, each in overrides.items() if each.is_sweep_override() or name in self.params}
+        (combinations,) = BasicSweeper.split_arguments(list(swept.values()), None)
+        fixed = _lines(each for name, each in overrides.items() if name not in swept)
+        run_sweep([self.compose(fixed, each) for each in combinations], list(swept), self.launch)
+
+    def _sweep_search(self, overrides: dict[str, Override], search: DictConfig) -> None:
+        from kdexp.search import SearchSettings, run_search
+
+        space = {name: _searched(name, each) for name, each in overrides.items() if each.is_sweep_override()}
+        fixed = _lines(each for name, each in overrides.items() if name not in space)
+        settings = SearchSettings(
+            num_trials=search.num_trials,
+            num_parallel=self._num_parallel(search.num_trials),
+            num_random=search.num_random,
+            prune=search.prune,
+            confirm_seeds=tuple(search.confirm_seeds),
+            seed=search.seed,
+        )
+        run_search(space, settings, lambda chosen: self.compose(fixed, chosen), self.launch)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        self._num_launched = 0
+
+    def _parse(self, arguments: list[str]) -> dict[str, Override]:
+        """The study's own params, and over them what the command line says, by setting."""
+        lines = [f"{setting}={value}" for setting, value in self.params.items()] + arguments
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        return {each.get_key_element(): each for each in parser.parse_overrides(lines)}
+
+    def compose(self, fixed: Sequence[str], chosen: Sequence[str]) -> "Job":
+        """One job: what all have in common, and what was chosen for it, which is its name.
+
+        Its config is refused here, before anything starts, where a value is out of range.
+        """
+        from kdexp.config import resolve
+        from kdexp.errors import UserError
+        from kdexp.sweep import Job
+
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, [*fixed, *chosen])
+        with open_dict(composed):
+            del composed["hydra"]
+        try:
+            return Job((*fixed, *chosen), " ".join(chosen), resolve(composed), None)
+        except UserError as error:
+            return Job((*fixed, *chosen), " ".join(chosen), None, error)
+
+    def launch(self, jobs: "Sequence[Job]", extra: Sequence[str]) -> "list[Outcome]":
+        """Run jobs by Hydra's launcher; one that fails does not stop the others."""
+        from kdexp.sweep import Outcome
+
+        extra = [*extra, *self._share_of_threads(len(jobs))]
+        first = self._num_launched
+        self._num_launched += len(jobs)
+        returned = self.launcher.launch([[*job.overrides, *extra] for job in jobs], initial_job_idx=first)
+        return [
+            Outcome(job, None, each._return_value)
+            if each.status == JobStatus.FAILED
+            else Outcome(job, each._return_value, None)
+            for job, each in zip(jobs, returned, strict=True)
+        ]
+
+    def _num_parallel(self, num_jobs: int) -> int:
+        """How many of so many jobs the launcher runs side by side on this machine."""
+        launcher = self.config.hydra.launcher
+        if "n_jobs" in launcher:  # joblib: -1 means all cores, -2 all but one
+            wished = launcher.n_jobs if launcher.n_jobs > 0 else _num_cores() + 1 + launcher.n_jobs
+        elif "LocalLauncher" in launcher._target_:  # submitit on this machine
+            wished = launcher.array_parallelism
+        else:
+            wished = 1
+        return max(1, min(wished, num_jobs))
+
+    def _share_of_threads(self, num_jobs: int) -> list[str]:
+        """Jobs that run side by side on one machine share its cores: two that take all of them crawl."""
+        parallel = self._num_parallel(num_jobs)
+        if self.config.hardware.num_threads or parallel == 1:
+            return []
+        return [f"hardware.num_threads={max(1, _num_cores() // parallel)}"]
+
+
+def _lines(overrides: Iterable[Override]) -> list[str]:
+    return [f"{each.get_key_element()}={each.get_value_element_as_str()}" for each in overrides]
+
+
+def _num_cores() -> int:
+    """Cores that containers, taskset and SLURM leave to this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _searched(name: str, override: Override) -> "Interval | Choice":
+    from kdexp.errors import UserError
+    from kdexp.search import Choice, Interval
+
+    match override.value():
+        case IntervalSweep(start=low, end=high, tags=tags) if low is not None and high is not None:
+            return Interval(float(low), float(high), log="log" in tags)
+        case RangeSweep(start=low, stop=above, step=1, tags=tags) if low is not None and above is not None:
+            return Interval(int(low), int(above) - 1, log="log" in tags, integer=True)
+        case ChoiceSweep(list=values):
+            return Choice(tuple(getattr(value, "text", value) for value in values))
+    raise UserError(
+        name,
+        f"cannot search {override.input_line}",
+        "expected interval(low, high), tag(log, interval(low, high)), range(low, above) or choice(a, b)",
+    )
+
+
+@dataclass
+class SearchConfig:
+    num_trials: int = 24
+    num_random: int = 8
+    prune: bool = True
+    confirm_seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    seed: int = 0
+
+
+@dataclass
+class KdexpSweeperConfig:
+    _target_: str = "hydra_plugins.kdexp_sweeper.KdexpSweeper"
+    params: dict[str, Any] | None = field(default_factory=dict)
+    search: SearchConfig | None = None
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="kdexp", node=KdexpSweeperConfig, provider="kdexp")
