@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from kdexp.cache import Cache
-from kdexp.config import TeacherConfig
+from kdexp.conf_dir import CONF_DIR
+from kdexp.config import TeacherConfig, config_hash, register_schemas, resolve
 from kdexp.errors import UserError
 from kdexp.families import build_compact_model, compact_config, train_tokenizer
 from kdexp.transplant import family_of, num_readable_tokens, transplant
@@ -313,6 +315,27 @@ def test_the_command_refuses_in_one_line_and_writes_nothing(checkpoint, roberta_
         assert "\n" not in str(refusal.value)
     assert not Path(new).exists()
     assert [path.name for path in full.iterdir()] == ["notes.txt"]
+
+
+def configured(*settings: str):
+    register_schemas()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        return resolve(compose("config", overrides=list(settings)))
+
+
+def test_settings_that_do_not_go_together_are_refused():
+    with pytest.raises(UserError, match=r"student.transplant: got x, but a compact model has no pretrained encoder"):
+        configured("student.transplant=x")
+    with pytest.raises(UserError, match=r"teacher.labels: .* with teacher.transplant the head is made anew"):
+        configured("teacher.checkpoint=x", "teacher.transplant=y", "teacher.labels=[a,b]")
+
+
+def test_another_tokenizer_in_the_same_folder_is_another_computation(roberta_tokenizer):
+    settings = ("teacher.checkpoint=x", f"teacher.transplant={roberta_tokenizer}")
+    before = config_hash(configured(*settings))
+    assert config_hash(configured(*settings)) == before
+    train_tokenizer("roberta", TEXTS, vocab_size=300, max_length=512).save_pretrained(roberta_tokenizer)
+    assert config_hash(configured(*settings)) != before
 
 
 @pytest.mark.slow
