@@ -236,7 +236,7 @@ def unreadable(role: str, checkpoint: str, error: Exception) -> UserError:
         return UserError(
             setting,
             f"cannot load {checkpoint}: the hub does not answer, and no earlier download is kept here",
-            "name a local folder instead, or choose a compact model such as teacher=bert",
+            f"give a local folder with {role}.checkpoint=<folder>, or a compact model such as {role}=bert",
         )
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         pickles = sorted(path.name for path in [*folder.glob("*.bin"), *folder.glob("*.pt")])

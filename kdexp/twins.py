@@ -94,7 +94,12 @@ def main(arguments: Sequence[str]) -> None:
     transformers.utils.logging.disable_progress_bar()
     target = _load_tokenizer("transplant.tokenizer", tokenizer)
     family = _family_of("transplant.tokenizer", target)
-    encoder, source = _load_encoder("transplant", ModelConfig(name=place.name, family=family, checkpoint=checkpoint))
+    config = ModelConfig(name=place.name, family=family, checkpoint=checkpoint)
+    try:
+        encoder, source = _load_encoder("transplant", config)
+    except UserError as error:  # whose remedies are a run's settings
+        remedy = "name a folder that save_pretrained wrote (safetensors), or a hub id that can be reached"
+        raise UserError("transplant.checkpoint", error.problem, remedy) from error
     twin = _transplant("transplant", encoder, source, target)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
