@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from transformers import (
     TrainerState,
 )
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
+from kdexp.cache import sync
 from kdexp.config import Keep, TrainConfig
 from kdexp.errors import UserError
 from kdexp.evaluate import classification_metrics
@@ -142,7 +144,7 @@ def train_model(
             callbacks=[callback],
         )
         trainer.remove_callback(PrinterCallback)
-        checkpoint = get_last_checkpoint(str(work))
+        checkpoint = _last_complete_checkpoint(work)
         if checkpoint:
             logger.info("%s: continues from %s", description, Path(checkpoint).name)
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -151,6 +153,18 @@ def train_model(
     return TrainingRecord(
         time.perf_counter() - started, state.global_step, kept_step or state.global_step, callback.history
     )
+
+
+COMPLETE = "complete"
+"""Empty file in a checkpoint of which everything else is on the disk."""
+
+
+def _last_complete_checkpoint(work: Path) -> str | None:
+    """The checkpoint to continue from; one that a killed process left half written is removed."""
+    for checkpoint in work.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if not (checkpoint / COMPLETE).exists():
+            shutil.rmtree(checkpoint)
+    return get_last_checkpoint(str(work))
 
 
 class _Watcher(TrainerCallback):
@@ -168,6 +182,11 @@ class _Watcher(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._advance(1)
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        sync(checkpoint)
+        (checkpoint / COMPLETE).touch()
 
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs: Any

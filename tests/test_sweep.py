@@ -241,7 +241,7 @@ def test_the_server_goes_away_for_ten_seconds(start, tmp_path):
     try:
         wait_until(answers, server, 120)
         process = start(*GRID, "train.epochs=10", f"tracking.uri={uri}")
-        wait_until(closing(tmp_path), process, 120)
+        wait_until(lambda: any(run.status == "FINISHED" for run in study(tmp_path).runs()), process, 120)
         kill(server)
         time.sleep(10)
         server = serve()
