@@ -35,6 +35,7 @@ from kdexp.tasks import Task, load_task
 from kdexp.teacher import Teacher, TeacherLogits, load_teacher, prepare_teacher, teacher_logits
 from kdexp.tracking import PATIENCE_SECONDS, open_run
 from kdexp.training import LogCallback
+from kdexp.twins import with_twin
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +66,9 @@ def run(config: Config) -> RunResult:
     cache = Cache(Path(config.cache_dir))
     cache.ensure_writable()
     task = load_task(config.task)
-    new_teacher = load_teacher(config.teacher, task)
-    new_student = load_model("student", config.student, task, seed=config.seed, new_head=True)
+    new_teacher = load_teacher(with_twin("teacher", config.teacher, cache), task)
+    student_config = with_twin("student", config.student, cache)
+    new_student = load_model("student", student_config, task, seed=config.seed, new_head=True)
     if config.tracking.enabled:
         # A job of a sweep knows that the store was there: it waits where a first run is refused.
         patience = PATIENCE_SECONDS if config.parent_run else 0.0
@@ -293,6 +295,8 @@ def _announce(config: Config, hardware: Hardware, task: Task, teacher: LoadedMod
             f"compact {model.family} from scratch, tokenizer trained on the training text"
             if model.checkpoint is None
             else f"{model.checkpoint}"
+            if model.transplant is None
+            else f"encoder of {model.checkpoint}, tokens of {model.transplant}, as {model.family}"
         )
         logger.info("%s %s: %s, %s parameters", role, model.name, kind, f"{loaded.num_parameters:,}")
     logger.info(
