@@ -176,7 +176,7 @@ def test_a_summary_of_a_sweep_that_was_killed(kdexp, start, tmp_path):
 def test_ctrl_c_closes_the_runs_and_continues_from_the_checkpoint(kdexp, start, tmp_path):
     settings = ("study=grid", *SMALL, "train.epochs=40", "tracking.log_model=false")
     process = start(*settings)
-    wait_until(has(tmp_path, "students/*.work/checkpoint-*"), process)
+    wait_until(has(tmp_path, "students/*.work/checkpoint-*/complete"), process)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -189,7 +189,7 @@ def test_ctrl_c_closes_the_runs_and_continues_from_the_checkpoint(kdexp, start, 
 
 def test_sigterm_closes_a_sweep(start, tmp_path):
     process = start(*GRID, "train.epochs=40")
-    wait_until(has(tmp_path, "students/*.work/checkpoint-*"), process)
+    wait_until(has(tmp_path, "students/*.work/checkpoint-*/complete"), process)
     process.terminate()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
