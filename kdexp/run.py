@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -302,10 +303,16 @@ def _look_inside(
     return targets
 
 
+@lru_cache(maxsize=256)
+def _say_once(line: str) -> None:
+    logger.info(line)
+
+
 def _announce(config: Config, hardware: Hardware, task: Task, teacher: LoadedModel, student: LoadedModel) -> None:
-    """Say what was decided that the command line did not say."""
+    """Say what was decided that the command line did not say; of a sweep's jobs, what the one before did not say."""
+    say = _say_once if config.parent_run else logger.info
     for note in task.notes:
-        logger.info(note)
+        say(note)
     for role, model, loaded in (
         ("teacher", config.teacher, teacher),
         ("student", config.student, student),
@@ -317,13 +324,9 @@ def _announce(config: Config, hardware: Hardware, task: Task, teacher: LoadedMod
             if model.transplant is None
             else f"encoder of {model.checkpoint}, tokens of {model.transplant}, as {model.family}"
         )
-        logger.info("%s %s: %s, %s parameters", role, model.name, kind, f"{loaded.num_parameters:,}")
-    logger.info(
-        "hardware: %s, %s, %d threads",
-        hardware.name,
-        "bfloat16" if hardware.bfloat16 else "float32",
-        hardware.num_threads,
-    )
+        say(f"{role} {model.name}: {kind}, {loaded.num_parameters:,} parameters")
+    number_format = "bfloat16" if hardware.bfloat16 else "float32"
+    say(f"hardware: {hardware.name}, {number_format}, {hardware.num_threads} threads")
     if config.tokenization == Tokenization.student_ids:
         logger.warning("ablation: the teacher is fed the student's token ids, which mean nothing to it")
     if config.train.use_transfer and task.transfer is None:

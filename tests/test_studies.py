@@ -21,7 +21,7 @@ def parent_of(study):
 
 
 def test_a_search_prunes_confirms_and_continues(kdexp, tmp_path):
-    settings = ("experiment=search", *QUICK, "train.epochs='range(2,4)'", "hydra.sweeper.search.num_random=4")
+    settings = ("experiment=search", *QUICK, "train.epochs=range(2,4)", "hydra.sweeper.search.num_random=4")
     first = kdexp(*settings, "hydra.sweeper.search.num_trials=4", "hydra.sweeper.search.confirm_seeds=[]")
     assert first.returncode == 0, first.stderr
     second = kdexp(*settings, "hydra.sweeper.search.num_trials=7", "hydra.sweeper.search.confirm_seeds=[1,2]")
@@ -52,7 +52,7 @@ def test_a_search_prunes_confirms_and_continues(kdexp, tmp_path):
 
 
 def test_what_cannot_be_searched_is_refused(kdexp, tmp_path):
-    result = kdexp("experiment=search", *QUICK, "loss.alpha='range(0,1,0.1)'")
+    result = kdexp("experiment=search", *QUICK, "loss.alpha=range(0,1,0.1)")
     assert result.returncode == 2
     assert "loss.alpha: cannot search" in result.stderr
     assert not (tmp_path / "mlflow.db").exists()
