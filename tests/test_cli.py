@@ -51,7 +51,7 @@ def test_cfg_job_shows_the_composed_config(kdexp):
     assert shown["teacher"]["family"] == "roberta"
     assert shown["student"]["checkpoint"] == "google/bert_uncased_L-2_H-128_A-2"
     assert re.fullmatch(r"[0-9a-f]{40}", shown["student"]["revision"])
-    assert shown["loss"] == {"name": "kd", "alpha": 0.25, "temperature": 2.0}
+    assert shown["loss"] == {"name": "kd", "alpha": 0.25, "alpha_end": None, "temperature": 2.0, "terms": {}}
 
 
 @pytest.mark.parametrize(
