@@ -122,7 +122,7 @@ class KdexpSweeper(Sweeper):
         if "n_jobs" in launcher:  # joblib: -1 means all cores, -2 all but one
             wished = launcher.n_jobs if launcher.n_jobs > 0 else _num_cores() + 1 + launcher.n_jobs
         elif "LocalLauncher" in launcher._target_:  # submitit on this machine
-            wished = launcher.array_parallelism
+            wished = num_jobs
         else:
             wished = 1
         return max(1, min(wished, num_jobs))

@@ -121,7 +121,7 @@ class Cache:
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".probe-", dir=self.root) as probe:
                 Path(probe, "probe").write_bytes(bytes(4096))
-                _sync(Path(probe))
+                sync(Path(probe))
 
     def tensors(
         self, kind: str, parts: Mapping[str, object], compute: Callable[[Path], Mapping[str, torch.Tensor]]
@@ -188,7 +188,7 @@ class Cache:
                 with self._blame_place():
                     _write_json(temporary / "parts.json", dict(parts))
                     _write_json(temporary / "manifest.json", _manifest(target))
-                    _sync(temporary)
+                    sync(temporary)
                     os.replace(temporary, place)
                     _sync_folder(place.parent)
                     shutil.rmtree(work)
@@ -330,7 +330,7 @@ def _tells_no_room(error: Exception) -> bool:
     return _NO_ROOM_WORDS.search(str(error)) is not None
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     """Have the disk hold everything below `folder` before a rename says that it is there."""
     for path in folder.rglob("*"):
         if path.is_dir():

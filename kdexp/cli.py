@@ -30,6 +30,13 @@ def main() -> None:
             return print_summaries(sys.argv[2:])
         except UserError as error:
             _refuse(str(error))
+    if sys.argv[1:2] == ["transplant"]:
+        from kdexp.twins import main as write_twin
+
+        try:
+            return write_twin(sys.argv[2:])
+        except UserError as error:
+            _refuse(str(error))
     # Hydra would shorten every traceback and turn every failure into exit code 1; the lines below
     # tell a person's mistake from a bug instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"

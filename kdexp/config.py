@@ -80,11 +80,16 @@ class StudentTrainConfig(TrainConfig):
 
 @dataclass
 class ModelConfig:
-    """A model by family (compact, from scratch) or by checkpoint (hub id or folder)."""
+    """A model by family (compact, from scratch) or by checkpoint (hub id or folder).
+
+    `transplant` names another tokenizer (hub id or folder): the checkpoint's encoder is then made to read
+    its tokens, in its family's architecture and with a new head (kdexp/transplant.py).
+    """
 
     name: str = MISSING
     family: str = MISSING
     checkpoint: str | None = None
+    transplant: str | None = None
     revision: str | None = None
     num_layers: int | None = None
     hidden_size: int | None = None
@@ -468,7 +473,12 @@ def config_hash(config: Config) -> str:
 
 def is_without_teacher(loss: LossConfig) -> bool:
     """Whether nothing of the teacher enters the loss: its other settings then have no effect."""
-    return getattr(loss, "alpha", 1.0) == 1 and not getattr(loss, "terms", None)
+    return not loss.terms and not has_soft_part(loss)
+
+
+def has_soft_part(loss: LossConfig) -> bool:
+    """Whether the student is compared with the teacher's logits at any step."""
+    return isinstance(loss, SoftLossConfig) and (loss.alpha < 1 or loss.alpha_end not in (None, 1))
 
 
 def library_versions() -> dict[str, str]:
@@ -479,7 +489,8 @@ def library_versions() -> dict[str, str]:
 def _local_inputs(config: Config) -> dict[str, Path]:
     """Files and folders of this machine that the config names."""
     named = {f"task.{name}": getattr(config.task, name, None) for name in ("path", *_SPLITS)}
-    named |= {"teacher.checkpoint": config.teacher.checkpoint, "student.checkpoint": config.student.checkpoint}
+    for role, model in (("teacher", config.teacher), ("student", config.student)):
+        named |= {f"{role}.checkpoint": model.checkpoint, f"{role}.transplant": model.transplant}
     paths = {setting: Path(value).expanduser() for setting, value in named.items() if value}
     return {setting: path for setting, path in paths.items() if path.exists()}
 
@@ -615,6 +626,18 @@ def _check_model(role: str, model: ModelConfig) -> None:
                     f"cannot be set for the checkpoint {model.checkpoint}, which decides it itself",
                     f"remove {role}.{name}, or remove {role}.checkpoint for a compact model",
                 )
+        if model.transplant is not None and model.labels is not None:
+            raise UserError(
+                f"{role}.labels",
+                f"names the classes of a published head, but with {role}.transplant the head is made anew",
+                f"remove {role}.labels",
+            )
+    elif model.transplant is not None:
+        raise UserError(
+            f"{role}.transplant",
+            f"got {model.transplant}, but a compact model has no pretrained encoder to transplant",
+            f"choose one with {role}.checkpoint=<hub id or folder>",
+        )
     elif model.labels is not None:
         raise UserError(
             f"{role}.labels",

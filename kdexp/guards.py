@@ -13,7 +13,9 @@ from scipy.stats import binomtest
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from kdexp.config import DISTConfig, DKDConfig, LogitStdConfig, LossConfig, MSEConfig, NKDConfig, SoftLossConfig
 from kdexp.errors import UserError
+from kdexp.losses import SMALLEST_BATCH
 
 
 def freeze(teacher: nn.Module) -> None:
@@ -98,6 +100,35 @@ def refuse_foreign_ids(teacher_config: PretrainedConfig, *, largest_id: int, lar
             f"student_ids feeds token_type_id {largest_token_type} (the second text of a pair) to a "
             f"{teacher_config.model_type} teacher, which has {num_token_types} token type(s)",
             remedy,
+        )
+
+
+def refuse_unfit_loss(loss: LossConfig, num_classes: int, batch_size: int) -> None:
+    """Refuse a soft loss that says nothing, or something else than meant, about so many classes.
+
+    Raises:
+        UserError: With the reason and the alternatives.
+    """
+    if not isinstance(loss, SoftLossConfig):
+        return
+    if num_classes == 1 and not isinstance(loss, MSEConfig):
+        raise UserError("loss", f"{loss.name} compares classes, but there is one output", "use loss=mse or loss=ce")
+    if num_classes == 2:
+        reasons = {
+            DKDConfig: "with two classes there is one other class, and its non-target term is identically zero",
+            NKDConfig: "with two classes there is one other class, and its non-target term is identically zero",
+            DISTConfig: "the correlation over two classes is +1 or -1: it says which is ahead, and nothing of how far",
+            LogitStdConfig: "two logits standardise to the same two numbers whatever they are",
+        }
+        reason = reasons.get(type(loss))
+        if reason:
+            remedy = "use loss=kd, mse, reverse_kl, jsd or tvd"
+            raise UserError("loss", f"{loss.name} is degenerate here: {reason}", remedy)
+    if isinstance(loss, DISTConfig) and loss.intra_weight and batch_size < SMALLEST_BATCH:
+        raise UserError(
+            "train.batch_size",
+            f"is {batch_size}, but the intra-class term of dist correlates the rows of a batch",
+            f"use at least {SMALLEST_BATCH}, better 32, or loss.intra_weight=0",
         )
 
 

@@ -17,6 +17,8 @@ examples:
   python -m kdexp teacher.checkpoint=<folder or hub id> student.checkpoint=<...> student.num_layers=2
   python -m kdexp experiment=alpha_temperature           a ready-made study
   python -m kdexp summary study=alpha_temperature        what a study found, also while it runs
+  python -m kdexp transplant <checkpoint> <tokenizer> <target folder>
+                                                         one encoder reading another family's tokens
   mlflow ui                                              browse and compare the runs
 """
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,15 +135,13 @@ def _build_compact(role: str, config: ModelConfig, task: Task) -> LoadedModel:
 def _load_checkpoint(role: str, config: ModelConfig, task: Task, *, new_head: bool) -> LoadedModel:
     checkpoint = config.checkpoint
     assert checkpoint is not None
-    where = _find(role, checkpoint)
-    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
-    if isinstance(where, str):
-        options |= {"revision": config.revision, "local_files_only": not hub.is_reachable()}
+    where = find_checkpoint(role, checkpoint)
+    options = loading_options(config, where)
     try:
         model_config = AutoConfig.from_pretrained(where, **options)
         tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise _unreadable(role, checkpoint, error) from error
+        raise unreadable(role, checkpoint, error) from error
     if config.num_layers is not None:
         available = model_config.num_hidden_layers
         if config.num_layers > available:
@@ -174,19 +173,40 @@ def _load_checkpoint(role: str, config: ModelConfig, task: Task, *, new_head: bo
             model = AutoModelForSequenceClassification.from_config(model_config, dtype=torch.float32)
             model.base_model.load_state_dict(encoder.state_dict(), strict=False)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise _unreadable(role, checkpoint, error) from error
-    # A pooler is missing from many encoders, and is trained with the new head.
-    missing = [name for name in report["missing_keys"] if "pooler" not in name or keep_head]
-    if missing:
-        raise UserError(
-            f"{role}.checkpoint",
-            f"{checkpoint} lacks {len(missing)} weights of a {model_config.model_type} model, such as {missing[0]}",
-            "is it a checkpoint of another architecture?",
-        )
+        raise unreadable(role, checkpoint, error) from error
+    refuse_missing_weights(role, config, model_config, report["missing_keys"], with_head=keep_head)
     return LoadedModel(model, tokenizer, config.max_length, answers_task=keep_head)
 
 
-def _find(role: str, checkpoint: str) -> Path | str:
+def refuse_missing_weights(
+    role: str, config: ModelConfig, model_config: PretrainedConfig, missing_keys: Iterable[str], *, with_head: bool
+) -> None:
+    """Refuse weights that transformers made up.
+
+    A pooler may be missing: many encoders have none, and it is trained with the new head.
+
+    Raises:
+        UserError: Others are missing as well.
+    """
+    missing = sorted(name for name in missing_keys if "pooler" not in name or with_head)
+    if missing:
+        raise UserError(
+            f"{role}.checkpoint",
+            f"{config.checkpoint} lacks {len(missing)} weights of a {model_config.model_type} model, "
+            f"such as {missing[0]}",
+            "is it a checkpoint of another architecture?",
+        )
+
+
+def loading_options(config: ModelConfig, where: Path | str) -> dict[str, Any]:
+    """What every `from_pretrained` of this checkpoint is told; folders have no revisions."""
+    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    if isinstance(where, str):
+        options |= {"revision": config.revision, "local_files_only": not hub.is_reachable()}
+    return options
+
+
+def find_checkpoint(role: str, checkpoint: str) -> Path | str:
     """A folder on this machine, or a hub id.
 
     Raises:
@@ -208,7 +228,7 @@ def _find(role: str, checkpoint: str) -> Path | str:
     return folder
 
 
-def _unreadable(role: str, checkpoint: str, error: Exception) -> UserError:
+def unreadable(role: str, checkpoint: str, error: Exception) -> UserError:
     """Tell why transformers could not load a checkpoint, in the person's terms."""
     folder = Path(checkpoint).expanduser()
     setting = f"{role}.checkpoint"

@@ -24,6 +24,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from kdexp.alignment import averaging, membership
 from kdexp.config import Alignment, Pooling, TermConfig, Tokenization
 from kdexp.errors import UserError
+from kdexp.losses import SMALLEST_BATCH
 
 VECTOR_TERMS = ("pkd", "rkd", "cka")
 """Terms that compare one vector per text: they need no tokens in common."""
@@ -33,9 +34,6 @@ TOKEN_TERMS = ("hidden", "attention", "minilm")
 
 BATCH_TERMS = ("rkd", "cka")
 """Terms that relate the examples of a batch."""
-
-SMALLEST_BATCH = 3
-"""Examples that `BATCH_TERMS` need: the relations of two are the same whatever the two are."""
 
 
 def pkd(student_vectors: Tensor, teacher_vectors: Tensor, *, num_examples: Tensor | int | None = None) -> Tensor:
@@ -342,7 +340,7 @@ class RepresentationTerms(nn.Module):
     ) -> None:
         super().__init__()
         self.kinds = frozenset(terms)
-        self.weights = {name: term.weight for name, term in terms.items()}
+        self.weights = {name: (term.weight, term.weight_end) for name, term in terms.items()}
         self.alignment = _one_alignment(terms)
         self.pooling = {name: term.pooling for name, term in terms.items()}
         self.pairs = {

@@ -13,19 +13,29 @@ import kdexp
 from kdexp import guards
 from kdexp.alignment import require_characters
 from kdexp.cache import Cache
-from kdexp.config import Config, CrossEntropyConfig, LossConfig, Tokenization, config_hash, flatten, plain
+from kdexp.config import (
+    Config,
+    CrossEntropyConfig,
+    LossConfig,
+    Tokenization,
+    config_hash,
+    flatten,
+    has_soft_part,
+    plain,
+)
 from kdexp.evaluate import confusion_matrix_figure
 from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.models import LoadedModel, load_model
 from kdexp.representations import RepresentationTerms, refuse_unfit
 from kdexp.results import Comparison, compare, prediction_table
 from kdexp.store import check_reachable
-from kdexp.student import StudentData, TrainedStudent, encode_task, loss_weights, train_student
+from kdexp.student import StudentData, TrainedStudent, encode_task, train_student
 from kdexp.targets import TeacherTargets, alignment_tag, prepare_targets
 from kdexp.tasks import Task, load_task
 from kdexp.teacher import Teacher, TeacherLogits, load_teacher, prepare_teacher, teacher_logits
 from kdexp.tracking import PATIENCE_SECONDS, open_run
 from kdexp.training import LogCallback
+from kdexp.twins import with_twin
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +66,15 @@ def run(config: Config) -> RunResult:
     cache = Cache(Path(config.cache_dir))
     cache.ensure_writable()
     task = load_task(config.task)
-    new_teacher = load_teacher(config.teacher, task)
-    new_student = load_model("student", config.student, task, seed=config.seed, new_head=True)
+    new_teacher = load_teacher(with_twin("teacher", config.teacher, cache), task)
+    student_config = with_twin("student", config.student, cache)
+    new_student = load_model("student", student_config, task, seed=config.seed, new_head=True)
     if config.tracking.enabled:
         # A job of a sweep knows that the store was there: it waits where a first run is refused.
         patience = PATIENCE_SECONDS if config.parent_run else 0.0
         check_reachable(config.tracking.uri, patience=patience)
     _announce(config, hardware, task, new_teacher, new_student)
+    guards.refuse_unfit_loss(config.loss, len(task.label_names), config.train.batch_size)
     if config.loss.terms:
         _refuse_unfit_terms(config, new_teacher, new_student)
 
@@ -181,8 +193,11 @@ def _trial_reporter(config: Config, task: Task) -> LogCallback | None:
 
 def run_name(config: Config) -> str:
     """`roberta -> bert  kd a=0.5 T=4  s0`"""
-    alpha, temperature = loss_weights(config.loss)
-    loss = f"{config.loss.name} a={alpha:g} T={temperature:g}" if alpha < 1 else config.loss.name
+    settings = plain(config.loss)
+    loss = config.loss.name
+    if has_soft_part(config.loss):
+        loss += f" a={settings['alpha']:g}"
+        loss += f" T={settings['temperature']:g}" if "temperature" in settings else ""
     return f"{config.teacher.name} -> {config.student.name}  {loss}  s{config.seed}"
 
 
@@ -280,6 +295,8 @@ def _announce(config: Config, hardware: Hardware, task: Task, teacher: LoadedMod
             f"compact {model.family} from scratch, tokenizer trained on the training text"
             if model.checkpoint is None
             else f"{model.checkpoint}"
+            if model.transplant is None
+            else f"encoder of {model.checkpoint}, tokens of {model.transplant}, as {model.family}"
         )
         logger.info("%s %s: %s, %s parameters", role, model.name, kind, f"{loaded.num_parameters:,}")
     logger.info(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kdexp.cache import Cache
-from kdexp.config import CrossEntropyConfig, KDConfig, LossConfig, StudentTrainConfig, library_versions
+from kdexp.config import LossConfig, StudentTrainConfig, has_soft_part, is_without_teacher, library_versions, plain
 from kdexp.hardware import Hardware
 from kdexp.losses import IGNORED_LABEL
 from kdexp.models import Encoded, LoadedModel, encode, predict_logits
@@ -62,17 +62,6 @@ def encode_task(student: LoadedModel, task: Task, *, use_transfer: bool) -> Stud
     )
 
 
-def loss_weights(loss: LossConfig) -> tuple[float, float]:
-    """(alpha, temperature) of a loss; without a teacher alpha is 1 and the temperature has no effect."""
-    match loss:
-        case KDConfig(alpha=alpha, temperature=temperature) if alpha < 1:
-            return alpha, temperature
-        case KDConfig() | CrossEntropyConfig():
-            return 1.0, 1.0
-        case _:
-            raise TypeError(f"no training for {type(loss).__name__}")
-
-
 def train_student(
     student: LoadedModel,
     data: StudentData,
@@ -101,9 +90,8 @@ def train_student(
         on_log: Receives the training's metrics, of a kept training too.
         watch: Receives them of a training that really runs, and may stop it by raising.
     """
-    alpha, temperature = loss_weights(loss)
     task = data.task
-    rows = _training_rows(data, answers, targets) if alpha < 1 or targets else _labelled_rows(data)
+    rows = _training_rows(data, answers, targets) if has_soft_part(loss) or targets else _labelled_rows(data)
     # The baseline has no labels for transfer text: it takes as many steps on the labelled rows instead.
     num_rows = len(data.splits["train"].rows) + len(data.splits.get("transfer", Encoded([], 0)).rows)
     num_steps = num_optimizer_steps(num_rows, schedule)
@@ -129,8 +117,7 @@ def train_student(
             work=work,
             description=f"{description}: training",
             primary_metric=task.primary_metric,
-            alpha=alpha,
-            temperature=temperature,
+            loss=loss,
             num_steps=num_steps,
             terms=terms,
             teacher=targets.teacher if targets else None,
@@ -157,8 +144,8 @@ def train_student(
         "model": student.fingerprint(),
         "max_length": student.max_length,
         "data": task_fingerprint(task, "train", "validation", "test"),
-        "loss": {"alpha": alpha, "temperature": temperature},
-        "teacher_logits": [answers[name].key for name in sorted(answers)] if alpha < 1 else None,
+        "loss": {"name": "ce"} if is_without_teacher(loss) else plain(loss),
+        "teacher_logits": [answers[name].key for name in sorted(answers)] if has_soft_part(loss) else None,
         "representation_terms": targets.parts if targets else None,
         "schedule": schedule_parts(schedule),
         "num_steps": num_steps,

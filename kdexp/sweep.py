@@ -223,13 +223,13 @@ def run_job(config: Config) -> RunResult | None:
     cache, key = Cache(Path(config.cache_dir)), config_hash(config)
     cache.ensure_writable()
     with cache.lock("jobs", key):
-        study = Study(config.tracking.uri, config.study, patience=PATIENCE_SECONDS if config.parent_run else 0.0)
-        earlier = study.runs(config_hash=key)
-        for each in earlier:
-            if each.status == "RUNNING" and each.tags.get("kdexp.cache") == cache.identity():
-                study.mark_killed(each)
         if config.parent_run is None:
-            return run(config)
+            result = run(config)  # first: what is refused leaves no store behind
+            _mark_killed(Study(config.tracking.uri, config.study), key, cache)
+            return result
+        study = Study(config.tracking.uri, config.study, patience=PATIENCE_SECONDS)
+        _mark_killed(study, key, cache)
+        earlier = study.runs(config_hash=key)
         siblings = [each for each in earlier if each.tags.get("mlflow.parentRunId") == config.parent_run]
         if config.resume and any(_is_done(each) for each in siblings):
             logger.info("another process has finished this job")
@@ -241,6 +241,13 @@ def run_job(config: Config) -> RunResult | None:
             if not any(each.started >= started for each in study.runs(config_hash=key)):
                 _record_failure(config, study, "refused", run_tags(config, cache), error)
             raise
+
+
+def _mark_killed(study: Study, key: str, cache: Cache) -> None:
+    """Mark what others left of a job whose lock this process holds."""
+    for each in study.runs(config_hash=key, cache=cache.identity()):
+        if each.status == "RUNNING":
+            study.mark_killed(each)
 
 
 def _record_failure(config: Config, study: Study, name: str, tags: dict[str, str], error: BaseException) -> None:

@@ -40,8 +40,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from kdexp import guards
 from kdexp.alignment import NO_WORD, AlignedWords, align, pad_words
 from kdexp.cache import weights_fingerprint
-from kdexp.config import Tokenization
-from kdexp.losses import hard_loss, mixed_loss, soft_loss
+from kdexp.config import LOSSES, SoftLossConfig, Tokenization, check_loss
+from kdexp.losses import hard_loss, logit_loss, mixed_loss, ramp
 from kdexp.representations import RepresentationTerms, recording, refuse_unfit
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,10 @@ class DistillationTrainingArguments(TrainingArguments):
 
     Args:
         alpha: Weight of the gold labels, 0 to 1: 1 trains without a teacher, 0 on the teacher alone.
+        alpha_end: Where alpha gets to, linearly, at the last step; None keeps it.
         temperature: T, above 0; softens both distributions.
+        soft_loss: Another soft loss than Hinton's, by name with its settings, as in conf/loss:
+            `{"name": "dkd", "temperature": 4.0, "target_weight": 1.0, "nontarget_weight": 8.0}`.
         tokenization: `own`, each model reads its own tokens; `student_ids`, the teacher is fed the
             student's ids though its vocabulary is another one (an ablation: its answers are nonsense).
         text_columns: One or two dataset columns that hold the text, read by `teacher_processing_class`.
@@ -77,7 +80,9 @@ class DistillationTrainingArguments(TrainingArguments):
     """
 
     alpha: float = 0.5
+    alpha_end: float | None = None
     temperature: float = 4.0
+    soft_loss: dict[str, Any] | None = None
     tokenization: str = "own"
     text_columns: list[str] = field(default_factory=lambda: ["text"])
     teacher_max_length: int | None = None
@@ -86,10 +91,30 @@ class DistillationTrainingArguments(TrainingArguments):
         super().__post_init__()
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must be from 0 (teacher only) to 1 (no teacher), got {self.alpha}")
+        if self.alpha_end is not None and not 0 <= self.alpha_end <= 1:
+            raise ValueError(f"alpha_end must be from 0 to 1, got {self.alpha_end}")
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature must be a finite number above 0, got {self.temperature}")
         if self.tokenization not in set(Tokenization):
             raise ValueError(f"tokenization must be one of {', '.join(Tokenization)}, got {self.tokenization!r}")
+
+    def soft_loss_config(self) -> SoftLossConfig:
+        """The soft loss, checked.
+
+        Raises:
+            ValueError: There is none of that name, or its settings are not legal.
+        """
+        settings = self.soft_loss or {"name": "kd", "temperature": self.temperature}
+        kind = LOSSES.get(settings.get("name", ""))
+        if kind is None or not issubclass(kind, SoftLossConfig):
+            names = [name for name, each in LOSSES.items() if issubclass(each, SoftLossConfig)]
+            raise ValueError(f"soft_loss must have a name of {', '.join(names)}, got {settings.get('name')!r}")
+        try:
+            config = kind(alpha=self.alpha, **settings)
+        except TypeError as error:
+            raise ValueError(f"soft_loss {settings['name']}: {error}") from None
+        check_loss(config)
+        return config
 
 
 class DistillationCollator:
@@ -224,6 +249,9 @@ class DistillationTrainer(Trainer):
         self.num_teacher_rows = 0
         self._teacher_has_own_tokens = teacher_processing_class is not None
         self._class_order: list[int] | None = None
+        self._soft_loss = args.soft_loss_config()
+        guards.refuse_unfit_loss(self._soft_loss, model.config.num_labels, args.per_device_train_batch_size)
+        self._realised_weights: dict[str, float] = {}
         self._term_sums: dict[str, Tensor] = {}
         self._step_of_last_log = 0
         if teacher_model is not None:
@@ -330,7 +358,8 @@ class DistillationTrainer(Trainer):
         logits = outputs.logits
         # None outside of training: then the mean over the batch at hand.
         num_examples = num_items_in_batch if model.training and num_items_in_batch is not None else len(logits)
-        alpha = self.args.alpha if model.training else 1.0
+        progress = self.state.global_step / max(self.state.max_steps, 1)
+        alpha = ramp(self.args.alpha, self.args.alpha_end, progress) if model.training else 1.0
         hard = soft = logits.new_zeros(())
         if alpha > 0:
             smoothing = self.args.label_smoothing_factor if model.training else 0.0
@@ -341,17 +370,20 @@ class DistillationTrainer(Trainer):
             answer = self._ask_teacher(student_inputs, teacher_inputs, terms, words, mask, needs_logits=alpha < 1)
         if alpha < 1:
             assert answer.logits is not None
-            soft = soft_loss(logits, answer.logits, self.args.temperature, num_examples=num_examples)
+            soft = logit_loss(self._soft_loss, logits, answer.logits, labels, num_examples=num_examples)
         loss = hard if alpha == 1 else mixed_loss(hard, soft, alpha)
         realised = {}
         if terms:
             assert answer.targets is not None
             student = terms.of_student(outputs, seen, student_inputs["attention_mask"], words, _num_words(mask))
             realised = terms(student, answer.targets, mask, num_examples=num_examples)
-            loss = loss + sum(terms.weights[name] * value for name, value in realised.items())
+            weights = {name: ramp(*terms.weights[name], progress) for name in realised}
+            loss = loss + sum(weights[name] * value for name, value in realised.items())
+            self._realised_weights = {f"{name}_weight": weight for name, weight in weights.items()}
         if model.training:
             named = {f"{name}_loss": value for name, value in realised.items()}
             self._record_terms(hard_loss=hard, soft_loss=soft, **named)
+            self._realised_weights["alpha"] = alpha
         return (loss, outputs) if return_outputs else loss
 
     def _own_positions(self, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -431,6 +463,7 @@ class DistillationTrainer(Trainer):
         if "loss" in logs and self._term_sums:
             num_steps = max(self.state.global_step - self._step_of_last_log, 1)
             logs |= {name: (total / num_steps).item() for name, total in self._term_sums.items()}
+            logs |= self._realised_weights
             self._term_sums = {}
             self._step_of_last_log = self.state.global_step
         super().log(logs, start_time)

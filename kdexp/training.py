@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from transformers import (
     TrainerState,
 )
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
-from kdexp.config import TERMS, Keep, TrainConfig
+from kdexp.cache import sync
+from kdexp.config import LOSSES, TERMS, CrossEntropyConfig, Keep, LossConfig, SoftLossConfig, TrainConfig, plain
 from kdexp.errors import UserError
 from kdexp.evaluate import classification_metrics
 from kdexp.hardware import Hardware
@@ -32,7 +34,10 @@ from kdexp.trainer import DistillationTrainer, DistillationTrainingArguments
 
 logger = logging.getLogger(__name__)
 
-_TRAIN_METRICS = {"loss", "grad_norm", "learning_rate", *(f"{term}_loss" for term in ("hard", "soft", *TERMS))}
+_TRAIN_METRICS = {
+    *("loss", "hard_loss", "soft_loss", "alpha", "grad_norm", "learning_rate"),
+    *(f"{term}_{what}" for term in TERMS for what in ("loss", "weight")),
+}
 
 LogCallback = Callable[[dict[str, float], int], None]
 """Takes metrics and the optimizer step they belong to."""
@@ -78,8 +83,7 @@ def train_model(
     work: Path,
     description: str,
     primary_metric: str = "accuracy",
-    alpha: float = 1.0,
-    temperature: float = 1.0,
+    loss: LossConfig | None = None,
     num_steps: int | None = None,
     terms: RepresentationTerms | None = None,
     teacher: LoadedModel | None = None,
@@ -88,7 +92,8 @@ def train_model(
     """Train `model` in place; afterwards it holds the kept weights.
 
     Args:
-        train_rows: Tokens, `labels`, and `teacher_logits` where alpha < 1.
+        train_rows: Tokens, `labels`, and `teacher_logits` where the loss has a soft part.
+        loss: None trains on the gold labels alone.
         work: Holds a checkpoint per epoch: a training that was cut off continues from its last one.
         num_steps: Optimizer steps, where they are not to follow from the schedule and the rows.
         terms: Representation terms of the loss.
@@ -102,8 +107,7 @@ def train_model(
     on_gpu = hardware.device.type == "cuda"
     arguments = DistillationTrainingArguments(
         output_dir=str(work),
-        alpha=alpha,
-        temperature=temperature,
+        **_loss_arguments(loss or CrossEntropyConfig("ce")),
         max_steps=total_steps,
         per_device_train_batch_size=schedule.batch_size,
         per_device_eval_batch_size=schedule.eval_batch_size,
@@ -155,7 +159,7 @@ def train_model(
             callbacks=[callback],
         )
         trainer.remove_callback(PrinterCallback)
-        checkpoint = get_last_checkpoint(str(work))
+        checkpoint = _last_complete_checkpoint(work)
         if checkpoint:
             logger.info("%s: continues from %s", description, Path(checkpoint).name)
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -168,6 +172,29 @@ def train_model(
         num_teacher_rows=trainer.num_teacher_rows,
         history=callback.history,
     )
+
+
+def _loss_arguments(loss: LossConfig) -> dict[str, Any]:
+    """The loss as `DistillationTrainingArguments` take it; its terms are passed apart."""
+    if not isinstance(loss, SoftLossConfig):
+        return {"alpha": 1.0}
+    settings = plain(loss)
+    del settings["terms"]
+    # A preset is called after its paper; what it compares the logits by is a loss of another name.
+    settings["name"] = next(name for name, kind in LOSSES.items() if kind is type(loss))
+    return {"alpha": settings.pop("alpha"), "alpha_end": settings.pop("alpha_end"), "soft_loss": settings}
+
+
+COMPLETE = "complete"
+"""Empty file in a checkpoint of which everything else is on the disk."""
+
+
+def _last_complete_checkpoint(work: Path) -> str | None:
+    """The checkpoint to continue from; one that a killed process left half written is removed."""
+    for checkpoint in work.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if not (checkpoint / COMPLETE).exists():
+            shutil.rmtree(checkpoint)
+    return get_last_checkpoint(str(work))
 
 
 class _Watcher(TrainerCallback):
@@ -185,6 +212,11 @@ class _Watcher(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._advance(1)
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        sync(checkpoint)
+        (checkpoint / COMPLETE).touch()
 
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs: Any

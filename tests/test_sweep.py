@@ -176,7 +176,7 @@ def test_a_summary_of_a_sweep_that_was_killed(kdexp, start, tmp_path):
 def test_ctrl_c_closes_the_runs_and_continues_from_the_checkpoint(kdexp, start, tmp_path):
     settings = ("study=grid", *SMALL, "train.epochs=40", "tracking.log_model=false")
     process = start(*settings)
-    wait_until(has(tmp_path, "students/*.work/checkpoint-*"), process)
+    wait_until(has(tmp_path, "students/*.work/checkpoint-*/complete"), process)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -189,7 +189,7 @@ def test_ctrl_c_closes_the_runs_and_continues_from_the_checkpoint(kdexp, start, 
 
 def test_sigterm_closes_a_sweep(start, tmp_path):
     process = start(*GRID, "train.epochs=40")
-    wait_until(has(tmp_path, "students/*.work/checkpoint-*"), process)
+    wait_until(has(tmp_path, "students/*.work/checkpoint-*/complete"), process)
     process.terminate()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -241,7 +241,7 @@ def test_the_server_goes_away_for_ten_seconds(start, tmp_path):
     try:
         wait_until(answers, server, 120)
         process = start(*GRID, "train.epochs=10", f"tracking.uri={uri}")
-        wait_until(closing(tmp_path), process, 120)
+        wait_until(lambda: any(run.status == "FINISHED" for run in study(tmp_path).runs()), process, 120)
         kill(server)
         time.sleep(10)
         server = serve()

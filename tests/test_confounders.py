@@ -1,0 +1,66 @@
+"""What differs between families besides their embeddings, counted by hand."""
+
+import math
+
+import pytest
+import torch
+
+from kdexp.confounders import confidence, confidence_table, reading_habits, reading_table
+from kdexp.families import train_tokenizer
+from kdexp.tasks import Split
+
+TEXTS = ["The soup was cold.", "THE SOUP was warm, and the waiter kind."] * 30
+
+
+@pytest.mark.parametrize(("family", "is_cased"), [("bert", False), ("roberta", True), ("xlm_roberta", True)])
+def test_reading_habits_are_those_of_the_tokenizer(family, is_cased):
+    tokenizer = train_tokenizer(family, TEXTS, vocab_size=400, max_length=8)
+    split = Split(["The soup was cold.", "soup"], ["warm", "the waiter kind kind kind kind"], [0, 1])
+    habits = reading_habits(tokenizer, split, max_length=8)
+
+    def count(*texts, **options):
+        return len(tokenizer(*texts, **options)["input_ids"])
+
+    texts = [*split.first, *split.second]
+    assert habits.tokens_per_word == pytest.approx(
+        sum(count(text, add_special_tokens=False) for text in texts) / (4 + 1 + 1 + 6)
+    )
+    pairs = zip(split.first, split.second, strict=True)
+    assert habits.truncation_rate == sum(count(*pair, truncation=False) > 8 for pair in pairs) / 2 > 0
+    assert habits.is_cased == is_cased
+    assert habits.vocab_size == len(tokenizer)
+
+
+def test_unknown_tokens_are_counted():
+    tokenizer = train_tokenizer("bert", TEXTS, vocab_size=400, max_length=8)
+    habits = reading_habits(tokenizer, Split(["soup 漢 soup soup"], None, None), max_length=8)
+    assert (habits.unknown_rate, habits.tokens_per_word, habits.truncation_rate) == (0.25, 1.0, 0.0)
+
+
+def test_habits_do_not_depend_on_what_was_read_before():
+    tokenizer = train_tokenizer("bert", TEXTS, vocab_size=400, max_length=8)
+    split = Split(TEXTS, None, None)
+    before = reading_habits(tokenizer, split, max_length=8)
+    tokenizer(TEXTS, padding="max_length", truncation=True, max_length=5)
+    assert reading_habits(tokenizer, split, max_length=8) == before
+
+
+def test_confidence_by_hand():
+    # Probabilities 0.9 and 0.1, one of the two answers right: accuracy 0.5, calibration error 0.4.
+    logits = torch.tensor([[math.log(0.9), math.log(0.1)], [math.log(0.9), math.log(0.1)]])
+    result = confidence(logits, [0, 1], temperature=2.0)
+    assert result.accuracy == 0.5
+    assert result.ece == pytest.approx(0.4, abs=1e-6)
+    assert result.mean_entropy == pytest.approx(-0.9 * math.log(0.9) - 0.1 * math.log(0.1), abs=1e-6)
+    # At temperature 2: proportional to the square roots, 3 to 1.
+    assert result.mean_soft_entropy == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25), abs=1e-6)
+    assert result.max_entropy == pytest.approx(math.log(2))
+
+
+def test_tables_have_a_row_for_each():
+    tokenizer = train_tokenizer("bert", TEXTS, vocab_size=400, max_length=8)
+    habits = {"bert": reading_habits(tokenizer, Split(TEXTS, None, None), max_length=8)}
+    assert reading_table(habits)["case"].tolist() == ["uncased"]
+    answers = confidence(torch.zeros(4, 2), [0, 0, 1, 1], temperature=4.0)
+    row = confidence_table({"bert": answers}).iloc[0]
+    assert (row["accuracy"], row["mean entropy there"]) == ("50.00%", "0.693 of 0.693")

@@ -1,0 +1,115 @@
+"""The report of a cross-family study shows its verdict, and works with whatever a study has."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kdexp.confounders import Confidence, ReadingHabits
+from kdexp.cross_report import findings_table, forest_figure, matrix_figure, report_blocks
+from kdexp.report_html import html_page, markdown_page
+from kdexp.verdict import judge
+
+NOISE = (-0.002, 0.001, 0.0, -0.001, 0.002)
+
+
+def runs(effect: float, *, num_seeds: int = 5, conditions=("own_tokens", "student_ids"), examples: bool = False):
+    rows = []
+    for place, (teacher, student) in enumerate([("bert", "bert"), ("roberta", "bert")]):
+        for condition in conditions:
+            for seed in range(num_seeds):
+                score = 0.82 + NOISE[(seed + place) % 5] + (effect if teacher != student else 0.0)
+                row = {
+                    "teacher_family": teacher,
+                    "student_family": student,
+                    "condition": condition,
+                    "seed": seed,
+                    "student_validation": score,
+                    "student_test": score,
+                    "baseline_validation": 0.8,
+                    "baseline_test": 0.8,
+                    "teacher_validation": 0.9,
+                    "teacher_test": 0.9,
+                }
+                if examples:
+                    row["student_correct"] = np.arange(1000) < round(1000 * score)
+                    row["baseline_correct"] = np.arange(1000) < 800
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def texts(axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def test_matrix_shows_every_gain_with_its_interval():
+    verdict = judge(runs(-0.05), margin=1.0)
+    axes = matrix_figure(verdict.gains, "own_tokens").axes[0]
+    own, cross = verdict.gains[0], verdict.gains[2]
+    assert texts(axes) == [
+        f"{item.difference.mean:+.2f}\n[{item.difference.interval.low:+.2f}, {item.difference.interval.high:+.2f}]"
+        for item in (own, cross)
+    ]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["bert", "roberta"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["bert"]
+
+
+def test_matrix_tells_what_was_not_run():
+    table = runs(-0.05)
+    others = table.assign(student_family="roberta")[table.teacher_family == "bert"]
+    axes = matrix_figure(judge(pd.concat([table, others]), margin=1.0).gains, "own_tokens").axes[0]
+    assert texts(axes).count("not run") == 1
+    single = matrix_figure(judge(runs(0.0, num_seeds=1), margin=1.0).gains, "own_tokens").axes[0]
+    assert all("[" not in text for text in texts(single))
+
+
+def test_forest_draws_every_comparison_where_it_is():
+    verdict = judge(runs(-0.05, examples=True), margin=1.0)
+    shown = [*verdict.gains, *verdict.contrasts]
+    axes = forest_figure(shown, verdict.margin).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [contrast.name for contrast in shown]
+    drawn = [tuple(line.get_xdata()) for line in axes.lines]
+    for contrast in shown:
+        assert (contrast.difference.mean,) in drawn
+        for interval in (contrast.difference.interval, contrast.bootstrap):
+            if interval is not None:
+                assert (interval.low, interval.high) in drawn
+
+
+@pytest.mark.parametrize("examples", [False, True])
+def test_report_says_what_the_verdict_says(examples):
+    table = runs(-0.05, examples=examples)
+    verdict = judge(table, margin=1.0)
+    blocks = report_blocks(
+        verdict,
+        table,
+        metric="accuracy",
+        data="reviews (1,000 test rows)",
+        habits={"bert": ReadingHabits(1000, 1.2, 0.01, 0.0, False)},
+        confidences={"bert": Confidence(0.9, 0.03, 0.2, 4.0, 0.6, 0.69)},
+        notes=["Compact models from scratch."],
+        command="python -m kdexp experiment=cross_family",
+    )
+    page, text = html_page("May families be crossed?", blocks), markdown_page("May families be crossed?", blocks)
+    for words in (
+        "crossing hurts",
+        "that this does harm is supported.",
+        "5 seeds per comparison",
+        "within ±1 points",
+        "over 4 gains",
+        "Compact models from scratch.",
+        "experiment=cross_family",
+    ):
+        assert words in text, words
+        assert words in page, words
+    assert ("test examples agrees" in text) == examples
+    assert ("p (exact McNemar)" in text) == examples
+    assert page.count("<img ") == 3  # two matrices, one forest
+
+
+def test_report_of_one_seed_claims_nothing():
+    table = runs(-0.5, num_seeds=1)
+    verdict = judge(table, margin=1.0)
+    assert set(findings_table(verdict)["is"]) == {"not settled by these data", "not measured"}
+    text = markdown_page("t", report_blocks(verdict, table, metric="accuracy", data="d", habits={}, confidences={}))
+    for claim in ("hurts", "helps", "equivalent within"):
+        assert claim not in text.replace("It does not hurt", "")
