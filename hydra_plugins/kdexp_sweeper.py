@@ -32,21 +32,26 @@ class KdexpSweeper(Sweeper):
         params: The study's own values (`loss.alpha: 0,0.5,1`, or for a search `interval(0, 1)`); what the
             command line says replaces them.
         search: The fields of `kdexp.search.SearchSettings`.
+        study: `grid`, or `cross_family`: the grid for every pair of families, see `kdexp.cross_family`.
     """
 
-    def __init__(self, params: DictConfig | None = None, search: DictConfig | None = None) -> None:
+    def __init__(
+        self, params: DictConfig | None = None, search: DictConfig | None = None, study: str = "grid"
+    ) -> None:
         self.params = {str(name): value for name, value in (params or {}).items()}
-        self.search = search
+        self.search, self.study = search, study
 
     def sweep(self, arguments: list[str]) -> None:
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")  # beside the jobs, as Hydra's own sweeper does
         overrides = self._parse(arguments)
-        if self.search is None:
-            self._sweep_grid(overrides)
-        else:
+        if self.search is not None:
             self._sweep_search(overrides, self.search)
+        elif self.study == "cross_family":
+            self._sweep_cross_family(overrides)
+        else:
+            self._sweep_grid(overrides)
 
     def _sweep_grid(self, overrides: dict[str, Override]) -> None:
         from kdexp.sweep import run_sweep
@@ -55,6 +60,18 @@ class KdexpSweeper(Sweeper):
         (combinations,) = BasicSweeper.split_arguments(list(swept.values()), None)
         fixed = _lines(each for name, each in overrides.items() if name not in swept)
         run_sweep([self.compose(fixed, each) for each in combinations], list(swept), self.launch)
+
+    def _sweep_cross_family(self, overrides: dict[str, Override]) -> None:
+        from kdexp.cross_family import pair_overrides, run_cross_family
+
+        swept = {name: each for name, each in overrides.items() if each.is_sweep_override() or name in self.params}
+        (combinations,) = BasicSweeper.split_arguments(list(swept.values()), None)
+        fixed = _lines(each for name, each in overrides.items() if name not in swept)
+        base = self.compose(fixed, [])
+        if base.config is None:
+            raise base.refusal or AssertionError("a job has a config or a refusal")
+        jobs = [self.compose(fixed, [*pair, *each]) for pair in pair_overrides(base.config) for each in combinations]
+        run_cross_family(jobs, ["teacher", "student", "condition", *swept], self.launch)
 
     def _sweep_search(self, overrides: dict[str, Override], search: DictConfig) -> None:
         from kdexp.search import SearchSettings, run_search
@@ -176,6 +193,7 @@ class KdexpSweeperConfig:
     _target_: str = "hydra_plugins.kdexp_sweeper.KdexpSweeper"
     params: dict[str, Any] | None = field(default_factory=dict)
     search: SearchConfig | None = None
+    study: str = "grid"
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="kdexp", node=KdexpSweeperConfig, provider="kdexp")

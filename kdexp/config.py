@@ -364,6 +364,20 @@ class TrackingConfig:
 
 
 @dataclass
+class CrossFamilyConfig:
+    """The cross-family study.
+
+    Attributes:
+        teachers, students: Checkpoints by family, in place of compact models.
+        margin: Half width, in points, of what counts as equivalent.
+    """
+
+    teachers: dict[str, str] = field(default_factory=dict)
+    students: dict[str, str] = field(default_factory=dict)
+    margin: float = 2.0
+
+
+@dataclass
 class Config:
     """One run."""
 
@@ -382,6 +396,9 @@ class Config:
     cache_dir: str = MISSING
     parent_run: str | None = None
     trial: str | None = None
+    condition: str | None = None
+    families: list[str] = field(default_factory=list)
+    cross_family: CrossFamilyConfig = field(default_factory=CrossFamilyConfig)
 
 
 _SPLITS = ("train", "validation", "test", "transfer")
@@ -460,7 +477,17 @@ def config_hash(config: Config) -> str:
     a teacher (alpha = 1) neither do the other settings of the loss.
     """
     parts = plain(config)
-    for irrelevant in ("tracking", "cache_dir", "study", "resume", "parent_run", "trial"):
+    for irrelevant in (
+        "tracking",
+        "cache_dir",
+        "study",
+        "resume",
+        "parent_run",
+        "trial",
+        "condition",
+        "families",
+        "cross_family",
+    ):
         del parts[irrelevant]
     for irrelevant in ("num_workers", "num_threads"):
         del parts["hardware"][irrelevant]
@@ -562,6 +589,7 @@ def _check(config: Config) -> None:
     _require_at_least("hardware.num_workers", config.hardware.num_workers, 0)
     _require_at_least("seed", config.seed, 0)
     _require_at_least("teacher.seed", config.teacher.seed, 0)
+    _require_positive("cross_family.margin", config.cross_family.margin)
     if not config.study.strip():
         raise UserError("study", "is empty", "give the study a name, such as study=my_first_sweep")
 

@@ -26,7 +26,7 @@ def explain(error: BaseException) -> str:
         found = re.search(r"override '?([\w/@.]+)'?", message)
         return (
             f"{found.group(1) if found else 'override'}: no such group; "
-            "expected one of teacher, student, task, loss, hardware, train, tracking, experiment"
+            "expected one of teacher, student, task, loss, hardware, train, tracking, condition, experiment"
         )
     return message
 

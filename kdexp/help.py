@@ -30,6 +30,7 @@ _GROUPS = {
     "hardware": "on which device",
     "train": "on which schedule",
     "tracking": "logged where",
+    "condition": "what is matched across families (set by experiment=cross_family)",
     "experiment": "ready-made studies, which carry their own sweep",
 }
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from kdexp.config import (
     has_soft_part,
     plain,
 )
+from kdexp.confounders import confidence, reading_habits
 from kdexp.evaluate import confusion_matrix_figure
 from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.models import LoadedModel, load_model
@@ -146,6 +147,7 @@ def run(config: Config) -> RunResult:
                 max_length=new_student.max_length,
                 example_texts=_examples(task),
             )
+        tracked.log_metrics(_reading(teacher, new_student, answers["validation"], config, task))
         seconds = time.perf_counter() - started
         costs = {
             "cost/seconds": seconds,
@@ -199,6 +201,23 @@ def run_name(config: Config) -> str:
         loss += f" a={settings['alpha']:g}"
         loss += f" T={settings['temperature']:g}" if "temperature" in settings else ""
     return f"{config.teacher.name} -> {config.student.name}  {loss}  s{config.seed}"
+
+
+def _reading(
+    teacher: Teacher, student: LoadedModel, answers: TeacherLogits, config: Config, task: Task
+) -> dict[str, float]:
+    """How both models read the validation text, and how sure the teacher is of it: what else differs between pairs."""
+    temperature = plain(config.loss).get("temperature", 1.0)
+    sure = confidence(answers.logits, task.validation.labels or [], temperature)
+    metrics = {
+        "reading/teacher_entropy": sure.mean_entropy,
+        "reading/teacher_soft_entropy": sure.mean_soft_entropy,
+        "reading/max_entropy": sure.max_entropy,
+    }
+    for role, model in (("teacher", teacher.loaded), ("student", student)):
+        habits = reading_habits(model.tokenizer, task.validation, model.max_length)
+        metrics |= {f"reading/{role}_{name}": float(value) for name, value in asdict(habits).items()}
+    return metrics
 
 
 def _ask_teacher(

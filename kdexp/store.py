@@ -20,6 +20,7 @@ from filelock import FileLock
 from kdexp.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
 
 logger = logging.getLogger(__name__)
@@ -351,6 +352,13 @@ class Study:
                 return Path(self._client.download_artifacts(run_id, path, folder)).read_text(encoding="utf-8")
             except (MlflowException, OSError):
                 return None
+
+    def table_artifact(self, run_id: str, path: str) -> "pd.DataFrame":
+        """A Parquet artifact of a run."""
+        import pandas as pd
+
+        with TemporaryDirectory() as folder, quiet("mlflow"):
+            return pd.read_parquet(self._client.download_artifacts(run_id, path, folder))
 
     def mark_killed(self, run: StoredRun) -> None:
         """Say of a run that its process is gone: nobody else will."""

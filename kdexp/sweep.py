@@ -286,7 +286,16 @@ def _sweep_key(base: Config, swept: Sequence[str], kind: str) -> str:
     def is_swept(name: str) -> bool:
         return any(name == setting or name.startswith(f"{setting}.") for setting in swept)
 
-    irrelevant = ("tracking.", "hardware.num_", "cache_dir", "resume", "parent_run", "trial")
+    irrelevant = (
+        "tracking.",
+        "hardware.num_",
+        "cache_dir",
+        "resume",
+        "parent_run",
+        "trial",
+        "families",
+        "cross_family.",
+    )
     common = {
         name: value for name, value in flatten(base).items() if not is_swept(name) and not name.startswith(irrelevant)
     }
