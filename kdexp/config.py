@@ -368,12 +368,13 @@ class CrossFamilyConfig:
     """The cross-family study.
 
     Attributes:
-        teachers, students: Checkpoints by family, in place of compact models.
+        teachers, students: Checkpoints by family, `{bert: <folder or hub id>}`, in place of compact models.
         margin: Half width, in points, of what counts as equivalent.
     """
 
-    teachers: dict[str, str] = field(default_factory=dict)
-    students: dict[str, str] = field(default_factory=dict)
+    # Any, because only an untyped setting takes a mapping with new keys from the command line.
+    teachers: Any = None
+    students: Any = None
     margin: float = 2.0
 
 
@@ -590,6 +591,12 @@ def _check(config: Config) -> None:
     _require_at_least("seed", config.seed, 0)
     _require_at_least("teacher.seed", config.teacher.seed, 0)
     _require_positive("cross_family.margin", config.cross_family.margin)
+    for role in ("teachers", "students"):
+        value = getattr(config.cross_family, role)
+        if value is not None and not (isinstance(value, dict) and set(value) <= set(config.families)):
+            raise UserError(
+                f"cross_family.{role}", f"got {value}", f"expected {{family: checkpoint}} for {config.families}"
+            )
     if not config.study.strip():
         raise UserError("study", "is empty", "give the study a name, such as study=my_first_sweep")
 

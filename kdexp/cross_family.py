@@ -45,8 +45,8 @@ def pair_overrides(config: Config) -> list[list[str]]:
         for condition in SAME_CONDITIONS if teacher == student else CROSS_CONDITIONS:
             lines = [f"teacher={teacher}", f"student={student}", f"condition={condition}"]
             for role, family, checkpoints in (
-                ("teacher", teacher, config.cross_family.teachers),
-                ("student", student, config.cross_family.students),
+                ("teacher", teacher, config.cross_family.teachers or {}),
+                ("student", student, config.cross_family.students or {}),
             ):
                 if family in checkpoints:
                     lines.append(f"{role}.checkpoint='{checkpoints[family]}'")
