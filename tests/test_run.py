@@ -9,6 +9,7 @@ import sys
 import pandas as pd
 import pytest
 from conftest import ROOT, SMALL
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 
@@ -107,6 +108,70 @@ def test_pairs_transfer_text_and_students_ids(kdexp, tmp_path):
     pair = kdexp("task=inference", "teacher=roberta", "tokenization=student_ids", "teacher.vocab_size=2000", *SMALL)
     assert pair.returncode == 2
     assert "token_type_id 1 (the second text of a pair)" in pair.stderr
+
+
+MINE = """
+defaults:
+  - /schema/loss/kd@_here_
+  - _self_
+name: mine
+alpha: 0.5
+temperature: 2.0
+terms:
+  hidden: {weight: 0.5}
+  attention: {weight: 1.0, layers: last}
+  minilm: {weight: 0.1}
+  rkd: {weight: 0.1, pooling: mean}
+"""
+
+
+def test_a_teacher_in_the_loop_across_families(kdexp, tmp_path):
+    """A person's own weighted sum of terms: kept, found again, and forwarded at each step."""
+    (tmp_path / "mine" / "loss").mkdir(parents=True)
+    (tmp_path / "mine" / "loss" / "mine.yaml").write_text(MINE)
+    command = ("--config-dir", "mine", "teacher=roberta", "student=bert", "loss=mine", *SMALL)
+    result = kdexp(*command)
+    assert result.returncode == 0, result.stderr
+    assert "300 of 300 rows forwarded" in result.stderr
+    (run,) = all_runs(tmp_path)
+    assert run.data.tags["kdexp.alignment"] == "words"
+    metrics = run.data.metrics
+    assert metrics["checks/teacher_unchanged"] == 1
+    assert metrics["cost/teacher_rows_forwarded"] == 700 + 300
+    terms = {"hard": 0.5, "soft": 0.5, "hidden": 0.5, "attention": 1.0, "minilm": 0.1, "rkd": 0.1}
+    realised = sum(weight * metrics[f"train/{name}_loss"] for name, weight in terms.items())
+    assert realised == pytest.approx(metrics["train/loss"], rel=1e-3)
+    # The exported student is a plain one.
+    (weights,) = (
+        parts.parent / "files/model/model.safetensors"
+        for parts in (tmp_path / "cache/students").glob("*/parts.json")
+        if '"representation_terms": {' in parts.read_text()
+    )
+    assert not [name for name in load_file(weights) if "terms" in name or "projection" in name]
+
+    again = kdexp(*command, "seed=1")
+    assert "teacher in the loop" in again.stderr
+    assert all_runs(tmp_path)[-1].data.metrics["cost/teacher_rows_forwarded"] == 0
+    forwarded = kdexp(*command, "teacher.cache_hidden=null")
+    assert "forwarded at each step" in forwarded.stderr
+    last = all_runs(tmp_path)[-1].data.metrics
+    assert last["cost/teacher_rows_forwarded"] == 300
+    assert last["train/loss"] == pytest.approx(metrics["train/loss"], rel=1e-3)
+
+    position = "loss.terms.hidden.alignment=position"
+    mixed = kdexp(*command, position)
+    assert mixed.returncode == 2
+    assert "align some terms on words and others by position" in mixed.stderr
+    everywhere = (f"loss.terms.{name}.alignment=position" for name in ("hidden", "attention", "minilm"))
+    ablation = kdexp(*command, *everywhere)
+    assert ablation.returncode == 0, ablation.stderr
+    assert all_runs(tmp_path)[-1].data.tags["kdexp.alignment"] == "position"
+    ids = kdexp(*command, "tokenization=student_ids")
+    assert ids.returncode == 2
+    assert "loss.terms.hidden: compares tokens, but with tokenization=student_ids" in ids.stderr
+    small = kdexp(*command, "train.batch_size=2")
+    assert small.returncode == 2
+    assert "loss.terms.rkd relates the examples of a batch" in small.stderr
 
 
 def test_a_teacher_near_chance_stops_the_run(kdexp, tmp_path):
