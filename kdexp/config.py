@@ -21,6 +21,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from kdexp.errors import UserError
 
@@ -214,7 +215,9 @@ class LossConfig:
     """loss = alpha * hard + (1 - alpha) * soft + sum of weight * term."""
 
     name: str = MISSING
-    terms: dict[str, TermConfig] = field(default_factory=dict)
+    # A mapping from a term's name to its `TermConfig`. Hydra cannot add to a mapping of typed values from the
+    # command line, so it is untyped until `resolve`.
+    terms: Any = field(default_factory=dict)
 
 
 @dataclass
@@ -443,11 +446,29 @@ def resolve(composed: DictConfig) -> Config:
     _refuse_missing(composed)
     _refuse_unknown(composed)
     config: Config = OmegaConf.to_object(composed)  # type: ignore[assignment]
+    config.loss.terms = _typed_terms(config.loss.terms)
     _complete(config.teacher, "teacher", config.teacher.train)
     _complete(config.student, "student", config.train)
     config.cache_dir = str(Path(config.cache_dir).expanduser().absolute())
     _check(config)
     return config
+
+
+def _typed_terms(terms: Any) -> dict[str, TermConfig]:
+    if not isinstance(terms, dict):
+        raise UserError("loss.terms", f"got {terms!r}", "expected a mapping, such as +loss.terms.hidden.weight=0.1")
+    typed = {}
+    for name, settings in terms.items():
+        known = [item.name for item in fields(TermConfig)]
+        for key in settings or {}:
+            if key not in known:
+                raise UserError(f"loss.terms.{name}.{key}", "no such setting", f"expected one of {', '.join(known)}")
+        try:
+            typed[str(name)] = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TermConfig), settings or {}))
+        except OmegaConfBaseException as error:
+            problem = next(iter(str(error).splitlines()))
+            raise UserError(f"loss.terms.{name}.{error.full_key}", problem, "see the terms in the README") from None
+    return typed  # type: ignore[return-value]
 
 
 def plain(config: object) -> Any:
