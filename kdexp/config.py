@@ -530,6 +530,7 @@ def has_soft_part(loss: LossConfig) -> bool:
     return isinstance(loss, SoftLossConfig) and (loss.alpha < 1 or loss.alpha_end not in (None, 1))
 
 
+@lru_cache(maxsize=1)
 def library_versions() -> dict[str, str]:
     """Of the libraries whose numerics a result depends on."""
     return {name: version(name) for name in ("torch", "transformers", "tokenizers")}

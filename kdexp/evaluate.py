@@ -1,6 +1,6 @@
 """How good the answers are: of one model, and of a student beside its teacher and its baseline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,23 +89,30 @@ def agreement(student: Tensor, teacher: Tensor) -> float:
     return float((student.argmax(-1) == teacher.argmax(-1)).float().mean())
 
 
-def confusion_matrix_figure(logits: Tensor, labels: Sequence[int], label_names: Sequence[str], title: str) -> Figure:
-    """Gold classes against predicted ones, as shares of each gold class."""
+def confusion_matrices_figure(
+    logits: Mapping[str, Tensor], labels: Sequence[int], label_names: Sequence[str], split: str
+) -> Figure:
+    """Gold classes against predicted ones, as shares of each gold class: one panel per model.
+
+    Args:
+        logits: [rows, classes] by model.
+    """
     size = min(4 + 0.35 * len(label_names), 20)
-    figure = Figure(figsize=(size, size), layout="constrained")
-    axes = figure.subplots()
-    ConfusionMatrixDisplay.from_predictions(
-        list(labels),
-        logits.argmax(-1).tolist(),
-        labels=list(range(len(label_names))),
-        display_labels=list(label_names),
-        normalize="true",
-        include_values=len(label_names) <= 20,
-        values_format=".2f",
-        xticks_rotation="vertical",
-        cmap="Blues",
-        colorbar=False,
-        ax=axes,
-    )
-    axes.set_title(title)
+    figure = Figure(figsize=(size * len(logits), size), layout="constrained")
+    panels = figure.subplots(1, len(logits), squeeze=False)[0]
+    for axes, (model, answers) in zip(panels, logits.items(), strict=True):
+        ConfusionMatrixDisplay.from_predictions(
+            list(labels),
+            answers.argmax(-1).tolist(),
+            labels=list(range(len(label_names))),
+            display_labels=list(label_names),
+            normalize="true",
+            include_values=len(label_names) <= 20,
+            values_format=".2f",
+            xticks_rotation="vertical",
+            cmap="Blues",
+            colorbar=False,
+            ax=axes,
+        )
+        axes.set_title(f"{model} on {split}")
     return figure

@@ -25,7 +25,7 @@ from kdexp.config import (
     plain,
 )
 from kdexp.confounders import confidence, reading_habits
-from kdexp.evaluate import confusion_matrix_figure
+from kdexp.evaluate import confusion_matrices_figure
 from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.models import LoadedModel, load_model
 from kdexp.representations import RepresentationTerms, refuse_unfit
@@ -138,9 +138,8 @@ def run(config: Config) -> RunResult:
         )
 
         tracked.log_table(prediction_table(task, test_logits), "predictions.parquet")
-        for who, logits in test_logits.items():
-            figure = confusion_matrix_figure(logits, task.test.labels or [], task.label_names, f"{who} on test")
-            tracked.log_figure(figure, f"figures/confusion_matrix_{who}.png")
+        figure = confusion_matrices_figure(test_logits, task.test.labels or [], task.label_names, "test")
+        tracked.log_figure(figure, "figures/confusion_matrices.png")
         if config.tracking.log_model:
             tracked.log_student(
                 student.folder,

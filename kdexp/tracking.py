@@ -116,7 +116,7 @@ class TrackedRun:
             self._upload(path)
 
     def log_figure(self, figure: "Figure", path: str) -> None:
-        """Write a matplotlib figure as an artifact, such as `figures/confusion_matrix.png`."""
+        """Write a matplotlib figure as an artifact, such as `figures/confusion_matrices.png`."""
         if self._client:
             figure.savefig(self._spooled(path), bbox_inches="tight")
             self._upload(path)
