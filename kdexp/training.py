@@ -126,7 +126,8 @@ def train_model(
         seed=seed,
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,
+        # The one before stays until this one is complete: whenever a process is killed, one can be read.
+        save_total_limit=2,
         load_best_model_at_end=schedule.keep == Keep.best,
         metric_for_best_model=f"eval_{primary_metric}",
         greater_is_better=True,
