@@ -77,11 +77,12 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from kdexp.config import resolve
+    from kdexp.config import refuse_merged_options, resolve
 
     signal.signal(signal.SIGTERM, interrupt)
     is_alone = HydraConfig.get().mode != RunMode.MULTIRUN
     try:
+        refuse_merged_options(HydraConfig.get().runtime.choices)
         config = resolve(composed)
         # Imported here: torch, transformers and mlflow are loaded only when a run really starts.
         from kdexp.report import print_line, print_result

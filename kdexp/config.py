@@ -12,6 +12,7 @@ This module imports neither torch nor transformers.
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -21,8 +22,8 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from kdexp.conf_dir import CONF_DIR
 from kdexp.errors import UserError
 
 
@@ -109,11 +110,13 @@ class TeacherConfig(ModelConfig):
     Attributes:
         cache_hidden: GB of disk for what representation terms compare; where that is not enough, or None, the
             teacher is forwarded at each step of the student's training.
+        weight: Share in what several teachers answer together, relative to the others'.
     """
 
     finetune: bool | None = None
     chance_check: bool = True
     cache_hidden: float | None = 1.0
+    weight: float = 1.0
     seed: int = 0
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -215,9 +218,7 @@ class LossConfig:
     """loss = alpha * hard + (1 - alpha) * soft + sum of weight * term."""
 
     name: str = MISSING
-    # A mapping from a term's name to its `TermConfig`. Hydra cannot add to a mapping of typed values from the
-    # command line, so it is untyped until `resolve`.
-    terms: Any = field(default_factory=dict)
+    terms: dict[str, TermConfig] = field(default_factory=dict)
 
 
 @dataclass
@@ -386,6 +387,7 @@ class Config:
     """One run."""
 
     teacher: TeacherConfig = MISSING
+    more_teachers: dict[str, TeacherConfig] = field(default_factory=dict)
     student: StudentConfig = MISSING
     task: TaskConfig = MISSING
     loss: LossConfig = MISSING
@@ -420,6 +422,11 @@ def register_schemas() -> None:
         store.store(group="schema/task", name=name, node=schema)
     for name, loss_schema in LOSSES.items():
         store.store(group="schema/loss", name=name, node=loss_schema)
+    # Every teacher can be a further one too, under its own name.
+    for option in CONF_DIR.glob("teacher/*.yaml"):
+        name = option.stem
+        node = {"defaults": [f"/teacher/{name}@_here_"]}
+        store.store(group="more_teachers", name=name, node=node, package=f"more_teachers.{name}")
 
 
 # Compact sizes by role: a teacher large enough to be worth imitating and a student small enough to
@@ -446,29 +453,41 @@ def resolve(composed: DictConfig) -> Config:
     _refuse_missing(composed)
     _refuse_unknown(composed)
     config: Config = OmegaConf.to_object(composed)  # type: ignore[assignment]
-    config.loss.terms = _typed_terms(config.loss.terms)
-    _complete(config.teacher, "teacher", config.teacher.train)
+    for name, further in config.more_teachers.items():
+        further.name = name  # two of one option are told apart
+    for teacher in teacher_settings(config).values():
+        _complete(teacher, "teacher", teacher.train)
     _complete(config.student, "student", config.train)
     config.cache_dir = str(Path(config.cache_dir).expanduser().absolute())
     _check(config)
     return config
 
 
-def _typed_terms(terms: Any) -> dict[str, TermConfig]:
-    if not isinstance(terms, dict):
-        raise UserError("loss.terms", f"got {terms!r}", "expected a mapping, such as +loss.terms.hidden.weight=0.1")
-    typed = {}
-    for name, settings in terms.items():
-        known = [item.name for item in fields(TermConfig)]
-        for key in settings or {}:
-            if key not in known:
-                raise UserError(f"loss.terms.{name}.{key}", "no such setting", f"expected one of {', '.join(known)}")
-        try:
-            typed[str(name)] = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TermConfig), settings or {}))
-        except OmegaConfBaseException as error:
-            problem = next(iter(str(error).splitlines()))
-            raise UserError(f"loss.terms.{name}.{error.full_key}", problem, "see the terms in the README") from None
-    return typed  # type: ignore[return-value]
+def teacher_settings(config: Config) -> dict[str, TeacherConfig]:
+    """Every teacher by what its settings begin with: `teacher`, `more_teachers.roberta`, ..."""
+    return {"teacher": config.teacher} | {f"more_teachers.{name}": each for name, each in config.more_teachers.items()}
+
+
+def teacher_names(config: Config) -> list[str]:
+    """What each teacher is called in metrics and logs, in the order of `teacher_settings`."""
+    return [config.teacher.name, *config.more_teachers]
+
+
+def refuse_merged_options(choices: Mapping[str, Any]) -> None:
+    """Refuse `teacher=[bert,roberta]`, which Hydra would merge into one teacher with settings of both.
+
+    Args:
+        choices: Hydra's chosen option by group; a group with a list of options is missing from it.
+
+    Raises:
+        UserError: A group that takes one option was given several.
+    """
+    for group in ("teacher", "student", "task", "loss", "hardware", "train", "tracking"):
+        if group not in choices:
+            remedy = "choose one, or compare them in a sweep with -m"
+            if group == "teacher":
+                remedy += "; several teachers at once are teacher=bert 'more_teachers=[roberta,electra]'"
+            raise UserError(group, "got a list of options, which would be merged into one", remedy)
 
 
 def plain(config: object) -> Any:
@@ -515,6 +534,8 @@ def config_hash(config: Config) -> str:
         del parts["hardware"][irrelevant]
     if is_without_teacher(config.loss):
         parts["loss"] = {"name": "ce"}
+    if not config.more_teachers:
+        del parts["more_teachers"], parts["teacher"]["weight"]
     parts["files"] = {setting: _content(path) for setting, path in _local_inputs(config).items()}
     parts["versions"] = library_versions()
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -539,7 +560,7 @@ def library_versions() -> dict[str, str]:
 def _local_inputs(config: Config) -> dict[str, Path]:
     """Files and folders of this machine that the config names."""
     named = {f"task.{name}": getattr(config.task, name, None) for name in ("path", *_SPLITS)}
-    for role, model in (("teacher", config.teacher), ("student", config.student)):
+    for role, model in (teacher_settings(config) | {"student": config.student}).items():
         named |= {f"{role}.checkpoint": model.checkpoint, f"{role}.transplant": model.transplant}
     paths = {setting: Path(value).expanduser() for setting, value in named.items() if value}
     return {setting: path for setting, path in paths.items() if path.exists()}
@@ -592,12 +613,16 @@ def _complete(model: ModelConfig, role: str, train: TrainConfig) -> None:
 
 
 def _check(config: Config) -> None:
-    for role, model in (("teacher", config.teacher), ("student", config.student)):
-        _check_model(role, model)
-    _check_train("teacher.train", config.teacher.train)
+    for role, teacher in teacher_settings(config).items():
+        _check_model(role, teacher)
+        _check_train(f"{role}.train", teacher.train)
+        if teacher.cache_hidden is not None:
+            _require_weight(f"{role}.cache_hidden", teacher.cache_hidden)
+        _require_positive(f"{role}.weight", teacher.weight)
+        _require_at_least(f"{role}.seed", teacher.seed, 0)
+    _check_more_teachers(config)
+    _check_model("student", config.student)
     _check_train("train", config.train)
-    if config.teacher.cache_hidden is not None:
-        _require_weight("teacher.cache_hidden", config.teacher.cache_hidden)
     check_loss(config.loss)
     task = config.task
     for size in ("train_size", "validation_size", "test_size"):
@@ -611,7 +636,6 @@ def _check(config: Config) -> None:
         _require_at_least("hardware.num_threads", config.hardware.num_threads, 1)
     _require_at_least("hardware.num_workers", config.hardware.num_workers, 0)
     _require_at_least("seed", config.seed, 0)
-    _require_at_least("teacher.seed", config.teacher.seed, 0)
     _require_positive("cross_family.margin", config.cross_family.margin)
     for role in ("teachers", "students"):
         value = getattr(config.cross_family, role)
@@ -621,6 +645,24 @@ def _check(config: Config) -> None:
             )
     if not config.study.strip():
         raise UserError("study", "is empty", "give the study a name, such as study=my_first_sweep")
+
+
+def _check_more_teachers(config: Config) -> None:
+    name = config.teacher.name
+    if name in config.more_teachers:
+        raise UserError(
+            "more_teachers",
+            f"{name} is the first teacher already",
+            f"choose another option, or call the second one differently: +teacher@more_teachers.{name}_2={name} "
+            f"more_teachers.{name}_2.seed=1",
+        )
+    if config.more_teachers and config.loss.terms:
+        raise UserError(
+            "loss.terms",
+            f"got {', '.join(config.loss.terms)}, but terms compare with the inside of one teacher, "
+            f"not of {len(config.more_teachers) + 1}",
+            "remove more_teachers, or choose a loss without terms",
+        )
 
 
 def check_loss(loss: LossConfig) -> None:

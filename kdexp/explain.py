@@ -9,12 +9,17 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
+from kdexp.conf_dir import CONF_DIR
+
 
 def explain(error: BaseException) -> str:
     """Tell a refused composition in one line, in the words of kdexp's own errors."""
-    if isinstance(error, MissingConfigException) and error.options:
+    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        choices = [name for name in error.options if name != "default"] or list(error.options)
+        # Hydra does not say what there is where a list of options was asked for.
+        folder = "teacher" if group == "more_teachers" else group
+        options = error.options or sorted(path.stem for path in (CONF_DIR / folder).glob("*.yaml"))
+        choices = [name for name in options if name != "default"] or list(options)
         return f"{group}={option}: no such option; expected one of {', '.join(choices)}"
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
@@ -26,13 +31,16 @@ def explain(error: BaseException) -> str:
         found = re.search(r"override '?([\w/@.]+)'?", message)
         return (
             f"{found.group(1) if found else 'override'}: no such group; "
-            "expected one of teacher, student, task, loss, hardware, train, tracking, condition, experiment"
+            "expected one of teacher, more_teachers, student, task, loss, terms, hardware, train, tracking, "
+            "condition, experiment"
         )
     return message
 
 
 def _explain_setting(error: OmegaConfBaseException) -> str:
     setting = error.full_key or str(error.key)
+    if setting.startswith("loss.terms.") and isinstance(error, ConfigKeyError) and setting.count(".") == 2:
+        return f"{setting}: the loss has no such term; add it with 'terms=[{error.key}]'"
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         return f"{setting}: no such setting; expected one of {', '.join(_siblings(error))}"
     if isinstance(error, ValidationError):

@@ -53,10 +53,13 @@ def are_generic(names: Sequence[str]) -> bool:
     return all(re.fullmatch(r"(?i)(label[_ -]?)?\d+", name) for name in names)
 
 
-def class_order(teacher_names: Sequence[str], task_names: Sequence[str]) -> list[int]:
+def class_order(teacher_names: Sequence[str], task_names: Sequence[str], role: str = "teacher") -> list[int]:
     """Where each of the task's classes lies among the teacher's: `teacher_logits[:, order]` is in the task's order.
 
     Names are compared without regard to case, spaces, hyphens and underscores.
+
+    Args:
+        role: What the teacher's settings begin with, for errors.
 
     Raises:
         UserError: The names are not the same set; both lists are shown.
@@ -69,10 +72,10 @@ def class_order(teacher_names: Sequence[str], task_names: Sequence[str]) -> list
     wanted = [key(name) for name in task_names]
     if len(position) != len(teacher_names) or sorted(position) != sorted(wanted):
         raise UserError(
-            "teacher.labels",
+            f"{role}.labels",
             f"the teacher's classes [{', '.join(teacher_names)}] are not the task's [{', '.join(task_names)}]",
-            "name the teacher's classes in its own order with teacher.labels=[...], "
-            "or give it a new head with teacher.finetune=true",
+            f"name the teacher's classes in its own order with {role}.labels=[...], "
+            f"or give it a new head with {role}.finetune=true",
         )
     return [position[name] for name in wanted]
 
@@ -132,7 +135,7 @@ def refuse_unfit_loss(loss: LossConfig, num_classes: int, batch_size: int) -> No
         )
 
 
-def refuse_chance(num_correct: int, labels: Sequence[int], task_names: Sequence[str]) -> None:
+def refuse_chance(num_correct: int, labels: Sequence[int], task_names: Sequence[str], role: str = "teacher") -> None:
     """Refuse a teacher that is not better than always answering the most frequent class.
 
     One-sided exact binomial test at 1 %, so that a small validation split is judged fairly.
@@ -148,11 +151,11 @@ def refuse_chance(num_correct: int, labels: Sequence[int], task_names: Sequence[
     below = accuracy < 1 / len(task_names) - 0.05
     reason = "are its class names in the wrong order?" if below else "is it fine-tuned for this task?"
     raise UserError(
-        "teacher",
+        role,
         f"answers {accuracy:.1%} of {total} validation rows correctly, no better than always answering "
         f"the most frequent class ({majority:.1%}): {reason}",
-        "fine-tune it longer (teacher.train.epochs), check teacher.labels=[...], or go on all the same "
-        "with teacher.chance_check=false",
+        f"fine-tune it longer ({role}.train.epochs), check {role}.labels=[...], or go on all the same "
+        f"with {role}.chance_check=false",
     )
 
 

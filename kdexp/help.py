@@ -24,9 +24,11 @@ examples:
 
 _GROUPS = {
     "teacher": "who is imitated",
+    "more_teachers": "who else is imitated: 'more_teachers=[roberta,electra]' (same options)",
     "student": "who learns (same options)",
     "task": "on which data",
     "loss": "by which loss",
+    "terms": "what else is matched, inside of the models: 'terms=[rkd,hidden]'",
     "hardware": "on which device",
     "train": "on which schedule",
     "tracking": "logged where",
@@ -51,7 +53,7 @@ def help_text() -> str:
 
 def _group(name: str) -> str:
     lines = [f"{name}=    {_GROUPS[name]}"]
-    if name == "student":  # the teacher's list again would fill half a screen
+    if name in ("student", "more_teachers"):  # the teacher's list again would fill half a screen
         return lines[0] + "\n"
     options = _options(name)
     width = max(len(option) for option in options)

@@ -65,7 +65,9 @@ def _table(name: str, comparison: Comparison) -> Table:
             "" if agreement is None else f"{agreement:.1%}",
         )
 
-    row("teacher", comparison.teacher, None)
+    for name, scores in comparison.teachers.items():
+        row(f"teacher {name}", scores, comparison.agreements[name])
+    row("teachers together" if comparison.teachers else "teacher", comparison.teacher, None)
     if comparison.baseline is not None:
         row("baseline student", comparison.baseline, comparison.baseline_agreement)
     row("distilled student", comparison.student, comparison.agreement)

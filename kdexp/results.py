@@ -1,6 +1,6 @@
 """What a run found, under the names that the terminal and MLflow show."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
@@ -27,6 +27,8 @@ class Comparison:
         gain: Student minus baseline, on test.
         retention: Student divided by teacher, on test.
         agreement, baseline_agreement: Share of test rows answered as the teacher answers them.
+        teachers: Each of several teachers by name; `teacher` is then what they answer together.
+        agreements: With each of several teachers, the student's.
     """
 
     primary_metric: str
@@ -37,10 +39,13 @@ class Comparison:
     retention: float
     agreement: float
     baseline_agreement: float | None
+    teachers: dict[str, Scores] = field(default_factory=dict)
+    agreements: dict[str, float] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """All of it under MLflow's names."""
         named = {"": self.student, "teacher/": self.teacher, "baseline/": self.baseline}
+        named |= {f"teacher_{name}/": scores for name, scores in self.teachers.items()}
         metrics = {
             f"{prefix}{split}/{name}": value
             for prefix, scores in named.items()
@@ -49,6 +54,7 @@ class Comparison:
             for name, value in values.items()
         }
         metrics |= {"kd/retention": self.retention, "kd/agreement": self.agreement}
+        metrics |= {f"kd/agreement_{name}": value for name, value in self.agreements.items()}
         if self.gain is not None and self.baseline_agreement is not None:
             metrics |= {
                 "kd/gain": self.gain.value,
@@ -66,9 +72,21 @@ Logits = dict[str, Tensor]
 
 
 def compare(
-    task: Task, teacher: Logits, student: Logits, baseline: Logits | None, *, num_parameters: tuple[int, int]
+    task: Task,
+    teacher: Logits,
+    student: Logits,
+    baseline: Logits | None,
+    *,
+    num_parameters: tuple[int, int],
+    teachers: dict[str, tuple[Logits, int]],
 ) -> Comparison:
-    """Measure all three on validation and test. `num_parameters` are the teacher's and the student's."""
+    """Measure all three on validation and test.
+
+    Args:
+        teacher: What the student was taught: one teacher's logits, or what several answer together.
+        num_parameters: The teacher's (of all together) and the student's.
+        teachers: Logits and number of parameters of each of several teachers; empty where there is one.
+    """
     gold = {"validation": task.validation.labels or [], "test": task.test.labels or []}
 
     def score(logits: Logits, size: int) -> Scores:
@@ -87,6 +105,8 @@ def compare(
         retention=student_scores.test[metric] / teacher_scores.test[metric],
         agreement=agreement(student["test"], teacher["test"]),
         baseline_agreement=agreement(baseline["test"], teacher["test"]) if baseline else None,
+        teachers={name: score(logits, size) for name, (logits, size) in teachers.items()},
+        agreements={name: agreement(student["test"], logits["test"]) for name, (logits, _) in teachers.items()},
     )
 
 
@@ -96,7 +116,7 @@ def prediction_table(task: Task, logits: dict[str, Tensor]) -> pd.DataFrame:
     The text itself stays out of the tracking store; `row` is the example's place in the test split.
 
     Args:
-        logits: [rows, classes] by model: `teacher`, `student`, `baseline`.
+        logits: [rows, classes] by model: `teacher`, `student`, `baseline`, and each of several teachers.
     """
     gold = task.test.labels or []
     columns: dict[str, list] = {

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,11 +19,15 @@ from kdexp.config import (
     Config,
     CrossEntropyConfig,
     LossConfig,
+    ModelConfig,
+    TeacherConfig,
     Tokenization,
     config_hash,
     flatten,
     has_soft_part,
     plain,
+    teacher_names,
+    teacher_settings,
 )
 from kdexp.confounders import confidence, reading_habits
 from kdexp.evaluate import confusion_matrices_figure
@@ -34,7 +39,14 @@ from kdexp.store import check_reachable
 from kdexp.student import StudentData, TrainedStudent, encode_task, train_student
 from kdexp.targets import TeacherTargets, alignment_tag, prepare_targets
 from kdexp.tasks import Task, load_task
-from kdexp.teacher import Teacher, TeacherLogits, load_teacher, prepare_teacher, teacher_logits
+from kdexp.teacher import (
+    Teacher,
+    TeacherLogits,
+    load_teacher,
+    mixed_answers,
+    prepare_teacher,
+    teacher_logits,
+)
 from kdexp.tracking import PATIENCE_SECONDS, open_run
 from kdexp.training import LogCallback
 from kdexp.twins import with_twin
@@ -56,7 +68,7 @@ class RunResult:
 
 
 def run(config: Config) -> RunResult:
-    """Distil a teacher into a student, measure both beside a baseline, and log it all to MLflow.
+    """Distil a teacher (or several) into a student, measure both beside a baseline, and log it all to MLflow.
 
     Raises:
         UserError: The person can mend it. What can be known before training is refused before anything
@@ -68,33 +80,43 @@ def run(config: Config) -> RunResult:
     cache = Cache(Path(config.cache_dir))
     cache.ensure_writable()
     task = load_task(config.task)
-    new_teacher = load_teacher(with_twin("teacher", config.teacher, cache), task)
+    new_teachers = [
+        load_teacher(with_twin(role, settings, cache), task, role)
+        for role, settings in teacher_settings(config).items()
+    ]
     student_config = with_twin("student", config.student, cache)
     new_student = load_model("student", student_config, task, seed=config.seed, new_head=True)
     if config.tracking.enabled:
         # A job of a sweep knows that the store was there: it waits where a first run is refused.
         patience = PATIENCE_SECONDS if config.parent_run else 0.0
         check_reachable(config.tracking.uri, patience=patience)
-    _announce(config, hardware, task, new_teacher, new_student)
+    _announce(config, hardware, task, new_teachers, new_student)
     guards.refuse_unfit_loss(config.loss, len(task.label_names), config.train.batch_size)
     if config.loss.terms:
-        _refuse_unfit_terms(config, new_teacher, new_student)
+        _refuse_unfit_terms(config, new_teachers[0], new_student)
 
     with open_run(
         uri=config.tracking.uri,
         study=config.study,
         run_name=run_name(config),
-        params=flatten(config) | {"hardware.name": hardware.name, "hardware.bfloat16": hardware.bfloat16},
+        params=_params(config, hardware),
         tags=run_tags(config, cache) | _task_tags(config, task),
         enabled=config.tracking.enabled,
     ) as tracked:
         tracked.log_text(yaml.safe_dump(plain(config), sort_keys=False), "config.yaml")
 
-        teacher = prepare_teacher(new_teacher, config.teacher, task, cache, hardware)
-        tracked.set_tags({"kdexp.teacher_sha256": teacher.sha256})
+        teachers = [
+            prepare_teacher(loaded, settings, task, cache, hardware)
+            for loaded, settings in zip(new_teachers, teacher_settings(config).values(), strict=True)
+        ]
+        tracked.set_tags(_sha256_tags(config, teachers))
         data = encode_task(new_student, task, use_transfer=config.train.use_transfer)
-        answers = _ask_teacher(teacher, new_student, data, config, cache, hardware)
-        targets = _look_inside(teacher, new_student, data, config, cache, hardware)
+        each_answers = [
+            _ask_teacher(teacher, settings, role, new_student, data, config, cache, hardware)
+            for teacher, (role, settings) in zip(teachers, teacher_settings(config).items(), strict=True)
+        ]
+        answers = _together(each_answers, config)
+        targets = _look_inside(teachers[0], new_student, data, config, cache, hardware)
 
         def train(
             loss: LossConfig,
@@ -123,18 +145,29 @@ def run(config: Config) -> RunResult:
         report = _trial_reporter(config, task)
         student = train(config.loss, f"student {config.student.name}", targets, tracked.log_metrics, report)
 
-        teacher_unchanged = teacher.is_unchanged()
+        teacher_unchanged = all(teacher.is_unchanged() for teacher in teachers)
         if not teacher_unchanged:
             raise RuntimeError("the teacher's weights changed during the run: only the student may learn")
         test_logits = {"teacher": answers["test"].logits, "student": student.logits["test"]}
         if baseline:
             test_logits["baseline"] = baseline.logits["test"]
+        several = {}
+        if config.more_teachers:
+            several = {
+                name: ({split: each[split].logits for split in ("validation", "test")}, teacher.loaded.num_parameters)
+                for name, each, teacher in zip(teacher_names(config), each_answers, teachers, strict=True)
+            }
+            test_logits |= {f"teacher_{name}": logits["test"] for name, (logits, _) in several.items()}
         comparison = compare(
             task,
             {name: answers[name].logits for name in ("validation", "test")},
             student.logits,
             baseline.logits if baseline else None,
-            num_parameters=(teacher.loaded.num_parameters, new_student.num_parameters),
+            num_parameters=(
+                sum(teacher.loaded.num_parameters for teacher in teachers),
+                new_student.num_parameters,
+            ),
+            teachers=several,
         )
 
         tracked.log_table(prediction_table(task, test_logits), "predictions.parquet")
@@ -147,11 +180,11 @@ def run(config: Config) -> RunResult:
                 max_length=new_student.max_length,
                 example_texts=_examples(task),
             )
-        tracked.log_metrics(_reading(teacher, new_student, answers["validation"], config, task))
+        tracked.log_metrics(_reading(teachers, new_student, answers["validation"], config, task))
         seconds = time.perf_counter() - started
         costs = {
             "cost/seconds": seconds,
-            "cost/teacher_train_seconds": teacher.train_seconds,
+            "cost/teacher_train_seconds": sum(teacher.train_seconds for teacher in teachers),
             "cost/teacher_logits_seconds": sum(answer.seconds for answer in answers.values()),
             "cost/teacher_rows_forwarded": sum(answer.num_forwarded for answer in answers.values())
             + student.num_teacher_rows
@@ -159,8 +192,9 @@ def run(config: Config) -> RunResult:
             "cost/student_train_seconds": student.train_seconds,
             "cost/student_steps": student.num_steps,
             "cost/cache_hits": sum(
-                [teacher.was_kept, student.was_kept, bool(baseline and baseline.was_kept)]
-                + [answer.num_forwarded == 0 for answer in answers.values()]
+                [student.was_kept, bool(baseline and baseline.was_kept)]
+                + [teacher.was_kept for teacher in teachers]
+                + [answer.num_forwarded == 0 for each in each_answers for answer in each.values()]
             ),
             "cost/peak_memory_mb": hardware.peak_memory_bytes() / 2**20,
         }
@@ -194,19 +228,29 @@ def _trial_reporter(config: Config, task: Task) -> LogCallback | None:
 
 
 def run_name(config: Config) -> str:
-    """`roberta -> bert  kd a=0.5 T=4  s0`"""
+    """`roberta -> bert  kd a=0.5 T=4  s0`; several teachers are joined by `+`"""
     settings = plain(config.loss)
     loss = config.loss.name
     if has_soft_part(config.loss):
         loss += f" a={settings['alpha']:g}"
         loss += f" T={settings['temperature']:g}" if "temperature" in settings else ""
-    return f"{config.teacher.name} -> {config.student.name}  {loss}  s{config.seed}"
+    return f"{'+'.join(teacher_names(config))} -> {config.student.name}  {loss}  s{config.seed}"
+
+
+def _params(config: Config, hardware: Hardware) -> dict[str, object]:
+    """The settings as MLflow shows them; lists of options by the options' names, so that a sweep over them shows."""
+    return flatten(config) | {
+        "hardware.name": hardware.name,
+        "hardware.bfloat16": hardware.bfloat16,
+        "more_teachers": "+".join(config.more_teachers) or "none",
+        "terms": "+".join(config.loss.terms) or "none",
+    }
 
 
 def _reading(
-    teacher: Teacher, student: LoadedModel, answers: TeacherLogits, config: Config, task: Task
+    teachers: Sequence[Teacher], student: LoadedModel, answers: TeacherLogits, config: Config, task: Task
 ) -> dict[str, float]:
-    """How both models read the validation text, and how sure the teacher is of it: what else differs between pairs."""
+    """How the models read the validation text, and how sure the teacher is of it: what else differs between pairs."""
     temperature = plain(config.loss).get("temperature", 1.0)
     sure = confidence(answers.logits, task.validation.labels or [], temperature)
     metrics = {
@@ -214,7 +258,9 @@ def _reading(
         "reading/teacher_soft_entropy": sure.mean_soft_entropy,
         "reading/max_entropy": sure.max_entropy,
     }
-    for role, model in (("teacher", teacher.loaded), ("student", student)):
+    several = [f"teacher_{name}" for name in teacher_names(config)] if config.more_teachers else ["teacher"]
+    models = dict(zip(several, (teacher.loaded for teacher in teachers), strict=True)) | {"student": student}
+    for role, model in models.items():
         habits = reading_habits(model.tokenizer, task.validation, model.max_length)
         metrics |= {f"reading/{role}_{name}": float(value) for name, value in asdict(habits).items()}
     return metrics
@@ -222,6 +268,8 @@ def _reading(
 
 def _ask_teacher(
     teacher: Teacher,
+    settings: TeacherConfig,
+    role: str,
     student: LoadedModel,
     data: StudentData,
     config: Config,
@@ -243,15 +291,15 @@ def _ask_teacher(
             config.tokenization,
             cache,
             hardware,
-            config.teacher.train.eval_batch_size,
+            settings.train.eval_batch_size,
         )
         if name == "validation":
             gold = split.labels or []
             num_correct = int((answers[name].logits.argmax(-1) == torch.tensor(gold)).sum())
-            logger.info("teacher %s: %.1f %% on validation", config.teacher.name, 100 * num_correct / len(gold))
+            logger.info("teacher %s: %.1f %% on validation", settings.name, 100 * num_correct / len(gold))
             # The ablation is expected to make nonsense of the teacher: measuring that is its point.
-            if config.teacher.chance_check and config.tokenization == Tokenization.own:
-                guards.refuse_chance(num_correct, gold, task.label_names)
+            if settings.chance_check and config.tokenization == Tokenization.own:
+                guards.refuse_chance(num_correct, gold, task.label_names, role)
     forwarded = sum(answer.num_forwarded for answer in answers.values())
     rows = sum(len(split) for split in splits.values())
     logger.info(
@@ -262,6 +310,18 @@ def _ask_teacher(
     # It has answered: its memory is the student's, unless representation terms ask for it again.
     teacher.loaded.model.to("cpu")
     return answers
+
+
+def _together(answers: Sequence[dict[str, TeacherLogits]], config: Config) -> dict[str, TeacherLogits]:
+    """What the student is taught, by split: one teacher's answers, or the mixture of several teachers'."""
+    if len(answers) == 1:
+        return answers[0]
+    weights = [settings.weight for settings in teacher_settings(config).values()]
+    shares = [
+        f"{weight / sum(weights):.2f} {name}" for name, weight in zip(teacher_names(config), weights, strict=True)
+    ]
+    logger.info("teachers together: %s, in probability space", " + ".join(shares))
+    return {name: mixed_answers([each[name] for each in answers], weights) for name in answers[0]}
 
 
 def _refuse_unfit_terms(config: Config, teacher: LoadedModel, student: LoadedModel) -> None:
@@ -307,15 +367,18 @@ def _say_once(line: str) -> None:
     logger.info(line)
 
 
-def _announce(config: Config, hardware: Hardware, task: Task, teacher: LoadedModel, student: LoadedModel) -> None:
+def _announce(
+    config: Config, hardware: Hardware, task: Task, teachers: Sequence[LoadedModel], student: LoadedModel
+) -> None:
     """Say what was decided that the command line did not say; of a sweep's jobs, what the one before did not say."""
     say = _say_once if config.parent_run else logger.info
     for note in task.notes:
         say(note)
-    for role, model, loaded in (
-        ("teacher", config.teacher, teacher),
-        ("student", config.student, student),
-    ):
+    models: list[tuple[str, ModelConfig, LoadedModel]] = [
+        ("teacher", settings, loaded)
+        for settings, loaded in zip(teacher_settings(config).values(), teachers, strict=True)
+    ]
+    for role, model, loaded in [*models, ("student", config.student, student)]:
         kind = (
             f"compact {model.family} from scratch, tokenizer trained on the training text"
             if model.checkpoint is None
@@ -342,8 +405,17 @@ def run_tags(config: Config, cache: Cache) -> dict[str, str]:
     }
 
 
+def _sha256_tags(config: Config, teachers: Sequence[Teacher]) -> dict[str, str]:
+    """Of each teacher's weights: `kdexp.teacher_sha256`, and with a name for every further teacher."""
+    first, *others = teachers
+    named = zip(config.more_teachers, others, strict=True)
+    return {"kdexp.teacher_sha256": first.sha256} | {
+        f"kdexp.teacher_sha256.{name}": teacher.sha256 for name, teacher in named
+    }
+
+
 def _task_tags(config: Config, task: Task) -> dict[str, str]:
-    same = config.teacher.family == config.student.family
+    same = {teacher.family for teacher in teacher_settings(config).values()} == {config.student.family}
     return {
         "kdexp.pairing": "same-family" if same else "cross-family",
         "kdexp.tokenization": config.tokenization.value.replace("_", "-"),

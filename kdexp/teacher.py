@@ -2,12 +2,15 @@
 
 import json
 import logging
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import log_softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdexp import guards
@@ -50,7 +53,7 @@ class TeacherLogits:
 
     Attributes:
         logits: [rows, classes], float32, classes in the task's order.
-        key: Content key of the cache entry.
+        key: Content key of the cache entry; of several teachers' answers, each one's with its weight.
         num_forwarded: Rows that this run had to forward; 0 when the answers were kept.
         num_truncated: Rows that were longer than the teacher reads.
     """
@@ -62,20 +65,23 @@ class TeacherLogits:
     seconds: float
 
 
-def load_teacher(config: TeacherConfig, task: Task) -> LoadedModel:
+def load_teacher(config: TeacherConfig, task: Task, role: str = "teacher") -> LoadedModel:
     """Load the teacher as it comes, before any fine-tuning.
+
+    Args:
+        role: What its settings begin with, for errors.
 
     Raises:
         UserError: It cannot be loaded, or its head does not answer the task.
     """
-    loaded = load_model("teacher", config, task, seed=config.seed, new_head=config.finetune is True)
+    loaded = load_model(role, config, task, seed=config.seed, new_head=config.finetune is True)
     if loaded.answers_task:
-        guards.class_order(guards.label_names(loaded.model.config), task.label_names)
+        guards.class_order(guards.label_names(loaded.model.config), task.label_names, role)
     elif config.finetune is False:
         raise UserError(
-            "teacher.finetune",
+            f"{role}.finetune",
             "is false, but the teacher has no classification head for this task",
-            "remove teacher.finetune=false, or give a fine-tuned checkpoint with teacher.checkpoint=...",
+            f"remove {role}.finetune=false, or give a fine-tuned checkpoint with {role}.checkpoint=...",
         )
     return loaded
 
@@ -195,6 +201,31 @@ def teacher_logits(
         num_forwarded=0 if entry.hit else len(split),
         num_truncated=int(entry.tensors["num_truncated"]),
         seconds=time.perf_counter() - started,
+    )
+
+
+def mixed_answers(answers: Sequence[TeacherLogits], weights: Sequence[float]) -> TeacherLogits:
+    """What several teachers answer together on one split: log(sum_k w_k softmax(z_k)), with weights that sum to one.
+
+    The mean is one of probabilities, because logits of different models have no common scale or zero. A
+    temperature is applied to what comes out: softmax(log m / T) softens the mixture m as it would one
+    teacher's answer, which is not the mixture of the softened answers. The mixture is a log-probability:
+    a loss on logits themselves (`mse`) should be centered, since each row's mean is the normaliser's.
+
+    Args:
+        weights: Above 0, one for each teacher, in any unit.
+    """
+    total = sum(weights)
+    weighted = [
+        log_softmax(answer.logits, dim=-1) + math.log(weight / total)
+        for answer, weight in zip(answers, weights, strict=True)
+    ]
+    return TeacherLogits(
+        logits=torch.stack(weighted).logsumexp(dim=0),
+        key=" + ".join(f"{weight / total!r} {answer.key}" for answer, weight in zip(answers, weights, strict=True)),
+        num_forwarded=sum(answer.num_forwarded for answer in answers),
+        num_truncated=sum(answer.num_truncated for answer in answers),
+        seconds=sum(answer.seconds for answer in answers),
     )
 
 

@@ -162,7 +162,7 @@ def train_model(
         trainer.remove_callback(PrinterCallback)
         checkpoint = _last_complete_checkpoint(work)
         if checkpoint:
-            logger.info("%s: continues from %s", description, Path(checkpoint).name)
+            logger.info("%s continues from %s", description, Path(checkpoint).name)
         trainer.train(resume_from_checkpoint=checkpoint)
     state = trainer.state
     kept_step = state.best_global_step if schedule.keep == Keep.best else state.global_step

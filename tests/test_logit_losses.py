@@ -8,7 +8,7 @@ from scipy import special, stats
 from scipy.spatial import distance
 
 from kdexp.conf_dir import CONF_DIR
-from kdexp.config import LOSSES, TermConfig, is_without_teacher, register_schemas, resolve
+from kdexp.config import LOSSES, is_without_teacher, register_schemas, resolve
 from kdexp.errors import UserError
 from kdexp.guards import refuse_unfit_loss
 from kdexp.losses import logit_loss, ramp, sigmoid_kd
@@ -222,30 +222,3 @@ def test_every_loss_has_an_option_and_every_option_composes():
             config = resolve(compose("config", [f"loss={path.stem}"]))
         assert config.loss.name == path.stem
     assert {path.stem for path in (CONF_DIR / "loss").glob("*.yaml")} >= LOSSES.keys()
-
-
-def composed(*overrides):
-    register_schemas()
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return resolve(compose("config", list(overrides)))
-
-
-def test_a_term_can_be_added_to_any_loss_on_the_command_line():
-    config = composed("loss=dkd", "+loss.terms.hidden.weight=0.25", "+loss.terms.hidden.layers=[2]")
-    assert config.loss.terms["hidden"] == TermConfig(weight=0.25, layers=[2])
-    assert not is_without_teacher(composed("loss=ce", "+loss.terms.cka.weight=1").loss)
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("+loss.terms.foo.weight=1", "expected one of pkd, rkd, cka, hidden"),
-        ("+loss.terms.hidden.wait=1", "expected one of weight, weight_end"),
-        ("+loss.terms.hidden.weight=x", "could not be converted to Float"),
-        ("+loss.terms.hidden.weight=-1", "expected a finite number of at least 0"),
-        ("loss.terms=3", "expected a mapping"),
-    ],
-)
-def test_a_term_that_is_not_legal_is_refused(override, words):
-    with pytest.raises(UserError, match=words):
-        composed(override)

@@ -88,7 +88,7 @@ def test_a_cross_family_study_from_end_to_end(kdexp, tmp_path):
     ("settings", "words"),
     [
         (["families=[bert]"], "families: got"),
-        (["families=[bert,gpt]"], "teacher=gpt: no such option"),
+        (["families=[bert,gpt]"], "student=gpt: no such option"),
         (["cross_family.teachers={xlm_roberta:somewhere}"], "cross_family.teachers: got"),
         (["cross_family.margin=0"], "cross_family.margin: got 0"),
         (["tracking=none"], "remove tracking=none"),

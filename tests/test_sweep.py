@@ -184,7 +184,7 @@ def test_ctrl_c_closes_the_runs_and_continues_from_the_checkpoint(kdexp, start, 
     assert [run.status for run in study(tmp_path).runs()] == ["KILLED"]
     result = kdexp(*settings)
     assert result.returncode == 0, result.stderr
-    assert "baseline: continues from checkpoint-" in result.stderr
+    assert "baseline: training continues from checkpoint-" in result.stderr
 
 
 def test_sigterm_closes_a_sweep(start, tmp_path):
