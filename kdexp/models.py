@@ -4,7 +4,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,10 @@ class Encoded:
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of a fast tokenizer's whole behaviour."""
     # The backend remembers the truncation and padding of its last call; they are not the tokenizer's own.
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    backend["truncation"] = backend["padding"] = None
-    parts = [backend, list(tokenizer.model_input_names), tokenizer.padding_side, tokenizer.truncation_side]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    own = [list(tokenizer.model_input_names), tokenizer.padding_side, tokenizer.truncation_side]
+    return hashlib.sha256((tokenizer.backend_tokenizer.to_str() + json.dumps(own)).encode()).hexdigest()
 
 
 def load_model(role: str, config: ModelConfig, task: Task, *, seed: int, new_head: bool) -> LoadedModel:
@@ -280,10 +281,29 @@ def _name_classes(config: PretrainedConfig, names: list[str]) -> None:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> Encoded:
-    """Tokenize a split with one model's own tokenizer, cutting what is longer than it reads."""
+    """Tokenize a split with one model's own tokenizer, cutting what is longer than it reads.
+
+    What was encoded last is remembered, because a sweep's jobs read the same text: never change rows in place.
+    """
     if not len(split):
         return Encoded([], 0)
-    tokens = tokenizer(split.first, split.second, truncation=True, max_length=max_length)
+    second = None if split.second is None else tuple(split.second)
+    return _encode(_Tokenizer(tokenizer_fingerprint(tokenizer), tokenizer), tuple(split.first), second, max_length)
+
+
+@dataclass(frozen=True)
+class _Tokenizer:
+    """A tokenizer that equals another of the same behaviour."""
+
+    fingerprint: str
+    itself: PreTrainedTokenizerBase = field(compare=False)
+
+
+@lru_cache(maxsize=8)
+def _encode(tokenizer: _Tokenizer, first: tuple[str, ...], second: tuple[str, ...] | None, max_length: int) -> Encoded:
+    tokens = tokenizer.itself(
+        list(first), None if second is None else list(second), truncation=True, max_length=max_length
+    )
     names = list(tokens.keys())
     rows = [dict(zip(names, values, strict=True)) for values in zip(*tokens.values(), strict=True)]
     return Encoded(rows, sum(bool(encoding.overflowing) for encoding in tokens.encodings))

@@ -118,7 +118,7 @@ class TrackedRun:
     def log_figure(self, figure: "Figure", path: str) -> None:
         """Write a matplotlib figure as an artifact, such as `figures/confusion_matrices.png`."""
         if self._client:
-            figure.savefig(self._spooled(path), bbox_inches="tight")
+            figure.savefig(self._spooled(path))
             self._upload(path)
 
     def log_table(self, table: "pd.DataFrame", path: str) -> None:

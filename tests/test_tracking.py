@@ -183,7 +183,7 @@ def test_a_signal_marks_the_run_killed(store: Path, number: signal.Signals) -> N
 import signal, time
 from kdexp import store as run_store, tracking
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line does
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C, and so its children
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
 with tracking.open_run(uri=None, study={study!r}, run_name="r", params={{}}, tags={{}}) as run:
     run.log_metrics({{"train/loss": 2.0}}, step=1)
     print("open", flush=True)
