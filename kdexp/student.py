@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -123,6 +124,7 @@ def train_student(
             teacher=targets.teacher if targets else None,
             on_log=log,
         )
+        trained_at = time.perf_counter()
         logits = {
             name: predict_logits(
                 trained,
@@ -134,10 +136,11 @@ def train_student(
             )
             for name in ("validation", "test")
         }
+        times = {"evaluation_seconds": time.perf_counter() - trained_at}
         trained.to("cpu").save_pretrained(target / "model")
         student.tokenizer.save_pretrained(target / "model")
         save_file(logits, target / "logits.safetensors")
-        (target / "training.json").write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
+        (target / "training.json").write_text(json.dumps(asdict(record) | times, indent=1), encoding="utf-8")
 
     parts = {
         "format": 2,

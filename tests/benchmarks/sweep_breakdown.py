@@ -37,9 +37,9 @@ def main(settings: list[str]) -> None:
 
 
 def _trained_seconds(folder: Path) -> float:
-    """What the trainings that are kept took: steps, evaluation after each epoch, checkpoints."""
+    """What the trainings that are kept took: steps, evaluation after each epoch and at the end, checkpoints."""
     records = [json.loads(path.read_text()) for path in folder.glob("*/files/training.json")]
-    return sum(record["seconds"] for record in records)
+    return sum(record["seconds"] + record.get("evaluation_seconds", 0.0) for record in records)
 
 
 def _logits_seconds(folder: Path) -> tuple[int, float]:
