@@ -106,8 +106,8 @@ class KdexpSweeper(Sweeper):
 
         Its config is refused here, before anything starts, where a value is out of range.
         """
-        from kdexp.config import resolve
         from kdexp.errors import UserError
+        from kdexp.resolve import resolve
         from kdexp.sweep import Job
 
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, [*fixed, *chosen])

@@ -77,7 +77,7 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from kdexp.config import refuse_merged_options, resolve
+    from kdexp.resolve import refuse_merged_options, resolve
 
     signal.signal(signal.SIGTERM, interrupt)
     is_alone = HydraConfig.get().mode != RunMode.MULTIRUN

@@ -1,14 +1,12 @@
 """Find the tables of a public data set: in a folder that holds a copy, or on the Hugging Face hub."""
 
 import re
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kdexp import hub
 from kdexp.config import PublicTaskConfig
 from kdexp.errors import UserError
 from kdexp.readers import SUFFIXES, Table, list_folder, read_table
@@ -93,7 +91,7 @@ def _load_from_hub(config: PublicTaskConfig) -> Any:
     from huggingface_hub import constants
 
     offline = datasets.config.HF_HUB_OFFLINE
-    unreachable = not offline and not _answers(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    unreachable = not offline and not hub.is_reachable()
     # Without a network, load_dataset would retry for 24 s before it looks into its cache.
     datasets.config.HF_HUB_OFFLINE = offline or unreachable
     try:
@@ -114,17 +112,3 @@ def _load_from_hub(config: PublicTaskConfig) -> Any:
         problem = f"the cached copy of {config.dataset} is of {', '.join(cached)}, not of {config.revision}"
         raise UserError("task.revision", problem, "connect to the hub once, or name the revision that is cached")
     return splits
-
-
-def _answers(endpoint: str, timeout: float) -> bool:
-    """Ask the hub for anything at all; any HTTP answer will do."""
-    try:
-        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=timeout).close()
-    except urllib.error.HTTPError:
-        return True
-    except urllib.error.URLError as error:
-        # Certificates are the business of the real client, which may have others than Python's.
-        return isinstance(error.reason, ssl.SSLError)
-    except OSError:
-        return False
-    return True

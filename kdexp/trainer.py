@@ -40,9 +40,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from kdexp import guards
 from kdexp.alignment import NO_WORD, AlignedWords, align, pad_words
 from kdexp.cache import weights_fingerprint
-from kdexp.config import LOSSES, SoftLossConfig, Tokenization, check_loss
+from kdexp.config import LOSSES, SoftLossConfig, Tokenization
 from kdexp.losses import hard_loss, logit_loss, mixed_loss, ramp
 from kdexp.representations import RepresentationTerms, recording, refuse_unfit
+from kdexp.resolve import check_loss
 
 logger = logging.getLogger(__name__)
 

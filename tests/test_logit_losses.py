@@ -8,10 +8,11 @@ from scipy import special, stats
 from scipy.spatial import distance
 
 from kdexp.conf_dir import CONF_DIR
-from kdexp.config import LOSSES, is_without_teacher, register_schemas, resolve
+from kdexp.config import LOSSES, is_without_teacher, register_schemas
 from kdexp.errors import UserError
 from kdexp.guards import refuse_unfit_loss
 from kdexp.losses import logit_loss, ramp, sigmoid_kd
+from kdexp.resolve import resolve
 
 SETTINGS = {
     "kd": {"temperature": 3.0},

@@ -11,9 +11,10 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from kdexp.cache import Cache
 from kdexp.conf_dir import CONF_DIR
-from kdexp.config import TeacherConfig, config_hash, register_schemas, resolve
+from kdexp.config import TeacherConfig, config_hash, register_schemas
 from kdexp.errors import UserError
 from kdexp.families import build_compact_model, compact_config, train_tokenizer
+from kdexp.resolve import resolve
 from kdexp.transplant import family_of, num_readable_tokens, transplant
 from kdexp.twins import main, with_twin
 

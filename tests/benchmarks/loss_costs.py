@@ -16,9 +16,10 @@ from hydra import compose, initialize_config_dir
 
 from kdexp.cache import Cache
 from kdexp.conf_dir import CONF_DIR
-from kdexp.config import register_schemas, resolve
+from kdexp.config import register_schemas
 from kdexp.hardware import prepare_hardware
 from kdexp.models import load_model
+from kdexp.resolve import resolve
 from kdexp.run import _look_inside
 from kdexp.student import encode_task, train_student
 from kdexp.tasks import load_task
