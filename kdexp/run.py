@@ -4,14 +4,12 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 import transformers
 import yaml
 
-import kdexp
 from kdexp import guards
 from kdexp.alignment import require_characters
 from kdexp.cache import Cache
@@ -19,17 +17,14 @@ from kdexp.config import (
     Config,
     CrossEntropyConfig,
     LossConfig,
-    ModelConfig,
     TeacherConfig,
     Tokenization,
-    config_hash,
-    flatten,
-    has_soft_part,
     plain,
     teacher_names,
     teacher_settings,
 )
 from kdexp.confounders import confidence, reading_habits
+from kdexp.describe import announce, run_name, run_params, run_tags, task_tags, teacher_tags
 from kdexp.evaluate import confusion_matrices_figure
 from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.models import LoadedModel, load_model
@@ -37,7 +32,7 @@ from kdexp.representations import RepresentationTerms, refuse_unfit
 from kdexp.results import Comparison, compare, prediction_table
 from kdexp.store import check_reachable
 from kdexp.student import StudentData, TrainedStudent, encode_task, train_student
-from kdexp.targets import TeacherTargets, alignment_tag, prepare_targets
+from kdexp.targets import TeacherTargets, prepare_targets
 from kdexp.tasks import Task, load_task
 from kdexp.teacher import (
     Teacher,
@@ -90,7 +85,7 @@ def run(config: Config) -> RunResult:
         # A job of a sweep knows that the store was there: it waits where a first run is refused.
         patience = PATIENCE_SECONDS if config.parent_run else 0.0
         check_reachable(config.tracking.uri, patience=patience)
-    _announce(config, hardware, task, new_teachers, new_student)
+    announce(config, hardware, task, new_teachers, new_student)
     guards.refuse_unfit_loss(config.loss, len(task.label_names), config.train.batch_size)
     if config.loss.terms:
         _refuse_unfit_terms(config, new_teachers[0], new_student)
@@ -99,8 +94,8 @@ def run(config: Config) -> RunResult:
         uri=config.tracking.uri,
         study=config.study,
         run_name=run_name(config),
-        params=_params(config, hardware),
-        tags=run_tags(config, cache) | _task_tags(config, task),
+        params=run_params(config, hardware),
+        tags=run_tags(config, cache) | task_tags(config, task),
         enabled=config.tracking.enabled,
     ) as tracked:
         tracked.log_text(yaml.safe_dump(plain(config), sort_keys=False), "config.yaml")
@@ -109,7 +104,7 @@ def run(config: Config) -> RunResult:
             prepare_teacher(loaded, settings, task, cache, hardware)
             for loaded, settings in zip(new_teachers, teacher_settings(config).values(), strict=True)
         ]
-        tracked.set_tags(_sha256_tags(config, teachers))
+        tracked.set_tags(teacher_tags(config, teachers))
         data = encode_task(new_student, task, use_transfer=config.train.use_transfer)
         each_answers = [
             _ask_teacher(teacher, settings, role, new_student, data, config, cache, hardware)
@@ -227,26 +222,6 @@ def _trial_reporter(config: Config, task: Task) -> LogCallback | None:
     return TrialReporter(config.trial, Path(config.cache_dir), f"validation/{task.primary_metric}")
 
 
-def run_name(config: Config) -> str:
-    """`roberta -> bert  kd a=0.5 T=4  s0`; several teachers are joined by `+`"""
-    settings = plain(config.loss)
-    loss = config.loss.name
-    if has_soft_part(config.loss):
-        loss += f" a={settings['alpha']:g}"
-        loss += f" T={settings['temperature']:g}" if "temperature" in settings else ""
-    return f"{'+'.join(teacher_names(config))} -> {config.student.name}  {loss}  s{config.seed}"
-
-
-def _params(config: Config, hardware: Hardware) -> dict[str, object]:
-    """The settings as MLflow shows them; lists of options by the options' names, so that a sweep over them shows."""
-    return flatten(config) | {
-        "hardware.name": hardware.name,
-        "hardware.bfloat16": hardware.bfloat16,
-        "more_teachers": "+".join(config.more_teachers) or "none",
-        "terms": "+".join(config.loss.terms) or "none",
-    }
-
-
 def _reading(
     teachers: Sequence[Teacher], student: LoadedModel, answers: TeacherLogits, config: Config, task: Task
 ) -> dict[str, float]:
@@ -360,69 +335,6 @@ def _look_inside(
     if targets.teacher is None:
         teacher.loaded.model.to("cpu")
     return targets
-
-
-@lru_cache(maxsize=256)
-def _say_once(line: str) -> None:
-    logger.info(line)
-
-
-def _announce(
-    config: Config, hardware: Hardware, task: Task, teachers: Sequence[LoadedModel], student: LoadedModel
-) -> None:
-    """Say what was decided that the command line did not say; of a sweep's jobs, what the one before did not say."""
-    say = _say_once if config.parent_run else logger.info
-    for note in task.notes:
-        say(note)
-    models: list[tuple[str, ModelConfig, LoadedModel]] = [
-        ("teacher", settings, loaded)
-        for settings, loaded in zip(teacher_settings(config).values(), teachers, strict=True)
-    ]
-    for role, model, loaded in [*models, ("student", config.student, student)]:
-        kind = (
-            f"compact {model.family} from scratch, tokenizer trained on the training text"
-            if model.checkpoint is None
-            else f"{model.checkpoint}"
-            if model.transplant is None
-            else f"encoder of {model.checkpoint}, tokens of {model.transplant}, as {model.family}"
-        )
-        say(f"{role} {model.name}: {kind}, {loaded.num_parameters:,} parameters")
-    number_format = "bfloat16" if hardware.bfloat16 else "float32"
-    say(f"hardware: {hardware.name}, {number_format}, {hardware.num_threads} threads")
-    if config.tokenization == Tokenization.student_ids:
-        logger.warning("ablation: the teacher is fed the student's token ids, which mean nothing to it")
-    if config.train.use_transfer and task.transfer is None:
-        logger.warning("train.use_transfer is ignored: task %s has no transfer text", task.name)
-
-
-def run_tags(config: Config, cache: Cache) -> dict[str, str]:
-    """What identifies a run: what it computes, of which sweep it is a job, and whose locks tell that it lives."""
-    parent = {"mlflow.parentRunId": config.parent_run} if config.parent_run else {}
-    return parent | {
-        "kdexp.config_hash": config_hash(config),
-        "kdexp.cache": cache.identity(),
-        "kdexp.version": kdexp.__version__,
-    }
-
-
-def _sha256_tags(config: Config, teachers: Sequence[Teacher]) -> dict[str, str]:
-    """Of each teacher's weights: `kdexp.teacher_sha256`, and with a name for every further teacher."""
-    first, *others = teachers
-    named = zip(config.more_teachers, others, strict=True)
-    return {"kdexp.teacher_sha256": first.sha256} | {
-        f"kdexp.teacher_sha256.{name}": teacher.sha256 for name, teacher in named
-    }
-
-
-def _task_tags(config: Config, task: Task) -> dict[str, str]:
-    same = {teacher.family for teacher in teacher_settings(config).values()} == {config.student.family}
-    return {
-        "kdexp.pairing": "same-family" if same else "cross-family",
-        "kdexp.tokenization": config.tokenization.value.replace("_", "-"),
-        "kdexp.alignment": alignment_tag(config.loss),
-        "kdexp.primary_metric": task.primary_metric,
-        **task.tags,
-    }
 
 
 def _examples(task: Task) -> list:

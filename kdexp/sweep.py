@@ -17,8 +17,9 @@ from pathlib import Path
 
 from kdexp.cache import Cache
 from kdexp.config import Config, config_hash, flatten, is_without_teacher
+from kdexp.describe import run_tags
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
-from kdexp.run import RunResult, run, run_tags
+from kdexp.run import RunResult, run
 from kdexp.store import StoredRun, Study
 from kdexp.summary import StudySummary, log_summary, print_summary, summarize
 from kdexp.tracking import PATIENCE_SECONDS, TrackedRun, open_run
