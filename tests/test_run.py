@@ -98,6 +98,12 @@ def test_alpha_one_is_the_baseline(kdexp, tmp_path):
     assert "student bert: kept from an earlier run" in result.stderr  # the baseline that was just trained
 
 
+def test_inference_can_be_learnt_as_it_comes(kdexp):
+    """The default teacher passes the check that refuses one near chance."""
+    result = kdexp("task=inference", "baseline=false", "train.max_steps=2", "tracking=none", "hardware=cpu")
+    assert result.returncode == 0, result.stderr
+
+
 def test_pairs_transfer_text_and_students_ids(kdexp, tmp_path):
     result = kdexp("task=inference", "train.use_transfer=true", "task.transfer_size=100", *SMALL, "tracking=none")
     assert result.returncode == 0, result.stderr
