@@ -27,13 +27,14 @@ logger = logging.getLogger(__name__)
 
 
 def run_name(config: Config) -> str:
-    """`roberta -> bert  kd a=0.5 T=4  s0`; several teachers are joined by `+`"""
+    """`roberta -> bert  kd a=0.5 T=4  s0`; several teachers are joined by `+`, a study's condition comes last."""
     settings = plain(config.loss)
     loss = config.loss.name
     if has_soft_part(config.loss):
         loss += f" a={settings['alpha']:g}"
         loss += f" T={settings['temperature']:g}" if "temperature" in settings else ""
-    return f"{'+'.join(teacher_names(config))} -> {config.student.name}  {loss}  s{config.seed}"
+    condition = f"  {config.condition}" if config.condition else ""
+    return f"{'+'.join(teacher_names(config))} -> {config.student.name}  {loss}  s{config.seed}{condition}"
 
 
 def run_params(config: Config, hardware: Hardware) -> dict[str, object]:
