@@ -21,8 +21,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
-    from kdexp.search import Choice, Interval
-    from kdexp.sweep import Job, Outcome
+    from kdexp.study.search import Choice, Interval
+    from kdexp.study.sweep import Job, Outcome
 
 
 class KdexpSweeper(Sweeper):
@@ -31,7 +31,7 @@ class KdexpSweeper(Sweeper):
     Args:
         params: The study's own values (`loss.alpha: 0,0.5,1`, or for a search `interval(0, 1)`); what the
             command line says replaces them.
-        search: The fields of `kdexp.search.SearchSettings`.
+        search: The fields of `kdexp.study.search.SearchSettings`.
         study: `grid`, or `cross_family`: the grid for every pair of families, see `kdexp.cross_family`.
     """
 
@@ -54,7 +54,7 @@ class KdexpSweeper(Sweeper):
             self._sweep_grid(overrides)
 
     def _sweep_grid(self, overrides: dict[str, Override]) -> None:
-        from kdexp.sweep import run_sweep
+        from kdexp.study.sweep import run_sweep
 
         swept = {name: each for name, each in overrides.items() if each.is_sweep_override() or name in self.params}
         (combinations,) = BasicSweeper.split_arguments(list(swept.values()), None)
@@ -62,7 +62,7 @@ class KdexpSweeper(Sweeper):
         run_sweep([self.compose(fixed, each) for each in combinations], list(swept), self.launch)
 
     def _sweep_cross_family(self, overrides: dict[str, Override]) -> None:
-        from kdexp.cross_family import pair_overrides, run_cross_family
+        from kdexp.study.cross_family import pair_overrides, run_cross_family
 
         swept = {name: each for name, each in overrides.items() if each.is_sweep_override() or name in self.params}
         (combinations,) = BasicSweeper.split_arguments(list(swept.values()), None)
@@ -74,7 +74,7 @@ class KdexpSweeper(Sweeper):
         run_cross_family(jobs, ["teacher", "student", "condition", *swept], self.launch)
 
     def _sweep_search(self, overrides: dict[str, Override], search: DictConfig) -> None:
-        from kdexp.search import SearchSettings, run_search
+        from kdexp.study.search import SearchSettings, run_search
 
         space = {name: _searched(name, each) for name, each in overrides.items() if each.is_sweep_override()}
         fixed = _lines(each for name, each in overrides.items() if name not in space)
@@ -106,9 +106,9 @@ class KdexpSweeper(Sweeper):
 
         Its config is refused here, before anything starts, where a value is out of range.
         """
+        from kdexp.cli.composition import resolve
         from kdexp.errors import UserError
-        from kdexp.resolve import resolve
-        from kdexp.sweep import Job
+        from kdexp.study.sweep import Job
 
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, [*fixed, *chosen])
         with open_dict(composed):
@@ -120,7 +120,7 @@ class KdexpSweeper(Sweeper):
 
     def launch(self, jobs: "Sequence[Job]", extra: Sequence[str]) -> "list[Outcome]":
         """Run jobs by Hydra's launcher; one that fails does not stop the others."""
-        from kdexp.sweep import Outcome
+        from kdexp.study.sweep import Outcome
 
         extra = [*extra, *self._share_of_threads(len(jobs))]
         first = self._num_launched
@@ -163,7 +163,7 @@ def _num_cores() -> int:
 
 def _searched(name: str, override: Override) -> "Interval | Choice":
     from kdexp.errors import UserError
-    from kdexp.search import Choice, Interval
+    from kdexp.study.search import Choice, Interval
 
     match override.value():
         case IntervalSweep(start=low, end=high, tags=tags) if low is not None and high is not None:

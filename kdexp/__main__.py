@@ -1,6 +1,6 @@
 """`python -m kdexp`"""
 
-from kdexp.cli import main
+from kdexp.cli.main import main
 
 if __name__ == "__main__":
     main()

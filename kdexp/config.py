@@ -19,7 +19,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from kdexp.conf_dir import CONF_DIR
+from kdexp.cli.conf_dir import CONF_DIR
 
 
 class Tokenization(StrEnum):

@@ -10,8 +10,6 @@ import torch
 import transformers
 import yaml
 
-from kdexp import guards
-from kdexp.alignment import require_characters
 from kdexp.cache import Cache
 from kdexp.config import (
     Config,
@@ -23,18 +21,18 @@ from kdexp.config import (
     teacher_names,
     teacher_settings,
 )
-from kdexp.confounders import confidence, reading_habits
-from kdexp.describe import announce, run_name, run_params, run_tags, task_tags, teacher_tags
-from kdexp.evaluate import confusion_matrices_figure
 from kdexp.hardware import Hardware, prepare_hardware
-from kdexp.models import LoadedModel, load_model
-from kdexp.representations import RepresentationTerms, refuse_unfit
-from kdexp.results import Comparison, compare, prediction_table
-from kdexp.store import check_reachable
-from kdexp.student import StudentData, TrainedStudent, encode_task, train_student
-from kdexp.targets import TeacherTargets, prepare_targets
-from kdexp.tasks import Task, load_task
-from kdexp.teacher import (
+from kdexp.loss.terms import RepresentationTerms, refuse_unfit
+from kdexp.model.alignment import require_characters
+from kdexp.model.encoder import LoadedModel, load_model
+from kdexp.model.transplanted import with_twin
+from kdexp.naming import announce, run_name, run_params, run_tags, task_tags, teacher_tags
+from kdexp.results.diagnostics import confidence, reading_habits
+from kdexp.results.record import Comparison, compare, prediction_table
+from kdexp.student.train import StudentData, TrainedStudent, encode_task, train_student
+from kdexp.task.evaluate import confusion_matrices_figure
+from kdexp.task.load import Task, load_task
+from kdexp.teacher.encoder import (
     Teacher,
     TeacherLogits,
     load_teacher,
@@ -42,9 +40,11 @@ from kdexp.teacher import (
     prepare_teacher,
     teacher_logits,
 )
-from kdexp.tracking import PATIENCE_SECONDS, open_run
-from kdexp.training import LogCallback
-from kdexp.twins import with_twin
+from kdexp.teacher.features import TeacherTargets, prepare_targets
+from kdexp.tracking.run import PATIENCE_SECONDS, open_run
+from kdexp.tracking.store import check_reachable
+from kdexp.training import checks as guards
+from kdexp.training.loop import LogCallback
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +217,7 @@ def _trial_reporter(config: Config, task: Task) -> LogCallback | None:
     """What stops a hopeless trial of a search."""
     if config.trial is None:
         return None
-    from kdexp.search import TrialReporter  # Optuna is an optional extra
+    from kdexp.study.search import TrialReporter  # Optuna is an optional extra
 
     return TrialReporter(config.trial, Path(config.cache_dir), f"validation/{task.primary_metric}")
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from kdexp import families
-from kdexp.alignment import (
+from kdexp.config import Alignment
+from kdexp.errors import UserError
+from kdexp.model import families
+from kdexp.model.alignment import (
     NO_WORD,
     AlignedWords,
     align,
@@ -21,8 +23,6 @@ from kdexp.alignment import (
     row_tokens,
     word_spans,
 )
-from kdexp.config import Alignment
-from kdexp.errors import UserError
 
 TEXTS = [
     "The film was good, and the plot... wasn't dull!",

@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 from conftest import SMALL
 
-from kdexp.store import Study
+from kdexp.tracking.store import Study
 
 sync_api = pytest.importorskip("playwright.sync_api")
 

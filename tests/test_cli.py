@@ -9,8 +9,8 @@ import time
 import pytest
 import yaml
 
-from kdexp.conf_dir import CONF_DIR
-from kdexp.help import help_text
+from kdexp.cli.conf_dir import CONF_DIR
+from kdexp.cli.help import help_text
 
 
 def refused(result) -> str:
@@ -25,7 +25,7 @@ def refused(result) -> str:
 
 def test_help_names_every_option_and_imports_nothing_heavy():
     program = (
-        "import sys; sys.argv = ['kdexp', '--help']; from kdexp.cli import main; main();"
+        "import sys; sys.argv = ['kdexp', '--help']; from kdexp.cli.main import main; main();"
         "bad = {'torch', 'transformers', 'mlflow', 'hydra'} & set(sys.modules); assert not bad, bad"
     )
     started = time.perf_counter()
@@ -110,7 +110,7 @@ def test_a_file_that_is_not_there(kdexp):
     ],
 )
 def test_checkpoint_folders_without_usable_weights(kdexp, tmp_path, files, expected):
-    from kdexp.families import train_tokenizer
+    from kdexp.model.families import train_tokenizer
 
     folder = tmp_path / "checkpoint"
     folder.mkdir()

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from kdexp.confounders import confidence, confidence_table, reading_habits, reading_table
-from kdexp.families import train_tokenizer
-from kdexp.tasks import Split
+from kdexp.model.families import train_tokenizer
+from kdexp.results.diagnostics import confidence, confidence_table, reading_habits, reading_table
+from kdexp.task.load import Split
 
 TEXTS = ["The soup was cold.", "THE SOUP was warm, and the waiter kind."] * 30
 

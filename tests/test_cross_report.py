@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdexp.confounders import Confidence, ReadingHabits
-from kdexp.cross_report import findings_table, forest_figure, matrix_figure, report_blocks
-from kdexp.report_html import html_page, markdown_page
-from kdexp.verdict import judge
+from kdexp.results.diagnostics import Confidence, ReadingHabits
+from kdexp.results.report import html_page, markdown_page
+from kdexp.study.cross_report import findings_table, forest_figure, matrix_figure, report_blocks
+from kdexp.study.rules import judge
 
 NOISE = (-0.002, 0.001, 0.0, -0.001, 0.002)
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from kdexp import inference, reviews
+from kdexp.task import inference, reviews
 
 TASKS = [reviews, inference]
 SIZES = {"train": 3000, "validation": 500, "test": 1500, "transfer": 500}

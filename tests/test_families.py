@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 from kdexp.errors import UserError
-from kdexp.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
+from kdexp.model.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
 
 MAX_LENGTH = 24
 WITH_TOKEN_TYPES = {"bert", "electra", "albert", "deberta"}
@@ -106,7 +106,7 @@ def test_same_texts_give_the_same_tokenizers_in_another_process():
     texts = [" ".join([*random.choices(words, k=8), letter + random.choice(words)]) for letter in rare * 3]
     script = (
         "import sys, json, hashlib\n"
-        "from kdexp.families import FAMILIES, train_tokenizer\n"
+        "from kdexp.model.families import FAMILIES, train_tokenizer\n"
         "texts = json.load(sys.stdin)\n"
         "for family in FAMILIES:\n"
         "    tokenizer = train_tokenizer(family, texts, vocab_size=700, max_length=24)\n"

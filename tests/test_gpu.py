@@ -5,8 +5,8 @@ import torch
 
 from kdexp.config import Device, EmbeddedTaskConfig, HardwareConfig, ModelConfig, Precision
 from kdexp.hardware import prepare_hardware
-from kdexp.models import encode, load_model, predict_logits
-from kdexp.tasks import load_task
+from kdexp.model.encoder import encode, load_model, predict_logits
+from kdexp.task.load import load_task
 
 pytestmark = [
     pytest.mark.gpu,

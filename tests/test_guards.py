@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import BertConfig
 
-from kdexp import guards
 from kdexp.errors import UserError
-from kdexp.evaluate import agreement, classification_metrics, paired_gain
+from kdexp.task.evaluate import agreement, classification_metrics, paired_gain
+from kdexp.training import checks as guards
 
 
 def test_classes_are_found_by_name_whatever_their_spelling():

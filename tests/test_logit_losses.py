@@ -7,12 +7,12 @@ from hydra import compose, initialize_config_dir
 from scipy import special, stats
 from scipy.spatial import distance
 
-from kdexp.conf_dir import CONF_DIR
+from kdexp.cli.composition import resolve
+from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.config import LOSSES, is_without_teacher, register_schemas
 from kdexp.errors import UserError
-from kdexp.guards import refuse_unfit_loss
-from kdexp.losses import logit_loss, ramp, sigmoid_kd
-from kdexp.resolve import resolve
+from kdexp.loss.logit import logit_loss, ramp, sigmoid_kd
+from kdexp.training.checks import refuse_unfit_loss
 
 SETTINGS = {
     "kd": {"temperature": 3.0},

@@ -9,7 +9,7 @@ from scipy.special import log_softmax as scipy_log_softmax
 from scipy.special import softmax as scipy_softmax
 from torch.nn.functional import cross_entropy
 
-from kdexp.losses import IGNORED_LABEL, hard_loss, mixed_loss, soft_loss
+from kdexp.loss.logit import IGNORED_LABEL, hard_loss, mixed_loss, soft_loss
 
 
 def random_logits(seed: int, rows: int = 6, classes: int = 5) -> torch.Tensor:

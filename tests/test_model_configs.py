@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdexp.conf_dir import CONF_DIR
-from kdexp.families import FAMILIES
+from kdexp.cli.conf_dir import CONF_DIR
+from kdexp.model.families import FAMILIES
 
 GROUPS = ("model", "teacher", "student")
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kdexp.errors import UserError
-from kdexp.readers import class_indices, class_names, read_table, texts_of
+from kdexp.task.file import class_indices, class_names, read_table, texts_of
 
 COLUMNS = ["text", "label"]
 

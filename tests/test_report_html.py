@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kdexp.report_html import (
+from kdexp.results.report import (
     BulletList,
     FigureBlock,
     Heading,

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from kdexp import families, representations
 from kdexp.config import Pooling, TermConfig
 from kdexp.errors import UserError
-from kdexp.guards import accepted_inputs
-from kdexp.representations import RepresentationTerms, layer_pairs, pool, pool_attention, recording
+from kdexp.loss import terms as representations
+from kdexp.loss.terms import RepresentationTerms, layer_pairs, pool, pool_attention, recording
+from kdexp.model import families
+from kdexp.training.checks import accepted_inputs
 
 TEXTS = ["the film was good and the plot was dull, not fine!", "never seen", "a bad actor: superb, quite superb"]
 WORD_MASK = torch.tensor([[True] * 4, [True, True, False, False], [True, True, True, False]])

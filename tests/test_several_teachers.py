@@ -6,8 +6,8 @@ import torch
 from conftest import SMALL
 from scipy.special import logsumexp, softmax
 
-from kdexp.store import Study
-from kdexp.teacher import TeacherLogits, mixed_answers
+from kdexp.teacher.encoder import TeacherLogits, mixed_answers
+from kdexp.tracking.store import Study
 
 
 def answer(logits, key):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from kdexp.statistics import (
+from kdexp.results.statistics import (
     Interval,
     difference_of_differences,
     equivalence_p_value,

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import SMALL
 
-from kdexp.store import Study
+from kdexp.tracking.store import Study
 
 pytestmark = pytest.mark.slow
 

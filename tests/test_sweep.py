@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from conftest import ROOT, SMALL
 
-from kdexp.store import Study
+from kdexp.tracking.store import Study
 
 pytestmark = pytest.mark.slow
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 from transformers import set_seed
 
-from kdexp import families
 from kdexp.cache import Cache, weights_fingerprint
 from kdexp.config import KDConfig, TermConfig
 from kdexp.hardware import Hardware
-from kdexp.models import LoadedModel, encode
-from kdexp.representations import RepresentationTerms
-from kdexp.targets import alignment_tag, prepare_targets
-from kdexp.tasks import Split
-from kdexp.teacher import Teacher
-from kdexp.trainer import DistillationTrainer, DistillationTrainingArguments
+from kdexp.loss.terms import RepresentationTerms
+from kdexp.model import families
+from kdexp.model.encoder import LoadedModel, encode
+from kdexp.task.load import Split
+from kdexp.teacher.encoder import Teacher
+from kdexp.teacher.features import alignment_tag, prepare_targets
+from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
 
 CPU = Hardware(torch.device("cpu"), bfloat16=False, num_threads=1, num_workers=0)
 FIRST = [

@@ -16,7 +16,7 @@ import pytest
 
 from kdexp.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig
 from kdexp.errors import UserError
-from kdexp.tasks import Split, load_task
+from kdexp.task.load import Split, load_task
 
 
 def rows_of(split: Split) -> list[tuple]:
@@ -297,7 +297,7 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path):
 LOAD = """
 import sys
 from kdexp.config import PublicTaskConfig
-from kdexp.tasks import load_task
+from kdexp.task.load import load_task
 revision = sys.argv[1] or None
 config = PublicTaskConfig(name="sst2", dataset="org/glue", subset="sst2", revision=revision, text="sentence",
                           label="label", labels=["negative", "positive"], validation_size=10)

@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from kdexp import store as run_store
-from kdexp import tracking
 from kdexp.errors import UserError
+from kdexp.tracking import run as tracking
+from kdexp.tracking import store as run_store
 
 REPOSITORY = Path(__file__).parents[1]
 LABELS = ["calm", "what's up, doc?"]
@@ -135,7 +135,8 @@ def test_logging_a_metric_costs_microseconds(in_store: Path) -> None:
 def test_tracking_none_never_imports_mlflow(tmp_path: Path) -> None:
     code = """
 import sys
-from kdexp import store as run_store, tracking
+from kdexp.tracking import store as run_store
+from kdexp.tracking import run as tracking
 with tracking.open_run(uri=None, study="s", run_name="r", params={}, tags={}, enabled=False) as run:
     run.log_metrics({"a": 1.0}); run.set_tags({"a": "b"}); run.log_params({"a": 1})
     run.log_text("a", "b.txt")
@@ -181,7 +182,8 @@ def test_a_signal_marks_the_run_killed(store: Path, number: signal.Signals) -> N
     study = f"signal {number}"
     code = f"""
 import signal, time
-from kdexp import store as run_store, tracking
+from kdexp.tracking import store as run_store
+from kdexp.tracking import run as tracking
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line does
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
 with tracking.open_run(uri=None, study={study!r}, run_name="r", params={{}}, tags={{}}) as run:
@@ -221,7 +223,8 @@ def test_processes_that_create_one_store_at_once_all_succeed(tmp_path: Path) -> 
     code = """
 import logging
 logging.basicConfig(level=logging.INFO, format="LOG %(message)s")
-from kdexp import store as run_store, tracking
+from kdexp.tracking import store as run_store
+from kdexp.tracking import run as tracking
 with tracking.open_run(uri=None, study="race", run_name="r", params={}, tags={}) as run:
     run.log_metrics({"a": 1.0})
 print(run.experiment_id)

@@ -26,8 +26,8 @@ from kdexp import DistillationTrainer, DistillationTrainingArguments
 from kdexp.cache import weights_fingerprint
 from kdexp.config import Alignment, TermConfig
 from kdexp.errors import UserError
-from kdexp.losses import soft_loss
-from kdexp.representations import RepresentationTerms
+from kdexp.loss.logit import soft_loss
+from kdexp.loss.terms import RepresentationTerms
 
 WORDS = [
     "the",

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kdexp.verdict import (
+from kdexp.study.rules import (
     COLUMNS,
     CONDITIONS,
     Finding,

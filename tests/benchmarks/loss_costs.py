@@ -15,15 +15,15 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from kdexp.cache import Cache
-from kdexp.conf_dir import CONF_DIR
+from kdexp.cli.composition import resolve
+from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.config import register_schemas
 from kdexp.hardware import prepare_hardware
-from kdexp.models import load_model
-from kdexp.resolve import resolve
+from kdexp.model.encoder import load_model
 from kdexp.run import _look_inside
-from kdexp.student import encode_task, train_student
-from kdexp.tasks import load_task
-from kdexp.teacher import Teacher, load_teacher, teacher_logits
+from kdexp.student.train import encode_task, train_student
+from kdexp.task.load import load_task
+from kdexp.teacher.encoder import Teacher, load_teacher, teacher_logits
 
 REPETITIONS = 5
 

@@ -1,0 +1,1 @@
+"""The command line: it alone knows Hydra, OmegaConf and exit codes."""

@@ -1,0 +1,78 @@
+"""One line for what Hydra and OmegaConf refuse: what, got, and the legal choices."""
+
+import re
+from dataclasses import fields, is_dataclass
+from enum import EnumMeta
+from typing import Any
+
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from kdexp.cli.conf_dir import CONF_DIR
+
+
+def explain(error: BaseException) -> str:
+    """Tell a refused composition in one line, in the words of kdexp's own errors."""
+    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        # Hydra does not say what there is where a list of options was asked for.
+        folder = "teacher" if group == "more_teachers" else group
+        options = error.options or sorted(path.stem for path in (CONF_DIR / folder).glob("*.yaml"))
+        choices = [name for name in options if name != "default"] or list(options)
+        return f"{group}={option}: no such option; expected one of {', '.join(choices)}"
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        return _explain_setting(cause)
+    message = " ".join(str(error).split())
+    if isinstance(error, ConfigCompositionException) and cause is not None:
+        message = f"{message} {' '.join(str(cause).split())}"
+    if "Could not override" in message and "No match in the defaults list" in message:
+        found = re.search(r"override '?([\w/@.]+)'?", message)
+        return (
+            f"{found.group(1) if found else 'override'}: no such group; "
+            "expected one of teacher, more_teachers, student, task, loss, terms, hardware, train, tracking, "
+            "condition, experiment"
+        )
+    return message
+
+
+def _explain_setting(error: OmegaConfBaseException) -> str:
+    setting = error.full_key or str(error.key)
+    if setting.startswith("loss.terms.") and isinstance(error, ConfigKeyError) and setting.count(".") == 2:
+        return f"{setting}: the loss has no such term; add it with 'terms=[{error.key}]'"
+    if isinstance(error, ConfigKeyError | ConfigAttributeError):
+        return f"{setting}: no such setting; expected one of {', '.join(_siblings(error))}"
+    if isinstance(error, ValidationError):
+        got = re.search(r"[Vv]alue '(.*?)'", str(error.msg), re.DOTALL)
+        value = got.group(1) if got else str(error.msg)
+        return f"{setting}: got {value!r}; expected {_expected(error)}"
+    return f"{setting}: {' '.join(str(error.msg or error).split())}"
+
+
+def _siblings(error: OmegaConfBaseException) -> list[str]:
+    """What could have been set in place of a key that is not there."""
+    schema: Any = error.object_type
+    if isinstance(schema, type) and is_dataclass(schema):
+        return [item.name for item in fields(schema)]
+    if error.parent_node is not None and OmegaConf.is_dict(error.parent_node):
+        return [str(key) for key in error.parent_node]
+    return ["the settings that --cfg job shows"]
+
+
+def _expected(error: OmegaConfBaseException) -> str:
+    kind = error.ref_type if error.ref_type is not None else type(None)
+    if isinstance(kind, EnumMeta):
+        return "one of " + ", ".join(kind.__members__)
+    words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
+    name = getattr(kind, "__name__", str(kind))
+    if name not in words:
+        match = re.search(r"(Float|Integer|Boolean|String|List)", str(error.msg))
+        name = {"Float": "float", "Integer": "int", "Boolean": "bool", "String": "str"}.get(
+            match.group(1) if match else "", name
+        )
+    if "[" in str(error.msg):
+        choices = re.search(r"expected one of \[(.*?)\]", str(error.msg))
+        if choices:
+            return f"one of {choices.group(1)}"
+    return words.get(name, name)

@@ -1,0 +1,70 @@
+"""The help screen, from the first line of every YAML file: no import of Hydra or torch."""
+
+from kdexp.cli.conf_dir import CONF_DIR
+
+_INTRODUCTION = """\
+kdexp distils a teacher into a student, measures both beside the same student trained without a teacher,
+and logs to MLflow.
+
+usage: python -m kdexp [group=option ...] [setting=value ...]
+       python -m kdexp -m loss.alpha=0.1,0.5,0.9 loss.temperature=1,2,4,8    (one run per combination)
+
+examples:
+  python -m kdexp                                        default run: nothing is downloaded
+  python -m kdexp teacher=roberta student=bert           another family, each with its own tokenizer
+  python -m kdexp loss.alpha=0.3 loss.temperature=2      alpha weights the gold labels: 1 = no teacher
+  python -m kdexp task=file task.train=mine.csv task.text=question task.label=kind
+  python -m kdexp teacher.checkpoint=<folder or hub id> student.checkpoint=<...> student.num_layers=2
+  python -m kdexp experiment=alpha_temperature           a ready-made study
+  python -m kdexp summary study=alpha_temperature        what a study found, also while it runs
+  python -m kdexp transplant <checkpoint> <tokenizer> <target folder>
+                                                         one encoder reading another family's tokens
+  mlflow ui                                              browse and compare the runs
+"""
+
+_GROUPS = {
+    "teacher": "who is imitated",
+    "more_teachers": "who else is imitated: 'more_teachers=[roberta,electra]' (same options)",
+    "student": "who learns (same options)",
+    "task": "on which data",
+    "loss": "by which loss",
+    "terms": "what else is matched, inside of the models: 'terms=[rkd,hidden]'",
+    "hardware": "on which device",
+    "train": "on which schedule",
+    "tracking": "logged where",
+    "condition": "what is matched across families (set by experiment=cross_family)",
+    "experiment": "ready-made studies, which carry their own sweep",
+}
+
+_ENDING = """\
+settings of a run (defaults): tokenization=own baseline=true seed=0 study=distillation resume=true
+                              cache_dir=~/.cache/kdexp (or $KDEXP_CACHE_DIR)
+
+python -m kdexp <what you would run> --cfg job    show every setting of that run, and run nothing
+python -m kdexp --hydra-help                      Hydra's own flags
+eval "$(kdexp -sc install=bash)"                  tab completion for the `kdexp` command (bash; zsh, fish alike)
+"""
+
+
+def help_text() -> str:
+    """Groups, their options with one line each, and examples."""
+    return "\n".join([_INTRODUCTION, *(_group(name) for name in _GROUPS if _options(name)), _ENDING])
+
+
+def _group(name: str) -> str:
+    lines = [f"{name}=    {_GROUPS[name]}"]
+    if name in ("student", "more_teachers"):  # the teacher's list again would fill half a screen
+        return lines[0] + "\n"
+    options = _options(name)
+    width = max(len(option) for option in options)
+    lines += [f"  {option:<{width}}  {purpose}" for option, purpose in options.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _options(group: str) -> dict[str, str]:
+    """Purpose of every option: the first comment of its file that is not meant for Hydra (`# @package`)."""
+    purposes = {}
+    for path in sorted((CONF_DIR / group).glob("*.yaml")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        purposes[path.stem] = next(line for line in lines if not line.startswith("# @")).removeprefix("#").strip()
+    return purposes

@@ -1,6 +1,0 @@
-"""Where conf/ lies. Apart from the schemas, so that the help screen need not import Hydra."""
-
-from pathlib import Path
-
-_INSTALLED = Path(__file__).parent / "conf"  # a wheel ships conf/ inside the package
-CONF_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "conf"

@@ -1,0 +1,1 @@
+"""Losses and terms, usable alone."""

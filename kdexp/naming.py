@@ -1,0 +1,110 @@
+"""What a run is called, logged as, and announced with."""
+
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+
+import kdexp
+from kdexp.cache import Cache
+from kdexp.config import (
+    Config,
+    ModelConfig,
+    Tokenization,
+    config_hash,
+    flatten,
+    has_soft_part,
+    plain,
+    teacher_names,
+    teacher_settings,
+)
+from kdexp.hardware import Hardware
+from kdexp.model.encoder import LoadedModel
+from kdexp.task.load import Task
+from kdexp.teacher.encoder import Teacher
+from kdexp.teacher.features import alignment_tag
+
+logger = logging.getLogger(__name__)
+
+
+def run_name(config: Config) -> str:
+    """`roberta -> bert  kd a=0.5 T=4  s0`; several teachers are joined by `+`, a study's condition comes last."""
+    settings = plain(config.loss)
+    loss = config.loss.name
+    if has_soft_part(config.loss):
+        loss += f" a={settings['alpha']:g}"
+        loss += f" T={settings['temperature']:g}" if "temperature" in settings else ""
+    condition = f"  {config.condition}" if config.condition else ""
+    return f"{'+'.join(teacher_names(config))} -> {config.student.name}  {loss}  s{config.seed}{condition}"
+
+
+def run_params(config: Config, hardware: Hardware) -> dict[str, object]:
+    """The settings as MLflow shows them; lists of options by the options' names, so that a sweep over them shows."""
+    return flatten(config) | {
+        "hardware.name": hardware.name,
+        "hardware.bfloat16": hardware.bfloat16,
+        "more_teachers": "+".join(config.more_teachers) or "none",
+        "terms": "+".join(config.loss.terms) or "none",
+    }
+
+
+def run_tags(config: Config, cache: Cache) -> dict[str, str]:
+    """What identifies a run: what it computes, of which sweep it is a job, and whose locks tell that it lives."""
+    parent = {"mlflow.parentRunId": config.parent_run} if config.parent_run else {}
+    return parent | {
+        "kdexp.config_hash": config_hash(config),
+        "kdexp.cache": cache.identity(),
+        "kdexp.version": kdexp.__version__,
+    }
+
+
+def task_tags(config: Config, task: Task) -> dict[str, str]:
+    same = {teacher.family for teacher in teacher_settings(config).values()} == {config.student.family}
+    return {
+        "kdexp.pairing": "same-family" if same else "cross-family",
+        "kdexp.tokenization": config.tokenization.value.replace("_", "-"),
+        "kdexp.alignment": alignment_tag(config.loss),
+        "kdexp.primary_metric": task.primary_metric,
+        **task.tags,
+    }
+
+
+def teacher_tags(config: Config, teachers: Sequence[Teacher]) -> dict[str, str]:
+    """Of each teacher's weights: `kdexp.teacher_sha256`, and with a name for every further teacher."""
+    first, *others = teachers
+    named = zip(config.more_teachers, others, strict=True)
+    return {"kdexp.teacher_sha256": first.sha256} | {
+        f"kdexp.teacher_sha256.{name}": teacher.sha256 for name, teacher in named
+    }
+
+
+def announce(
+    config: Config, hardware: Hardware, task: Task, teachers: Sequence[LoadedModel], student: LoadedModel
+) -> None:
+    """Say what was decided that the command line did not say; of a sweep's jobs, what the one before did not say."""
+    say = _say_once if config.parent_run else logger.info
+    for note in task.notes:
+        say(note)
+    models: list[tuple[str, ModelConfig, LoadedModel]] = [
+        ("teacher", settings, loaded)
+        for settings, loaded in zip(teacher_settings(config).values(), teachers, strict=True)
+    ]
+    for role, model, loaded in [*models, ("student", config.student, student)]:
+        kind = (
+            f"compact {model.family} from scratch, tokenizer trained on the training text"
+            if model.checkpoint is None
+            else f"{model.checkpoint}"
+            if model.transplant is None
+            else f"encoder of {model.checkpoint}, tokens of {model.transplant}, as {model.family}"
+        )
+        say(f"{role} {model.name}: {kind}, {loaded.num_parameters:,} parameters")
+    number_format = "bfloat16" if hardware.bfloat16 else "float32"
+    say(f"hardware: {hardware.name}, {number_format}, {hardware.num_threads} threads")
+    if config.tokenization == Tokenization.student_ids:
+        logger.warning("ablation: the teacher is fed the student's token ids, which mean nothing to it")
+    if config.train.use_transfer and task.transfer is None:
+        logger.warning("train.use_transfer is ignored: task %s has no transfer text", task.name)
+
+
+@lru_cache(maxsize=256)
+def _say_once(line: str) -> None:
+    logger.info(line)

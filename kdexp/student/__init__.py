@@ -1,0 +1,1 @@
+"""The student, and what is trained beside it."""

@@ -1,0 +1,1 @@
+"""Studies: named sets of runs that answer one question."""

@@ -1,0 +1,186 @@
+"""The cross-family study: which jobs it has, and what its report is made of.
+
+It takes apart what the warning against crossing families mixes up (FastFormers, https://arxiv.org/abs/2010.13382):
+another family's teacher, the student's ids fed to it, and hidden states matched by word or by position.
+"""
+
+import itertools
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.text import Text
+
+from kdexp.config import Config
+from kdexp.errors import UserError
+from kdexp.results.diagnostics import Confidence, ReadingHabits
+from kdexp.results.report import html_page, markdown_page
+from kdexp.study.cross_report import findings_table, forest_figure, matrix_figure, report_blocks
+from kdexp.study.rules import HIDDEN_POSITION, HIDDEN_WORDS, OWN_TOKENS, STUDENT_IDS, judge, table
+from kdexp.study.sweep import Job, Launch, open_sweep
+from kdexp.tracking.run import TrackedRun
+from kdexp.tracking.store import StoredRun, Study
+
+logger = logging.getLogger(__name__)
+
+CROSS_CONDITIONS = (OWN_TOKENS, STUDENT_IDS, HIDDEN_WORDS, HIDDEN_POSITION)
+# Teacher and student of one family read the same tokens: their ids are the teacher's own, and the same
+# position holds the same word.
+SAME_CONDITIONS = (OWN_TOKENS, HIDDEN_WORDS)
+
+
+def pair_overrides(config: Config) -> list[list[str]]:
+    """What each pair and condition of the study overrides.
+
+    Raises:
+        UserError: Fewer than two families, or one that has no model.
+    """
+    families = config.families
+    if len(set(families)) < 2:
+        raise UserError("families", f"got {families}", "name two or more, such as families=[bert,roberta]")
+    overrides = []
+    for teacher, student in itertools.product(dict.fromkeys(families), repeat=2):
+        for condition in SAME_CONDITIONS if teacher == student else CROSS_CONDITIONS:
+            lines = [f"teacher={teacher}", f"student={student}", f"condition={condition}"]
+            for role, family, checkpoints in (
+                ("teacher", teacher, config.cross_family.teachers or {}),
+                ("student", student, config.cross_family.students or {}),
+            ):
+                if family in checkpoints:
+                    lines.append(f"{role}.checkpoint='{checkpoints[family]}'")
+            overrides.append(lines)
+    return overrides
+
+
+def run_cross_family(jobs: Sequence[Job], swept: Sequence[str], launch: Launch) -> None:
+    """Run the study and report it.
+
+    Raises:
+        UserError: No job is legal, or nothing is tracked: the report is read from MLflow.
+        SweepError: Some jobs failed; what the others found is reported.
+    """
+    config = next((job.config for job in jobs if job.config), None)
+    if config and not config.tracking.enabled:
+        raise UserError("tracking", "is off, and the study is read from it", "remove tracking=none")
+    with open_sweep(jobs, swept, "cross_family") as sweep:
+        sweep.run(sweep.distinct_jobs(), launch)
+        assert sweep.study
+        runs = [run for run in sweep.study.runs(parent=sweep.parent_id) if run.status == "FINISHED"]
+        report_study(sweep.study, runs, sweep.parent, config or sweep.base)
+
+
+def report_study(study: Study, runs: Sequence[StoredRun], parent: TrackedRun, config: Config) -> None:
+    """Judge what was measured, log report, figures and tables to the parent run, and print the findings."""
+    frame = tidy(study, runs)
+    if frame.empty:
+        return
+    margin = config.cross_family.margin
+    verdict = judge(frame, margin=margin)
+    metric = runs[0].tags["kdexp.primary_metric"]
+    num_rows = len(frame["student_correct"].iloc[0])
+    blocks = report_blocks(
+        verdict,
+        frame,
+        metric=metric,
+        data=f"{config.task.name} ({num_rows:,} test rows)",
+        habits=_habits(runs),
+        confidences=_confidences(runs),
+        notes=_limits(config),
+        command="python -m kdexp experiment=cross_family (with the settings of config.yaml)",
+    )
+    title = "May families be crossed?"
+    parent.log_text(html_page(title, blocks), "cross_family/report.html")
+    parent.log_text(markdown_page(title, blocks), "cross_family/report.md")
+    parent.log_table(table([*verdict.gains, *verdict.contrasts], margin), "cross_family/comparisons.csv")
+    for condition in dict.fromkeys(frame["condition"]):
+        parent.log_figure(matrix_figure(verdict.gains, condition), f"cross_family/matrix_{condition}.png")
+    parent.log_figure(forest_figure([*verdict.gains, *verdict.contrasts], margin), "cross_family/forest.png")
+    parent.set_tags({f"kdexp.verdict.{item.question}": f"{item.support}: {item.claim}" for item in verdict.mechanisms})
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=140)
+    console.print()
+    console.print(Text(title, style="bold"))
+    for mechanism, (_, row) in zip(verdict.mechanisms, findings_table(verdict).iterrows(), strict=True):
+        console.print(Text(f"{row.iloc[0]}: {row.iloc[1]}. {row.iloc[2]}"), soft_wrap=True)
+        for sentence in mechanism.sentences:
+            console.print(Text(f"  {sentence}"), soft_wrap=True)
+
+
+def tidy(study: Study, runs: Sequence[StoredRun]) -> pd.DataFrame:
+    """One row per pair, condition and seed, as `verdict.judge` takes them.
+
+    Where a pair was run with several settings (alpha, temperature), those that are best on validation,
+    over the seeds, stand for it.
+    """
+    rows = []
+    for run in {each.config_hash: each for each in runs}.values():
+        metric = run.tags["kdexp.primary_metric"]
+        predictions = study.table_artifact(run.run_id, "predictions.parquet")
+        rows.append(
+            {
+                "teacher_family": run.params["teacher.family"],
+                "student_family": run.params["student.family"],
+                "condition": run.params["condition"],
+                "seed": int(run.params["seed"]),
+                "setting": f"{run.params.get('loss.alpha')} {run.params.get('loss.temperature')}",
+                "student_validation": run.metrics[f"validation/{metric}"],
+                "student_test": run.metrics[f"test/{metric}"],
+                "baseline_validation": run.metrics[f"baseline/validation/{metric}"],
+                "baseline_test": run.metrics[f"baseline/test/{metric}"],
+                "teacher_validation": run.metrics[f"teacher/validation/{metric}"],
+                "teacher_test": run.metrics[f"teacher/test/{metric}"],
+                "student_correct": (predictions["student"] == predictions["gold"]).to_numpy(),
+                "baseline_correct": (predictions["baseline"] == predictions["gold"]).to_numpy(),
+            }
+        )
+    if not rows:
+        return pd.DataFrame()
+    frame = pd.DataFrame(rows)
+    pair = ["teacher_family", "student_family", "condition"]
+    validation = frame.groupby([*pair, "setting"])["student_validation"].transform("mean")
+    best = validation.groupby([frame[name] for name in pair]).transform("max")
+    chosen = frame[np.isclose(validation, best)]
+    first = chosen.groupby(pair)["setting"].transform("first")
+    return chosen[chosen["setting"] == first].reset_index(drop=True)
+
+
+def _habits(runs: Sequence[StoredRun]) -> dict[str, ReadingHabits]:
+    """How each family's teacher reads, from what every run logs of it."""
+    return {
+        run.params["teacher.family"]: ReadingHabits(
+            vocab_size=int(run.metrics["reading/teacher_vocab_size"]),
+            tokens_per_word=run.metrics["reading/teacher_tokens_per_word"],
+            truncation_rate=run.metrics["reading/teacher_truncation_rate"],
+            unknown_rate=run.metrics["reading/teacher_unknown_rate"],
+            is_cased=run.metrics["reading/teacher_is_cased"] == 1,
+        )
+        for run in runs
+    }
+
+
+def _confidences(runs: Sequence[StoredRun]) -> dict[str, Confidence]:
+    return {
+        run.params["teacher.family"]: Confidence(
+            accuracy=run.metrics["teacher/validation/accuracy"],
+            ece=run.metrics["teacher/validation/ece"],
+            mean_entropy=run.metrics["reading/teacher_entropy"],
+            temperature=float(run.params.get("loss.temperature", 1)),
+            mean_soft_entropy=run.metrics["reading/teacher_soft_entropy"],
+            max_entropy=run.metrics["reading/max_entropy"],
+        )
+        for run in runs
+        if run.params["condition"] == OWN_TOKENS
+    }
+
+
+def _limits(config: Config) -> list[str]:
+    notes = ["One teacher per family: how teachers of the same recipe differ by chance is not in the intervals."]
+    if config.teacher.checkpoint is None and not config.cross_family.teachers:
+        notes.append("Teachers are compact models trained from scratch: nothing here is about pretrained encoders.")
+    if config.student.checkpoint is None and not config.cross_family.students:
+        notes.append("Students are compact models trained from scratch.")
+    notes.append("Loss weights are the same for all pairs and were not tuned, unless a grid was given.")
+    return notes

@@ -1,0 +1,220 @@
+"""A search in place of a grid: Optuna proposes settings, hopeless ones are stopped early, the best is confirmed.
+
+Hydra's own Optuna plugin requires an Optuna below 3, whose database layer fails with today's SQLAlchemy; this is
+the small part of it that a search needs, on today's Optuna. The study is kept in an SQLite file under the
+cache, so that the same command continues it.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdexp.errors import PrunedError, UserError
+from kdexp.study.sweep import Job, Launch, Outcome, Sweep, open_sweep
+
+if TYPE_CHECKING:
+    import optuna
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Numbers from low to high, both included; `log` searches their orders of magnitude."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of these."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How to search.
+
+    Attributes:
+        num_trials: Settings to try, those of earlier calls of the same search included.
+        num_parallel: Trials proposed at a time, for launchers that run jobs side by side.
+        num_random: First trials that are drawn at random, before TPE proposes.
+        prune: Stop a trial whose validation metric after some epoch is below the median of the earlier trials'.
+        confirm_seeds: The best setting is trained again with these seeds, with its baseline: the trial
+            that won was also lucky.
+        seed: Of the sampler.
+    """
+
+    num_trials: int
+    num_parallel: int
+    num_random: int
+    prune: bool
+    confirm_seeds: tuple[int, ...]
+    seed: int
+
+
+def run_search(
+    space: Mapping[str, Interval | Choice],
+    settings: SearchSettings,
+    compose: Callable[[Sequence[str]], Job],
+    launch: Launch,
+) -> None:
+    """Search the space on validation (TPE, Bergstra et al. 2011), confirm the best setting, and sum it up.
+
+    Args:
+        space: What may be set, by setting.
+        compose: Makes a job of the settings that were chosen for it.
+
+    Raises:
+        UserError: Optuna is not installed, or the settings cannot be used.
+        SweepError: Some trials failed.
+    """
+    base = compose([])
+    if base.config and not base.config.tracking.enabled:
+        raise UserError("tracking", "is off, and a search is read from it", "remove tracking=none")
+    with open_sweep([base], [*space, "seed"], "search") as sweep:
+        study = _open_study(sweep, settings)
+        _free_cut_off(study)
+        while (number := _num_done(study)) < settings.num_trials:
+            trials = [
+                study.ask(_distributions(space))
+                for _ in range(min(settings.num_parallel, settings.num_trials - number))
+            ]
+            jobs = [
+                compose([*_overrides(trial.params), "baseline=false", f"trial={sweep.key}-{trial.number}"])
+                for trial in trials
+            ]
+            outcomes = {each.job.config_hash: each for each in sweep.run(jobs, launch)}
+            for trial, job in zip(trials, jobs, strict=True):
+                _tell(study, trial, outcomes[job.config_hash])
+        done = [trial for trial in study.trials if trial.value is not None]
+        if done:
+            best = study.best_trial
+            logger.info("best of %d trials on validation: %s", len(done), " ".join(_overrides(best.params)))
+            seeds = [f"seed={seed}" for seed in settings.confirm_seeds]
+            sweep.run([compose([*_overrides(best.params), seed]) for seed in seeds], launch)
+
+
+class TrialReporter:
+    """Tells Optuna how a trial goes, and stops the training where it is hopeless.
+
+    Args:
+        trial: `<search>-<number>`, as the search names it in the config.
+        metric: Logged after every epoch, larger is better.
+    """
+
+    def __init__(self, trial: str, cache_dir: Path, metric: str) -> None:
+        import optuna
+
+        key, _, number = trial.rpartition("-")
+        study = optuna.load_study(study_name=key, storage=_storage(cache_dir, key), pruner=_pruner(True))
+        frozen = study.get_trials(deepcopy=False)[int(number)]
+        self._trial = optuna.trial.Trial(study, frozen._trial_id)
+        self._prunes = study.user_attrs["prune"]
+        self._metric, self._epoch = metric, 0
+
+    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
+        """Take what the training logs.
+
+        Raises:
+            PrunedError: The trial is worse than the median of the others at this epoch.
+        """
+        if self._metric not in metrics:
+            return
+        self._epoch += 1
+        self._trial.report(metrics[self._metric], self._epoch)
+        if self._prunes and self._trial.should_prune():
+            raise PrunedError(f"epoch {self._epoch}: {metrics[self._metric]:.4f} on validation is below the median")
+
+
+def _storage(cache_dir: Path, key: str) -> str:
+    folder = cache_dir / "searches"
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / key}.db"
+
+
+def _pruner(prune: bool) -> "optuna.pruners.BasePruner":
+    import optuna
+
+    if not prune:
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
+
+
+def _open_study(sweep: Sweep, settings: SearchSettings) -> "optuna.Study":
+    try:
+        import optuna
+    except ImportError:
+        raise UserError("experiment", "a search needs Optuna", "pip install 'kdexp[search]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        study_name=sweep.key,
+        storage=_storage(sweep.cache.root, sweep.key),
+        direction="maximize",
+        pruner=_pruner(settings.prune),
+        load_if_exists=True,
+    )
+    study.set_user_attr("prune", settings.prune)
+    # A continued search with the same seed would propose its first points again.
+    study.sampler = optuna.samplers.TPESampler(
+        seed=settings.seed + len(study.trials), n_startup_trials=settings.num_random, multivariate=True
+    )
+    if study.trials:
+        logger.info("continues a search of %d trials", len(study.trials))
+    return study
+
+
+def _free_cut_off(study: "optuna.Study") -> None:
+    """Trials that a killed process left behind are tried again first: their checkpoints are still there."""
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(states=[TrialState.RUNNING]):
+        study.tell(trial.number, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+
+
+def _num_done(study: "optuna.Study") -> int:
+    """Trials that need not be run again; failed ones count, or a search that always fails would never end."""
+    from optuna.trial import TrialState
+
+    states = [TrialState.COMPLETE, TrialState.PRUNED]
+    failed = [trial for trial in study.get_trials(states=[TrialState.FAIL]) if "error" in trial.user_attrs]
+    return len(study.get_trials(states=states)) + len(failed)
+
+
+def _distributions(space: Mapping[str, Interval | Choice]) -> dict[str, Any]:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    distributions: dict[str, Any] = {}
+    for name, kind in space.items():
+        match kind:
+            case Choice(values):
+                distributions[name] = CategoricalDistribution(values)
+            case Interval(low, high, log, True):
+                distributions[name] = IntDistribution(int(low), int(high), log=log)
+            case Interval(low, high, log, False):
+                distributions[name] = FloatDistribution(low, high, log=log)
+    return distributions
+
+
+def _overrides(params: Mapping[str, Any]) -> list[str]:
+    """Params as a person would type them: four digits are finer than any of them matters."""
+    return [f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()]
+
+
+def _tell(study: "optuna.Study", trial: "optuna.Trial", outcome: Outcome) -> None:
+    from optuna.trial import TrialState
+
+    if outcome.validation is not None:
+        study.tell(trial, outcome.validation)
+    elif isinstance(outcome.error, PrunedError):
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        trial.set_user_attr("error", str(outcome.error))
+        study.tell(trial, state=TrialState.FAIL)

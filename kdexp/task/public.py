@@ -1,0 +1,114 @@
+"""Find the tables of a public data set: in a folder that holds a copy, or on the Hugging Face hub."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kdexp import hub
+from kdexp.config import PublicTaskConfig
+from kdexp.errors import UserError
+from kdexp.task.file import SUFFIXES, Table, list_folder, read_table
+
+# Each split under the names that distributors give it.
+SPLIT_NAMES = {"train": ("train",), "validation": ("dev", "validation", "valid", "val"), "test": ("test",)}
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def public_tables(config: PublicTaskConfig, columns: Sequence[str]) -> dict[str, list[Table]]:
+    """Read the splits train, validation and test, of which test may be absent; one table per file.
+
+    Args:
+        columns: The text columns, then the label column.
+
+    Raises:
+        UserError: The folder lacks a split, or the hub cannot be reached or has no such data set.
+    """
+    if config.path is None:
+        return _hub_tables(config, columns)
+    folder = Path(config.path)
+    if not folder.is_dir():
+        problem = f"{folder} is a file" if folder.exists() else f"no folder {folder}"
+        raise UserError("task.path", problem, "name the folder that holds train.tsv and dev.tsv")
+    files = {split: _split_files(folder, config.subset, split) for split in SPLIT_NAMES}
+    for split in ("train", "validation"):
+        if not files[split]:
+            names = " or ".join(SPLIT_NAMES[split])
+            problem = f"no file for the split {split} in {folder} ({names}, with one of {', '.join(SUFFIXES)})"
+            raise UserError("task.path", problem, list_folder(folder))
+    return {
+        split: [_read_file(path, columns, config.labels) for path in paths] for split, paths in files.items() if paths
+    }
+
+
+def _split_files(folder: Path, subset: str | None, split: str) -> list[Path]:
+    """Find the file of a split, or its shards, in the folder itself or where the hub's layouts put them."""
+    for place in (folder, folder / "data", *([folder / subset] if subset else [])):
+        for name in SPLIT_NAMES[split]:
+            pattern = re.compile(rf"{name}(-\d+-of-(?P<shards>\d+))?\.(?P<suffix>\w+(\.gz)?)")
+            found = [(match, path) for path in place.glob(f"{name}*") if (match := pattern.fullmatch(path.name))]
+            paths = sorted(path for match, path in found if f".{match['suffix'].lower()}" in SUFFIXES)
+            if not paths:
+                continue
+            shards = int(pattern.fullmatch(paths[0].name)["shards"] or 1)  # type: ignore[index]
+            if len(paths) != shards:
+                problem = f"{place} has {len(paths)} files for the split {split}, expected {shards}"
+                raise UserError("task.path", problem, f"keep one kind of {', '.join(p.name for p in paths)}")
+            return paths
+    return []
+
+
+def _read_file(path: Path, columns: Sequence[str], labels: Sequence[str]) -> Table:
+    table = read_table(path, columns, setting="task.path")
+    known = {*labels, *(str(index) for index in range(len(labels)))}
+    if columns[0] in table.names or len(columns) != 2 or len(table.names) != 2 or table.names[1] not in known:
+        return table
+    # The sentence-level distribution of SST-2 has no header: what was taken for one is a text and its label.
+    bare = read_table(path, ["0", "1"], setting="task.path", header=False)
+    return replace(bare, names=list(columns), columns=dict(zip(columns, bare.columns.values(), strict=True)))
+
+
+def _hub_tables(config: PublicTaskConfig, columns: Sequence[str]) -> dict[str, list[Table]]:
+    splits = _load_from_hub(config)
+    tables = {}
+    for split, names in SPLIT_NAMES.items():
+        name = next((name for name in names if name in splits), None)
+        if name is not None:
+            rows = splits[name]
+            values = rows.select_columns([column for column in columns if column in rows.column_names])[:]
+            tables[split] = [Table(f"{config.dataset} ({name})", rows.column_names, values)]
+        elif split != "test":
+            problem = f"{config.dataset} has no split {split}"
+            raise UserError("task.dataset", problem, f"it has: {', '.join(splits)}")
+    return tables
+
+
+def _load_from_hub(config: PublicTaskConfig) -> Any:
+    """Load the DatasetDict of a hub data set, from the local cache when the hub does not answer."""
+    import datasets
+    from huggingface_hub import constants
+
+    offline = datasets.config.HF_HUB_OFFLINE
+    unreachable = not offline and not hub.is_reachable()
+    # Without a network, load_dataset would retry for 24 s before it looks into its cache.
+    datasets.config.HF_HUB_OFFLINE = offline or unreachable
+    try:
+        splits = datasets.load_dataset(config.dataset, config.subset, revision=config.revision)
+    except (OSError, ValueError) as error:
+        why = f"{constants.ENDPOINT} does not answer" if unreachable else str(error)
+        raise UserError(
+            "task.dataset",
+            f"cannot load {config.dataset}: {why}",
+            "use task.path=<folder with train.tsv and dev.tsv>, or a task without download: task=reviews",
+        ) from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
+    # Its cache does not look at the revision when it is offline: the one loaded last will do for any. The
+    # cached files lie in a folder that is named by their commit.
+    cached = {Path(file["filename"]).parent.name for file in splits["train"].cache_files}
+    if (offline or unreachable) and _COMMIT.fullmatch(config.revision or "") and cached != {config.revision}:
+        problem = f"the cached copy of {config.dataset} is of {', '.join(cached)}, not of {config.revision}"
+        raise UserError("task.revision", problem, "connect to the hub once, or name the revision that is cached")
+    return splits

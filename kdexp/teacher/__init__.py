@@ -1,0 +1,1 @@
+"""The teacher: anything that answers a split."""

@@ -1,0 +1,1 @@
+"""MLflow: nothing outside of this package imports it."""

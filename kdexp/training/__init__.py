@@ -1,0 +1,1 @@
+"""The distillation loop; usable without the command line."""

@@ -1,0 +1,244 @@
+"""One training, of a teacher or of a student: the same Trainer, schedule and checkpoints for both."""
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    EvalPrediction,
+    PreTrainedModel,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+
+from kdexp.cache import sync
+from kdexp.config import LOSSES, TERMS, CrossEntropyConfig, Keep, LossConfig, SoftLossConfig, TrainConfig, plain
+from kdexp.errors import UserError
+from kdexp.hardware import Hardware
+from kdexp.loss.terms import RepresentationTerms
+from kdexp.model.encoder import LoadedModel
+from kdexp.progress import progress
+from kdexp.task.evaluate import classification_metrics
+from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
+
+logger = logging.getLogger(__name__)
+
+_TRAIN_METRICS = {
+    *("loss", "hard_loss", "soft_loss", "alpha", "grad_norm", "learning_rate"),
+    *(f"{term}_{what}" for term in TERMS for what in ("loss", "weight")),
+}
+
+LogCallback = Callable[[dict[str, float], int], None]
+"""Takes metrics and the optimizer step they belong to."""
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """How a training went.
+
+    Attributes:
+        seconds: Wall time of the training itself.
+        num_steps: Optimizer steps.
+        kept_step: The step whose weights were kept.
+        num_teacher_rows: Rows that a teacher in the loop forwarded.
+        history: (step, metrics) in the order they were logged: `train/...` and `validation/...`.
+    """
+
+    seconds: float
+    num_steps: int
+    kept_step: int
+    num_teacher_rows: int
+    history: list[tuple[int, dict[str, float]]]
+
+
+def num_optimizer_steps(num_rows: int, schedule: TrainConfig) -> int:
+    """Optimizer steps of a whole training on `num_rows` rows."""
+    if schedule.max_steps is not None:
+        return schedule.max_steps
+    assert schedule.epochs is not None
+    num_batches = math.ceil(num_rows / schedule.batch_size)
+    return schedule.epochs * math.ceil(num_batches / schedule.gradient_accumulation)
+
+
+def train_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train_rows: list[dict[str, Any]],
+    validation_rows: list[dict[str, Any]],
+    schedule: TrainConfig,
+    hardware: Hardware,
+    *,
+    seed: int,
+    work: Path,
+    description: str,
+    primary_metric: str = "accuracy",
+    loss: LossConfig | None = None,
+    num_steps: int | None = None,
+    terms: RepresentationTerms | None = None,
+    teacher: LoadedModel | None = None,
+    on_log: LogCallback | None = None,
+) -> TrainingRecord:
+    """Train `model` in place; afterwards it holds the kept weights.
+
+    Args:
+        train_rows: Tokens, `labels`, and `teacher_logits` where the loss has a soft part.
+        loss: None trains on the gold labels alone.
+        work: Holds a checkpoint per epoch: a training that was cut off continues from its last one.
+        num_steps: Optimizer steps, where they are not to follow from the schedule and the rows.
+        terms: Representation terms of the loss.
+        teacher: To be forwarded at each step, where the rows do not hold what the terms compare.
+
+    Raises:
+        UserError: The loss became infinite or nan.
+    """
+    started = time.perf_counter()
+    total_steps = num_steps or num_optimizer_steps(len(train_rows), schedule)
+    on_gpu = hardware.device.type == "cuda"
+    arguments = DistillationTrainingArguments(
+        output_dir=str(work),
+        **_loss_arguments(loss or CrossEntropyConfig("ce")),
+        max_steps=total_steps,
+        per_device_train_batch_size=schedule.batch_size,
+        per_device_eval_batch_size=schedule.eval_batch_size,
+        gradient_accumulation_steps=schedule.gradient_accumulation,
+        learning_rate=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+        warmup_steps=math.ceil(schedule.warmup_ratio * total_steps),
+        max_grad_norm=schedule.max_grad_norm,
+        label_smoothing_factor=schedule.label_smoothing,
+        train_sampling_strategy="group_by_length" if schedule.group_by_length else "random",
+        optim="adamw_torch_fused" if on_gpu else "adamw_torch",
+        bf16=hardware.bfloat16,
+        use_cpu=not on_gpu,
+        dataloader_num_workers=hardware.num_workers,
+        dataloader_pin_memory=on_gpu,
+        seed=seed,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        # The one before stays until this one is complete: whenever a process is killed, one can be read.
+        save_total_limit=2,
+        load_best_model_at_end=schedule.keep == Keep.best,
+        metric_for_best_model=f"eval_{primary_metric}",
+        greater_is_better=True,
+        logging_steps=max(1, total_steps // 50),
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to="none",
+    )
+    # One process drives one GPU: DataParallel over all that are visible would split each batch.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    if hardware.bfloat16 and not on_gpu:
+        logger.info("%s: bfloat16 autocast on the CPU", description)
+
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        logits = torch.from_numpy(np.asarray(prediction.predictions))
+        return classification_metrics(logits, prediction.label_ids.tolist())
+
+    with progress(description, total_steps) as advance:
+        callback = _Watcher(advance, on_log)
+        trainer = DistillationTrainer(
+            model,
+            arguments,
+            train_dataset=train_rows,
+            eval_dataset=validation_rows,
+            processing_class=tokenizer,
+            teacher_model=teacher.model if teacher else None,
+            teacher_processing_class=teacher.tokenizer if teacher else None,
+            representation_terms=terms,
+            compute_metrics=compute_metrics,
+            callbacks=[callback],
+        )
+        trainer.remove_callback(PrinterCallback)
+        checkpoint = _last_complete_checkpoint(work)
+        if checkpoint:
+            logger.info("%s continues from %s", description, Path(checkpoint).name)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    state = trainer.state
+    kept_step = state.best_global_step if schedule.keep == Keep.best else state.global_step
+    return TrainingRecord(
+        seconds=time.perf_counter() - started,
+        num_steps=state.global_step,
+        kept_step=kept_step or state.global_step,
+        num_teacher_rows=trainer.num_teacher_rows,
+        history=callback.history,
+    )
+
+
+def _loss_arguments(loss: LossConfig) -> dict[str, Any]:
+    """The loss as `DistillationTrainingArguments` take it; its terms are passed apart."""
+    if not isinstance(loss, SoftLossConfig):
+        return {"alpha": 1.0}
+    settings = plain(loss)
+    del settings["terms"]
+    # A preset is called after its paper; what it compares the logits by is a loss of another name.
+    settings["name"] = next(name for name, kind in LOSSES.items() if kind is type(loss))
+    return {"alpha": settings.pop("alpha"), "alpha_end": settings.pop("alpha_end"), "soft_loss": settings}
+
+
+COMPLETE = "complete"
+"""Empty file in a checkpoint of which everything else is on the disk."""
+
+
+def _last_complete_checkpoint(work: Path) -> str | None:
+    """The checkpoint to continue from; one that a killed process left half written is removed."""
+    for checkpoint in work.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if not (checkpoint / COMPLETE).exists():
+            shutil.rmtree(checkpoint)
+    return get_last_checkpoint(str(work))
+
+
+class _Watcher(TrainerCallback):
+    """Passes on what the Trainer logs, moves the progress bar, and stops a loss that is no number."""
+
+    def __init__(self, advance: Callable[[int], None], on_log: LogCallback | None) -> None:
+        self.history: list[tuple[int, dict[str, float]]] = []
+        self._advance = advance
+        self._on_log = on_log
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._advance(state.global_step)
+        for entry in state.log_history:  # of the part that was trained before it was cut off
+            self._pass_on(dict(entry), int(entry["step"]))
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._advance(1)
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        sync(checkpoint)
+        (checkpoint / COMPLETE).touch()
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs: Any
+    ) -> None:
+        loss = logs.get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise UserError(
+                "train.learning_rate",
+                f"the loss became {loss} at step {state.global_step}",
+                "try a smaller learning rate, more warm-up, or float32",
+            )
+        self._pass_on(dict(logs), state.global_step)
+
+    def _pass_on(self, logs: dict[str, float], step: int) -> None:
+        metrics = {}
+        for name, value in logs.items():
+            if name in _TRAIN_METRICS:
+                metrics[f"train/{name}"] = float(value)
+            elif name in ("eval_accuracy", "eval_macro_f1", "eval_nll", "eval_ece"):
+                metrics[f"validation/{name.removeprefix('eval_')}"] = float(value)
+        if metrics:
+            self.history.append((step, metrics))
+            if self._on_log:
+                self._on_log(metrics, step)
