@@ -27,7 +27,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,31 +60,6 @@ def content_key(parts: Mapping[str, object]) -> str:
     _require_json(plain)
     canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
-
-
-def texts_fingerprint(*columns: Sequence[str] | None) -> str:
-    """Digest columns of text (SHA-256, hex), the boundaries between texts and between columns included."""
-    digest = hashlib.sha256()
-    for column in columns:
-        digest.update(b"none" if column is None else b"column%d:" % len(column))
-        for text in column or ():
-            # Data read from the web holds lone surrogates now and then: they are content like any other.
-            encoded = text.encode("utf-8", "surrogatepass")
-            digest.update(b"%d:" % len(encoded))
-            digest.update(encoded)
-    return digest.hexdigest()
-
-
-def weights_fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Digest name, dtype, shape and bytes of every tensor (SHA-256, hex), wherever it is stored."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        header = json.dumps([name, str(tensor.dtype), list(tensor.shape)])
-        digest.update(b"%d:" % len(header) + header.encode())
-        # As bytes, because NumPy has no bfloat16; flat first, because a 0-dim tensor has no such view.
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

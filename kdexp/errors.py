@@ -1,5 +1,7 @@
 """The one exception that means "the person can fix this", as opposed to a bug in kdexp; and being asked to stop."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -22,9 +24,23 @@ class UserError(ValueError):
         # processes (launchers send it back to the parent that way).
         super().__init__(setting, problem, remedy)
 
+    def under(self, prefix: str) -> "UserError":
+        """The same, of a setting that stands below `prefix`: `weight` under `loss.terms.rkd`."""
+        setting = f"{prefix}.{self.setting}" if prefix else self.setting
+        return type(self)(setting, self.problem, self.remedy)
+
     def __str__(self) -> str:
         line = f"{self.setting}: {self.problem}; {self.remedy}"
         return " ".join(line.split())
+
+
+@contextmanager
+def under(prefix: str) -> Iterator[None]:
+    """Put a path in front of the setting of every UserError that the body raises."""
+    try:
+        yield
+    except UserError as error:
+        raise error.under(prefix) from error.__cause__
 
 
 class SweepError(Exception):

@@ -1,16 +1,43 @@
-"""Where a run computes, and in which number format."""
+"""Where a run computes, and in which number format.
+
+The settings stand here too, and loading them must not load torch: it is imported where it is used.
+"""
 
 import logging
 import os
 import sys
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
-import torch
-
-from kdexp.config import Device, HardwareConfig, Precision
 from kdexp.errors import UserError
 
+if TYPE_CHECKING:
+    import torch
+
 logger = logging.getLogger(__name__)
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+class Precision(StrEnum):
+    """Number format of the forward and backward pass; weights and losses are always float32."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+@dataclass
+class HardwareConfig:
+    device: Device = Device.auto
+    precision: Precision = Precision.auto
+    num_threads: int | None = None
+    num_workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -22,7 +49,7 @@ class Hardware:
         num_workers: Processes that load data.
     """
 
-    device: torch.device
+    device: "torch.device"
     bfloat16: bool
     num_threads: int
     num_workers: int
@@ -30,6 +57,8 @@ class Hardware:
     @property
     def name(self) -> str:
         """One word for the device, as MLflow shows it: `cpu`, or the GPU's own name."""
+        import torch
+
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
     @property
@@ -37,13 +66,17 @@ class Hardware:
         """What of the hardware can change a result: part of every cache key."""
         return {"device": self.device.type, "bfloat16": self.bfloat16}
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> "torch.autocast":
         """The number format of a forward pass outside of the Trainer."""
+        import torch
+
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
 
     def peak_memory_bytes(self) -> int:
         """Most memory that was in use: of the GPU, or of this process."""
         if self.device.type == "cuda":
+            import torch
+
             return torch.cuda.max_memory_allocated(self.device)
         return _peak_process_bytes()
 
@@ -63,6 +96,8 @@ def prepare_hardware(config: HardwareConfig) -> Hardware:
     Raises:
         UserError: A GPU is asked for and there is none, or it cannot compute in bfloat16.
     """
+    import torch
+
     has_gpu = torch.cuda.is_available()
     if config.device == Device.gpu and not has_gpu:
         raise UserError("hardware", "no CUDA GPU is visible to torch", "use hardware=auto or hardware=cpu")

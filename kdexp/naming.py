@@ -8,18 +8,18 @@ import kdexp
 from kdexp.cache import Cache
 from kdexp.config import (
     Config,
-    ModelConfig,
-    Tokenization,
     config_hash,
     flatten,
-    has_soft_part,
-    plain,
     teacher_names,
     teacher_settings,
 )
+from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware
+from kdexp.loss.config import has_soft_part
+from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import LoadedModel
 from kdexp.task.load import Task
+from kdexp.teacher.config import Tokenization
 from kdexp.teacher.encoder import Teacher
 from kdexp.teacher.features import alignment_tag
 

@@ -11,17 +11,10 @@ import transformers
 import yaml
 
 from kdexp.cache import Cache
-from kdexp.config import (
-    Config,
-    CrossEntropyConfig,
-    LossConfig,
-    TeacherConfig,
-    Tokenization,
-    plain,
-    teacher_names,
-    teacher_settings,
-)
+from kdexp.config import Config, teacher_names, teacher_settings
+from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware, prepare_hardware
+from kdexp.loss.config import CrossEntropyConfig, LossConfig
 from kdexp.loss.terms import RepresentationTerms, refuse_unfit
 from kdexp.model.alignment import require_characters
 from kdexp.model.encoder import LoadedModel, load_model
@@ -32,6 +25,7 @@ from kdexp.results.record import Comparison, compare, prediction_table
 from kdexp.student.train import StudentData, TrainedStudent, encode_task, train_student
 from kdexp.task.evaluate import confusion_matrices_figure
 from kdexp.task.load import Task, load_task
+from kdexp.teacher.config import TeacherConfig, Tokenization
 from kdexp.teacher.encoder import (
     Teacher,
     TeacherLogits,

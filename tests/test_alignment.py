@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from kdexp.config import Alignment
 from kdexp.errors import UserError
+from kdexp.loss.config import Alignment
 from kdexp.model import families
 from kdexp.model.alignment import (
     NO_WORD,

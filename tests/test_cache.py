@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdexp.cache import Cache, content_key, texts_fingerprint, weights_fingerprint
+from kdexp.cache import Cache, content_key
 from kdexp.errors import UserError
+from kdexp.fingerprint import texts_fingerprint, weights_fingerprint
 
 PARTS = {"teacher": "roberta", "length": 128, "columns": ["premise", "hypothesis"]}
 LOGITS = {"logits": torch.arange(12.0).reshape(4, 3)}

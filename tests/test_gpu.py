@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from kdexp.config import Device, EmbeddedTaskConfig, HardwareConfig, ModelConfig, Precision
-from kdexp.hardware import prepare_hardware
+from kdexp.hardware import Device, HardwareConfig, Precision, prepare_hardware
+from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import encode, load_model, predict_logits
+from kdexp.task.config import EmbeddedTaskConfig
 from kdexp.task.load import load_task
 
 pytestmark = [

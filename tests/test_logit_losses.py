@@ -7,10 +7,10 @@ from hydra import compose, initialize_config_dir
 from scipy import special, stats
 from scipy.spatial import distance
 
-from kdexp.cli.composition import resolve
+from kdexp.cli.composition import register_schemas, resolve
 from kdexp.cli.conf_dir import CONF_DIR
-from kdexp.config import LOSSES, is_without_teacher, register_schemas
 from kdexp.errors import UserError
+from kdexp.loss.config import LOSSES, is_without_teacher
 from kdexp.loss.logit import logit_loss, ramp, sigmoid_kd
 from kdexp.training.checks import refuse_unfit_loss
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from kdexp.config import Pooling, TermConfig
 from kdexp.errors import UserError
 from kdexp.loss import terms as representations
+from kdexp.loss.config import Pooling, TermConfig
 from kdexp.loss.terms import RepresentationTerms, layer_pairs, pool, pool_attention, recording
 from kdexp.model import families
 from kdexp.training.checks import accepted_inputs

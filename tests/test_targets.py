@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers import set_seed
 
-from kdexp.cache import Cache, weights_fingerprint
-from kdexp.config import KDConfig, TermConfig
+from kdexp.cache import Cache
+from kdexp.fingerprint import weights_fingerprint
 from kdexp.hardware import Hardware
+from kdexp.loss.config import KDConfig, TermConfig
 from kdexp.loss.terms import RepresentationTerms
 from kdexp.model import families
 from kdexp.model.encoder import LoadedModel, encode

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kdexp.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig
 from kdexp.errors import UserError
+from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig
 from kdexp.task.load import Split, load_task
 
 
@@ -296,7 +296,7 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path):
 # The hub client reads its address and its cache folder when it is imported: hence processes of their own.
 LOAD = """
 import sys
-from kdexp.config import PublicTaskConfig
+from kdexp.task.config import PublicTaskConfig
 from kdexp.task.load import load_task
 revision = sys.argv[1] or None
 config = PublicTaskConfig(name="sst2", dataset="org/glue", subset="sst2", revision=revision, text="sentence",

@@ -23,9 +23,9 @@ from transformers import (
 )
 
 from kdexp import DistillationTrainer, DistillationTrainingArguments
-from kdexp.cache import weights_fingerprint
-from kdexp.config import Alignment, TermConfig
 from kdexp.errors import UserError
+from kdexp.fingerprint import weights_fingerprint
+from kdexp.loss.config import Alignment, TermConfig
 from kdexp.loss.logit import soft_loss
 from kdexp.loss.terms import RepresentationTerms
 

@@ -10,13 +10,14 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from kdexp.cache import Cache
-from kdexp.cli.composition import resolve
+from kdexp.cli.composition import register_schemas, resolve
 from kdexp.cli.conf_dir import CONF_DIR
-from kdexp.config import TeacherConfig, config_hash, register_schemas
+from kdexp.config import config_hash
 from kdexp.errors import UserError
 from kdexp.model.families import build_compact_model, compact_config, train_tokenizer
 from kdexp.model.transplant import family_of, num_readable_tokens, transplant
 from kdexp.model.transplanted import main, with_twin
+from kdexp.teacher.config import TeacherConfig
 
 MAX_LENGTH = 16
 CLASS_OF = {"bert": "BertModel", "roberta": "RobertaModel", "xlm_roberta": "XLMRobertaModel"}

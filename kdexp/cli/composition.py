@@ -13,22 +13,24 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp.config import (
+from kdexp.cli.conf_dir import CONF_DIR
+from kdexp.config import Config, teacher_settings
+from kdexp.errors import UserError
+from kdexp.loss.config import (
+    LOSSES,
     TERMS,
-    Config,
     DISTConfig,
     DKDConfig,
-    EmbeddedTaskConfig,
     JSDConfig,
     LossConfig,
-    ModelConfig,
     TermConfig,
-    TrainConfig,
-    teacher_settings,
 )
-from kdexp.errors import UserError
+from kdexp.model.config import ModelConfig
+from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig
+from kdexp.training.config import TrainConfig
 
 # Compact sizes by role: a teacher large enough to be worth imitating and a student small enough to
 # need it, both trainable in seconds on two CPU cores; measured on the embedded tasks.
@@ -278,3 +280,22 @@ def _require_weight(setting: str, value: float) -> None:
 def _require_at_least(setting: str, value: int, low: int) -> None:
     if value < low:
         raise UserError(setting, f"got {value}", f"expected a whole number of at least {low}")
+
+
+def register_schemas() -> None:
+    """Tell Hydra the types. `base_config` types every group; tasks and losses differ by option."""
+    store = ConfigStore.instance()
+    store.store(name="base_config", node=Config)
+    for name, schema in {
+        "embedded": EmbeddedTaskConfig,
+        "public": PublicTaskConfig,
+        "file": FileTaskConfig,
+    }.items():
+        store.store(group="schema/task", name=name, node=schema)
+    for name, loss_schema in LOSSES.items():
+        store.store(group="schema/loss", name=name, node=loss_schema)
+    # Every teacher can be a further one too, under its own name.
+    for option in CONF_DIR.glob("teacher/*.yaml"):
+        name = option.stem
+        node = {"defaults": [f"/teacher/{name}@_here_"]}
+        store.store(group="more_teachers", name=name, node=node, package=f"more_teachers.{name}")

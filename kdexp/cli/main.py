@@ -44,9 +44,9 @@ def main() -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from kdexp.cli.composition import register_schemas
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
-    from kdexp.config import register_schemas
 
     register_schemas()
     job = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_job)

@@ -18,7 +18,7 @@ from torch.nn.functional import (
     softmax,
 )
 
-from kdexp.config import (
+from kdexp.loss.config import (
     DISTConfig,
     DKDConfig,
     JSDConfig,

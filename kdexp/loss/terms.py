@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize, smooth_l1_loss
 from transformers import PretrainedConfig, PreTrainedModel
 
-from kdexp.config import Alignment, Pooling, TermConfig, Tokenization
 from kdexp.errors import UserError
+from kdexp.loss.config import Alignment, Pooling, TermConfig
 from kdexp.loss.logit import SMALLEST_BATCH
 from kdexp.model.alignment import averaging, membership
+from kdexp.teacher.config import Tokenization
 
 VECTOR_TERMS = ("pkd", "rkd", "cka")
 """Terms that compare one vector per text: they need no tokens in common."""

@@ -26,8 +26,8 @@ from tokenizers import Encoding
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from kdexp.config import Alignment
 from kdexp.errors import UserError
+from kdexp.loss.config import Alignment
 from kdexp.model.encoder import tokenizer_fingerprint
 
 NO_WORD = -1

@@ -23,11 +23,11 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp import hub
-from kdexp.cache import weights_fingerprint
-from kdexp.config import ModelConfig
 from kdexp.errors import UserError
+from kdexp.fingerprint import weights_fingerprint
 from kdexp.hardware import Hardware
 from kdexp.model import families
+from kdexp.model.config import ModelConfig
 from kdexp.progress import progress
 from kdexp.task.load import Split, Task
 from kdexp.training import checks as guards

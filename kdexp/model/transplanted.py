@@ -16,9 +16,10 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp import hub
-from kdexp.cache import Cache, weights_fingerprint
-from kdexp.config import ModelConfig
+from kdexp.cache import Cache
 from kdexp.errors import UserError
+from kdexp.fingerprint import weights_fingerprint
+from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import (
     find_checkpoint,
     loading_options,

@@ -13,14 +13,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kdexp.cache import Cache
-from kdexp.config import LossConfig, StudentTrainConfig, has_soft_part, is_without_teacher, library_versions, plain
+from kdexp.fingerprint import library_versions, plain
 from kdexp.hardware import Hardware
+from kdexp.loss.config import LossConfig, has_soft_part, is_without_teacher
 from kdexp.loss.logit import IGNORED_LABEL
 from kdexp.loss.terms import RepresentationTerms
 from kdexp.model.encoder import Encoded, LoadedModel, encode, predict_logits
 from kdexp.task.load import Task
 from kdexp.teacher.encoder import TeacherLogits, schedule_parts, task_fingerprint
 from kdexp.teacher.features import TeacherTargets
+from kdexp.training.config import StudentTrainConfig
 from kdexp.training.loop import LogCallback, num_optimizer_steps, train_model
 
 logger = logging.getLogger(__name__)

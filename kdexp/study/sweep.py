@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdexp.cache import Cache
-from kdexp.config import Config, config_hash, flatten, is_without_teacher
+from kdexp.config import Config, config_hash, flatten
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
+from kdexp.loss.config import is_without_teacher
 from kdexp.naming import run_tags
 from kdexp.run import RunResult, run
 from kdexp.study.summary import StudySummary, log_summary, print_summary, summarize

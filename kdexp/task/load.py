@@ -11,9 +11,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from kdexp.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.errors import UserError
 from kdexp.task import inference, reviews
+from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.task.file import Table, class_indices, class_names, read_table, texts_of
 from kdexp.task.public import public_tables
 

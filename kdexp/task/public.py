@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kdexp import hub
-from kdexp.config import PublicTaskConfig
 from kdexp.errors import UserError
+from kdexp.task.config import PublicTaskConfig
 from kdexp.task.file import SUFFIXES, Table, list_folder, read_table
 
 # Each split under the names that distributors give it.

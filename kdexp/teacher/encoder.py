@@ -13,13 +13,15 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from kdexp.cache import Cache, texts_fingerprint, weights_fingerprint
-from kdexp.config import TeacherConfig, Tokenization, TrainConfig, library_versions
+from kdexp.cache import Cache
 from kdexp.errors import UserError
+from kdexp.fingerprint import library_versions, texts_fingerprint, weights_fingerprint
 from kdexp.hardware import Hardware
 from kdexp.model.encoder import Encoded, LoadedModel, encode, load_model, predict_logits, tokenizer_fingerprint
 from kdexp.task.load import Split, Task
+from kdexp.teacher.config import TeacherConfig, Tokenization
 from kdexp.training import checks as guards
+from kdexp.training.config import TrainConfig
 from kdexp.training.loop import train_model
 
 logger = logging.getLogger(__name__)

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorWithPadding, PretrainedConfig
 
-from kdexp.cache import Cache, texts_fingerprint
-from kdexp.config import LossConfig, library_versions, plain
+from kdexp.cache import Cache
+from kdexp.fingerprint import library_versions, plain, texts_fingerprint
 from kdexp.hardware import Hardware
+from kdexp.loss.config import LossConfig
 from kdexp.loss.terms import TOKEN_TERMS, RepresentationTerms, recording
 from kdexp.model.alignment import AlignedWords, align, pad_words
 from kdexp.model.encoder import Encoded, LoadedModel, encode, tokenizer_fingerprint

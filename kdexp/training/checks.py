@@ -13,8 +13,16 @@ from scipy.stats import binomtest
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from kdexp.config import DISTConfig, DKDConfig, LogitStdConfig, LossConfig, MSEConfig, NKDConfig, SoftLossConfig
 from kdexp.errors import UserError
+from kdexp.loss.config import (
+    DISTConfig,
+    DKDConfig,
+    LogitStdConfig,
+    LossConfig,
+    MSEConfig,
+    NKDConfig,
+    SoftLossConfig,
+)
 from kdexp.loss.logit import SMALLEST_BATCH
 
 

@@ -23,13 +23,21 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from kdexp.cache import sync
-from kdexp.config import LOSSES, TERMS, CrossEntropyConfig, Keep, LossConfig, SoftLossConfig, TrainConfig, plain
 from kdexp.errors import UserError
+from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware
+from kdexp.loss.config import (
+    LOSSES,
+    TERMS,
+    CrossEntropyConfig,
+    LossConfig,
+    SoftLossConfig,
+)
 from kdexp.loss.terms import RepresentationTerms
 from kdexp.model.encoder import LoadedModel
 from kdexp.progress import progress
 from kdexp.task.evaluate import classification_metrics
+from kdexp.training.config import Keep, TrainConfig
 from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
 
 logger = logging.getLogger(__name__)

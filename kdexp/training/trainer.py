@@ -37,12 +37,13 @@ from torch import Tensor, nn
 from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer, TrainingArguments
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from kdexp.cache import weights_fingerprint
 from kdexp.cli.composition import check_loss
-from kdexp.config import LOSSES, SoftLossConfig, Tokenization
+from kdexp.fingerprint import weights_fingerprint
+from kdexp.loss.config import LOSSES, SoftLossConfig
 from kdexp.loss.logit import hard_loss, logit_loss, mixed_loss, ramp
 from kdexp.loss.terms import RepresentationTerms, recording, refuse_unfit
 from kdexp.model.alignment import NO_WORD, AlignedWords, align, pad_words
+from kdexp.teacher.config import Tokenization
 from kdexp.training import checks as guards
 
 logger = logging.getLogger(__name__)

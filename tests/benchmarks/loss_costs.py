@@ -15,9 +15,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from kdexp.cache import Cache
-from kdexp.cli.composition import resolve
+from kdexp.cli.composition import register_schemas, resolve
 from kdexp.cli.conf_dir import CONF_DIR
-from kdexp.config import register_schemas
 from kdexp.hardware import prepare_hardware
 from kdexp.model.encoder import load_model
 from kdexp.run import _look_inside

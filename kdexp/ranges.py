@@ -1,0 +1,73 @@
+"""Ranges of settings: declared once, beside the field, and checked by every constructor.
+
+@dataclass(kw_only=True)
+class KD(Checked):
+    temperature: Positive
+
+KD(temperature=0)   # UserError: temperature: got 0; expected a finite number above 0
+"""
+
+import math
+import typing
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any
+
+from kdexp.errors import UserError
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both included unless said; never nan or infinite.
+
+    Attributes:
+        meaning: What is expected, as an error says it.
+    """
+
+    meaning: str
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def refuses(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return not (above and below and math.isfinite(value))  # also refuses nan
+
+
+Positive = Annotated[float, Range("a finite number above 0", low=0, open_low=True)]
+Weight = Annotated[float, Range("a finite number of at least 0", low=0)]
+Share = Annotated[float, Range("a number from 0 to 1", low=0, high=1)]
+NaturalNumber = Annotated[int, Range("a whole number of at least 0", low=0)]
+PositiveInt = Annotated[int, Range("a whole number of at least 1", low=1)]
+
+
+class Checked:
+    """A dataclass whose constructor refuses what its ranges refuse.
+
+    Raises:
+        UserError: With the name of the field; whoever knows where the settings stand puts the path in front
+            (`UserError.under`).
+    """
+
+    def __post_init__(self) -> None:
+        for name, range_ in _ranges(type(self)).items():
+            value = getattr(self, name)
+            if value is not None and range_.refuses(value):
+                raise UserError(name, f"got {value}", f"expected {range_.meaning}")
+
+
+@cache
+def _ranges(settings: type) -> dict[str, Range]:
+    """The ranges of a class's fields; of an optional field, that of its value."""
+    return {
+        name: extra
+        for name, hint in typing.get_type_hints(settings, include_extras=True).items()
+        for extra in _extras(hint)
+        if isinstance(extra, Range)
+    }
+
+
+def _extras(hint: Any) -> list[Any]:
+    return [extra for part in (hint, *typing.get_args(hint)) for extra in getattr(part, "__metadata__", ())]

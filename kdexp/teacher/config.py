@@ -1,0 +1,32 @@
+"""What can be set of a teacher."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from kdexp.model.config import ModelConfig
+from kdexp.training.config import TrainConfig
+
+
+class Tokenization(StrEnum):
+    """Whose token ids the teacher reads."""
+
+    own = "own"
+    student_ids = "student_ids"
+
+
+@dataclass
+class TeacherConfig(ModelConfig):
+    """A teacher, and how it is fine-tuned where it still has to be.
+
+    Attributes:
+        cache_hidden: GB of disk for what representation terms compare; where that is not enough, or None, the
+            teacher is forwarded at each step of the student's training.
+        weight: Share in what several teachers answer together, relative to the others'.
+    """
+
+    finetune: bool | None = None
+    chance_check: bool = True
+    cache_hidden: float | None = 1.0
+    weight: float = 1.0
+    seed: int = 0
+    train: TrainConfig = field(default_factory=TrainConfig)
