@@ -59,7 +59,7 @@ class Checked:
 
 
 @cache
-def _ranges(settings: type) -> dict[str, Range]:
+def _ranges(settings: Any) -> dict[str, Range]:
     """The ranges of a class's fields; of an optional field, that of its value."""
     return {
         name: extra

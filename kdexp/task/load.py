@@ -12,10 +12,13 @@ from random import Random
 from typing import Any
 
 from kdexp.errors import UserError
+from kdexp.fingerprint import texts_fingerprint
 from kdexp.task import inference, reviews
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
-from kdexp.task.file import Table, class_indices, class_names, read_table, texts_of
+from kdexp.task.file import Table, read_table, texts_of
+from kdexp.task.kind import Labels, TaskKind
 from kdexp.task.public import public_tables
+from kdexp.task.single_label import SingleLabel
 
 HELD_OUT = "held out of train"
 
@@ -37,31 +40,61 @@ class Split:
     def __len__(self) -> int:
         return len(self.first)
 
+    @property
+    def text_digest(self) -> str:
+        """SHA-256 of the texts."""
+        return texts_fingerprint(self.first, self.second)
+
 
 @dataclass(frozen=True)
 class Task:
     """Everything that a run knows about its data.
 
     Attributes:
-        label_names: Class names in index order.
+        kind: What is asked of a text, and everything that follows from it.
         transfer: Unlabelled text that the teacher may label; None when there is none.
         notes: One-line announcements of what was decided about the splits, for the log.
         tags: The same facts for MLflow (`kdexp.validation_split`, `kdexp.test_split`).
     """
 
     name: str
-    label_names: list[str]
+    kind: TaskKind
     train: Split
     validation: Split
     test: Split
     transfer: Split | None
-    primary_metric: str = "accuracy"
     notes: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def label_names(self) -> Sequence[str]:
+        return self.kind.label_names
 
-def load_task(config: TaskConfig) -> Task:
+    @property
+    def primary_metric(self) -> str:
+        return self.kind.primary_metric
+
+    def labels(self, name: str) -> Labels:
+        """The gold labels of a split that has them."""
+        split: Split = getattr(self, name)
+        assert split.labels is not None
+        return self.kind.labels(split.labels)
+
+    def fingerprint(self, *names: str) -> str:
+        """SHA-256 of label names, texts and labels of the named splits."""
+        columns: list[list[str] | None] = [list(self.label_names)]
+        for name in names:
+            split: Split = getattr(self, name)
+            labels = None if split.labels is None else [str(label) for label in split.labels]
+            columns += [split.first, split.second, labels]
+        return texts_fingerprint(*columns)
+
+
+def load_task(config: TaskConfig, *, kind: type[TaskKind] = SingleLabel) -> Task:
     """Load the splits that a configuration describes.
+
+    Args:
+        kind: Of a task read from files.
 
     Raises:
         UserError: A file, column, label, text or size is not what the configuration says.
@@ -72,7 +105,7 @@ def load_task(config: TaskConfig) -> Task:
         case PublicTaskConfig():
             return _load_public(config)
         case FileTaskConfig():
-            return _load_file(config)
+            return _load_file(config, kind)
         case _:
             raise TypeError(f"no loader for {type(config).__name__}")
 
@@ -88,7 +121,7 @@ def _load_embedded(config: EmbeddedTaskConfig) -> Task:
     rows = _generated(config.name, tuple(sizes.items()), config.seed, config.label_noise)
     return Task(
         name=config.name,
-        label_names=list(label_names),
+        kind=SingleLabel(list(label_names)),
         train=_split_of_rows(rows["train"]),
         validation=_split_of_rows(rows["validation"]),
         test=_split_of_rows(rows["test"]),
@@ -124,7 +157,8 @@ def _split_of_rows(rows: Sequence[tuple]) -> Split:
 def _load_public(config: PublicTaskConfig) -> Task:
     text = _text_columns(config.text, config.label)
     tables = public_tables(config, [*text, config.label])
-    splits = {name: _join([_public_split(t, text, config) for t in tables[name]]) for name in tables}
+    kind = SingleLabel(config.labels)
+    splits = {name: _join([_public_split(t, text, config, kind) for t in tables[name]]) for name in tables}
     train, validation, test = splits["train"], splits["validation"], splits.get("test")
     for name, split in (("train", train), ("validation", validation)):
         if split.labels is None:
@@ -132,22 +166,20 @@ def _load_public(config: PublicTaskConfig) -> Task:
             raise UserError("task.path" if config.path else "task.dataset", problem, "name one that has them")
     if test is not None and test.labels is not None:
         sources = ("public dev set", "public test set")
-        task = _arrange(config, config.labels, train, validation, test, None, sources)
+        task = _arrange(config, kind, train, validation, test, None, sources)
         why = "task.validation_size is not used: the data set has a dev set and a labelled test set"
         return replace(task, notes=[why, *task.notes])
-    task = _arrange(config, config.labels, train, None, validation, None, (HELD_OUT, "public dev set"))
+    task = _arrange(config, kind, train, None, validation, None, (HELD_OUT, "public dev set"))
     why = "test: the public dev set is used, because the labels of the public test set are hidden"
     return replace(task, notes=[why, *task.notes])
 
 
-def _public_split(table: Table, text: list[str], config: PublicTaskConfig) -> Split:
+def _public_split(table: Table, text: list[str], config: PublicTaskConfig, kind: TaskKind) -> Split:
     first, second = texts_of(table, text)
     # GLUE hides its test labels: TSV files have no such column, the hub's files have -1.
     if config.label not in table.names or all(str(value) == "-1" for value in table.columns[config.label]):
         return Split(first, second, None)
-    ids = {str(index): index for index in range(len(config.labels))}
-    names = {name: index for index, name in enumerate(config.labels)}
-    return Split(first, second, class_indices(table, config.label, ids | names))
+    return Split(first, second, list(kind.encode(table, config.label, by_number=True)))
 
 
 def _join(splits: list[Split]) -> Split:
@@ -160,7 +192,7 @@ def _join(splits: list[Split]) -> Split:
     )
 
 
-def _load_file(config: FileTaskConfig) -> Task:
+def _load_file(config: FileTaskConfig, kind_class: type[TaskKind]) -> Task:
     text = _text_columns(config.text, config.label)
     tables = {
         name: read_table(Path(path), [*text, config.label], setting=f"task.{name}", header=config.header)
@@ -172,19 +204,18 @@ def _load_file(config: FileTaskConfig) -> Task:
         )
         if path is not None
     }
-    label_names = class_names(tables["train"], config.label, config.labels)
-    known = {name: index for index, name in enumerate(label_names)}
+    kind = kind_class.from_table(tables["train"], config.label, config.labels)
     splits = {
         name: Split(
             *texts_of(table, text),
-            class_indices(table, config.label, known) if name != "transfer" else None,
+            list(kind.encode(table, config.label)) if name != "transfer" else None,
         )
         for name, table in tables.items()
     }
     sources = ("own file" if config.validation else HELD_OUT, "own file" if config.test else HELD_OUT)
     return _arrange(
         config,
-        label_names,
+        kind,
         splits["train"],
         splits.get("validation"),
         splits.get("test"),
@@ -207,7 +238,7 @@ def _text_columns(text: Any, label: str) -> list[str]:
 
 def _arrange(
     config: PublicTaskConfig | FileTaskConfig,
-    label_names: list[str],
+    kind: TaskKind,
     train: Split,
     validation: Split | None,
     test: Split | None,
@@ -237,7 +268,7 @@ def _arrange(
     train, num_in_validation = _without_texts_of(validation, train)
     if config.train_size is not None:
         train = _sample(train, config.train_size, "train", seed)
-    _check_classes(train, label_names)
+    kind.refuse_untrainable(kind.labels(train.labels or []))
 
     notes = [f"train: {len(train):,} of {num_rows:,} rows"]
     for name, split, source in zip(("validation", "test"), (validation, test), sources, strict=True):
@@ -254,7 +285,7 @@ def _arrange(
             "because their text is also in test or validation"
         )
     tags = {"kdexp.validation_split": sources[0], "kdexp.test_split": sources[1]}
-    return Task(config.name, label_names, train, validation, test, transfer, notes=notes, tags=tags)
+    return Task(config.name, kind, train, validation, test, transfer, notes=notes, tags=tags)
 
 
 def _stratified_order(labels: Sequence[int], stream: str) -> list[int]:
@@ -308,11 +339,3 @@ def _texts(split: Split) -> list[tuple[str, str]]:
     """The texts of each row, without the white space around them, where copies of a data set differ."""
     seconds = split.second or [""] * len(split)
     return [(first.strip(), second.strip()) for first, second in zip(split.first, seconds, strict=True)]
-
-
-def _check_classes(train: Split, label_names: list[str]) -> None:
-    classes = sorted(set(train.labels or []))
-    if len(classes) < 2:
-        left = f"all have the label '{label_names[classes[0]]}'" if classes else "there are none"
-        problem = f"of the {len(train)} rows left to train on, {left}"
-        raise UserError("task.train_size", problem, "a classifier needs two classes: keep more rows for training")
