@@ -68,7 +68,7 @@ def run(config: Config) -> RunResult:
     hardware = prepare_hardware(config.hardware)
     cache = Cache(Path(config.cache_dir))
     cache.ensure_writable()
-    task = load_task(config.task)
+    task = load_task(config.task, cache)
     new_teachers = [
         load_teacher(with_twin(role, settings, cache), task, role)
         for role, settings in teacher_settings(config).items()
@@ -160,14 +160,14 @@ def run(config: Config) -> RunResult:
         )
 
         tracked.log_table(prediction_table(task, test_logits), "predictions.parquet")
-        figure = confusion_matrices_figure(test_logits, task.test.labels or [], task.label_names, "test")
+        figure = confusion_matrices_figure(test_logits, task.test.labels, task.label_names, "test")
         tracked.log_figure(figure, "figures/confusion_matrices.png")
         if config.tracking.log_model:
             tracked.log_student(
                 student.folder,
                 label_names=task.label_names,
                 max_length=new_student.max_length,
-                example_texts=_examples(task),
+                example_texts=task.train.head(3),
             )
         tracked.log_metrics(_reading(teachers, new_student, answers["validation"], config, task))
         seconds = time.perf_counter() - started
@@ -221,7 +221,7 @@ def _reading(
 ) -> dict[str, float]:
     """How the models read the validation text, and how sure the teacher is of it: what else differs between pairs."""
     temperature = plain(config.loss).get("temperature", 1.0)
-    sure = confidence(answers.logits, task.validation.labels or [], temperature)
+    sure = confidence(answers.logits, task.validation.labels, temperature)
     metrics = {
         "reading/teacher_entropy": sure.mean_entropy,
         "reading/teacher_soft_entropy": sure.mean_soft_entropy,
@@ -263,7 +263,7 @@ def _ask_teacher(
             settings.train.eval_batch_size,
         )
         if name == "validation":
-            gold = split.labels or []
+            gold = split.labels
             num_correct = int((answers[name].logits.argmax(-1) == torch.tensor(gold)).sum())
             logger.info("teacher %s: %.1f %% on validation", settings.name, 100 * num_correct / len(gold))
             # The ablation is expected to make nonsense of the teacher: measuring that is its point.
@@ -329,13 +329,6 @@ def _look_inside(
     if targets.teacher is None:
         teacher.loaded.model.to("cpu")
     return targets
-
-
-def _examples(task: Task) -> list:
-    """A few training texts, shown beside the logged model."""
-    if task.train.second is None:
-        return task.train.first[:3]
-    return list(zip(task.train.first[:3], task.train.second[:3], strict=True))
 
 
 def _silence_libraries() -> None:

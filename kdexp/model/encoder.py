@@ -29,7 +29,8 @@ from kdexp.hardware import Hardware
 from kdexp.model import families
 from kdexp.model.config import ModelConfig
 from kdexp.progress import progress
-from kdexp.task.load import Split, Task
+from kdexp.task.load import Task
+from kdexp.task.split import Split
 from kdexp.training import checks as guards
 
 logger = logging.getLogger(__name__)
@@ -115,9 +116,8 @@ def _build_compact(role: str, config: ModelConfig, task: Task) -> LoadedModel:
     assert config.hidden_size is not None
     assert config.num_heads is not None
     assert config.vocab_size is not None
-    texts = [*task.train.first, *(task.train.second or [])]
     tokenizer = families.train_tokenizer(
-        config.family, texts, vocab_size=config.vocab_size, max_length=config.max_length
+        config.family, task.train.texts, vocab_size=config.vocab_size, max_length=config.max_length
     )
     try:
         model_config = families.compact_config(

@@ -145,7 +145,7 @@ def train_student(
         (target / "training.json").write_text(json.dumps(asdict(record) | times, indent=1), encoding="utf-8")
 
     parts = {
-        "format": 2,
+        "format": 3,
         "model": student.fingerprint(),
         "max_length": student.max_length,
         "data": task_fingerprint(task, "train", "validation", "test"),
@@ -187,7 +187,7 @@ def _training_rows(
     data: StudentData, answers: dict[str, TeacherLogits], targets: TeacherTargets | None
 ) -> list[dict[str, object]]:
     """Rows with the teacher's answers, and what it shows of its inside; transfer text has no gold label."""
-    gold: dict[str, Sequence[int]] = {"train": data.task.train.labels or []}
+    gold: dict[str, Sequence[int]] = {"train": data.task.train.labels}
     if "transfer" in data.splits:
         gold["transfer"] = [IGNORED_LABEL] * len(data.splits["transfer"].rows)
     return [

@@ -18,7 +18,8 @@ from kdexp.errors import UserError
 from kdexp.fingerprint import library_versions, texts_fingerprint, weights_fingerprint
 from kdexp.hardware import Hardware
 from kdexp.model.encoder import Encoded, LoadedModel, encode, load_model, predict_logits, tokenizer_fingerprint
-from kdexp.task.load import Split, Task
+from kdexp.task.load import Task
+from kdexp.task.split import Split
 from kdexp.teacher.config import TeacherConfig, Tokenization
 from kdexp.training import checks as guards
 from kdexp.training.config import TrainConfig
@@ -126,7 +127,7 @@ def _fine_tune(
         (target / "training.json").write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
 
     parts = {
-        "format": 1,
+        "format": 2,
         "model": loaded.fingerprint(),
         "max_length": loaded.max_length,
         "data": task_fingerprint(task, "train", "validation"),
@@ -173,7 +174,7 @@ def teacher_logits(
         "teacher": teacher.loaded.fingerprint(),
         "tokenizer": tokenizer_fingerprint(reader.tokenizer),
         "max_length": reader.max_length,
-        "text": texts_fingerprint(split.first, split.second),
+        "text": split.text_digest,
         "class_order": teacher.class_order,
         "numerics": hardware.numerics,
         "versions": library_versions(),
@@ -241,12 +242,8 @@ def _refuse_foreign_ids(teacher: LoadedModel, encoded: Encoded) -> None:
 
 def task_fingerprint(task: Task, *split_names: str) -> str:
     """SHA-256 of classes, texts and labels of the named splits."""
-    columns: list[list[str] | None] = [list(task.label_names)]
-    for name in split_names:
-        split: Split = getattr(task, name)
-        labels = None if split.labels is None else [str(label) for label in split.labels]
-        columns += [split.first, split.second, labels]
-    return texts_fingerprint(*columns)
+    splits: list[Split] = [getattr(task, name) for name in split_names]
+    return texts_fingerprint(task.label_names, [split.digest for split in splits])
 
 
 def schedule_parts(schedule: TrainConfig) -> dict[str, object]:

@@ -17,14 +17,14 @@ from torch import Tensor
 from transformers import DataCollatorWithPadding, PretrainedConfig
 
 from kdexp.cache import Cache
-from kdexp.fingerprint import library_versions, plain, texts_fingerprint
+from kdexp.fingerprint import library_versions, plain
 from kdexp.hardware import Hardware
 from kdexp.loss.config import LossConfig
 from kdexp.loss.terms import TOKEN_TERMS, RepresentationTerms, recording
 from kdexp.model.alignment import AlignedWords, align, pad_words
 from kdexp.model.encoder import Encoded, LoadedModel, encode, tokenizer_fingerprint
 from kdexp.progress import progress
-from kdexp.task.load import Split
+from kdexp.task.split import Split
 from kdexp.teacher.encoder import Teacher
 from kdexp.training import checks as guards
 from kdexp.training.trainer import TARGETS, TEACHER_PREFIX, WORDS
@@ -136,8 +136,8 @@ def _align(student: LoadedModel, teacher: LoadedModel, split: Split, terms: Repr
     return align(
         student.tokenizer,
         teacher.tokenizer,
-        split.first,
-        split.second,
+        list(split.first),
+        None if split.second is None else list(split.second),
         student_max_length=student.max_length,
         teacher_max_length=teacher.max_length,
         method=terms.alignment,
@@ -176,7 +176,7 @@ def _kept_targets(
         "student_max_length": student.max_length if terms.needs_words else None,
         "layers": {name: [layer for _, layer in pairs] for name, pairs in terms.pairs.items()},
         "pooling": {name: str(terms.pooling[name]) for name in terms.pairs},
-        "text": texts_fingerprint(split.first, split.second),
+        "text": split.text_digest,
         "numerics": hardware.numerics,
         "versions": library_versions(),
     }
