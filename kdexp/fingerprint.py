@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
@@ -37,7 +37,7 @@ def _file_sha256(file: Path, modified_ns: int, size: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def texts_fingerprint(*columns: Sequence[str] | None) -> str:
+def texts_fingerprint(*columns: Collection[str] | None) -> str:
     """Digest columns of text (SHA-256, hex), the boundaries between texts and between columns included."""
     digest = hashlib.sha256()
     for column in columns:

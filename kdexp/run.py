@@ -47,7 +47,7 @@ def run(config: Config, *, task: Task | None = None, watch: LogCallback | None =
     hardware = prepare_hardware(config.hardware)
     cache = Cache(Path(config.cache_dir))
     cache.ensure_writable()
-    task = task or load_task(config.task)
+    task = task or load_task(config.task, cache)
     student = load_encoder("student", config.student, task, cache, seed=config.seed)
     teacher = open_teacher(teacher_settings(config), config.tokenization, task, student, cache, hardware)
     if config.tracking.enabled:
@@ -107,7 +107,7 @@ def run(config: Config, *, task: Task | None = None, watch: LogCallback | None =
                 distilled.folder,
                 label_names=task.label_names,
                 max_length=student.max_length,
-                example_texts=task.train.examples(3),
+                example_texts=task.train.head(3),
             )
         _log(tracked, record, task, models, distilled.num_steps)
     return record

@@ -7,7 +7,7 @@ import torch
 
 from kdexp.model.families import train_tokenizer
 from kdexp.results.diagnostics import confidence, confidence_table, reading_habits, reading_table
-from kdexp.task.load import Split
+from kdexp.task.split import Split
 
 TEXTS = ["The soup was cold.", "THE SOUP was warm, and the waiter kind."] * 30
 
@@ -15,7 +15,7 @@ TEXTS = ["The soup was cold.", "THE SOUP was warm, and the waiter kind."] * 30
 @pytest.mark.parametrize(("family", "is_cased"), [("bert", False), ("roberta", True), ("xlm_roberta", True)])
 def test_reading_habits_are_those_of_the_tokenizer(family, is_cased):
     tokenizer = train_tokenizer(family, TEXTS, vocab_size=400, max_length=8)
-    split = Split(["The soup was cold.", "soup"], ["warm", "the waiter kind kind kind kind"], [0, 1])
+    split = Split.from_lists(["The soup was cold.", "soup"], ["warm", "the waiter kind kind kind kind"], [0, 1])
     habits = reading_habits(tokenizer, split, max_length=8)
 
     def count(*texts, **options):
@@ -33,13 +33,13 @@ def test_reading_habits_are_those_of_the_tokenizer(family, is_cased):
 
 def test_unknown_tokens_are_counted():
     tokenizer = train_tokenizer("bert", TEXTS, vocab_size=400, max_length=8)
-    habits = reading_habits(tokenizer, Split(["soup 漢 soup soup"], None, None), max_length=8)
+    habits = reading_habits(tokenizer, Split.from_lists(["soup 漢 soup soup"]), max_length=8)
     assert (habits.unknown_rate, habits.tokens_per_word, habits.truncation_rate) == (0.25, 1.0, 0.0)
 
 
 def test_habits_do_not_depend_on_what_was_read_before():
     tokenizer = train_tokenizer("bert", TEXTS, vocab_size=400, max_length=8)
-    split = Split(TEXTS, None, None)
+    split = Split.from_lists(TEXTS)
     before = reading_habits(tokenizer, split, max_length=8)
     tokenizer(TEXTS, padding="max_length", truncation=True, max_length=5)
     assert reading_habits(tokenizer, split, max_length=8) == before
@@ -59,7 +59,7 @@ def test_confidence_by_hand():
 
 def test_tables_have_a_row_for_each():
     tokenizer = train_tokenizer("bert", TEXTS, vocab_size=400, max_length=8)
-    habits = {"bert": reading_habits(tokenizer, Split(TEXTS, None, None), max_length=8)}
+    habits = {"bert": reading_habits(tokenizer, Split.from_lists(TEXTS), max_length=8)}
     assert reading_table(habits)["case"].tolist() == ["uncased"]
     answers = confidence(torch.zeros(4, 2), [0, 0, 1, 1], temperature=4.0)
     row = confidence_table({"bert": answers}).iloc[0]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kdexp.cache import Cache
 from kdexp.hardware import Device, HardwareConfig, Precision, prepare_hardware
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import encode, load_model, predict_logits
@@ -19,8 +20,8 @@ BFLOAT16_TOLERANCE = 0.05
 
 
 @pytest.fixture
-def small_model():
-    task = load_task(EmbeddedTaskConfig("reviews", 300, 100, 100, 0, 0.0, 0))
+def small_model(tmp_path):
+    task = load_task(EmbeddedTaskConfig("reviews", 300, 100, 100, 0, 0.0, 0), Cache(tmp_path))
     config = ModelConfig("bert", "bert", None, None, 2, 64, 4, 800, 64)
     return task, load_model("student", config, task, seed=0, new_head=True)
 

@@ -22,7 +22,7 @@ from kdexp.fingerprint import weights_fingerprint
 from kdexp.hardware import Hardware
 from kdexp.progress import progress
 from kdexp.task.kind import UNITS, Answers, TaskKind
-from kdexp.task.load import Split
+from kdexp.task.split import Split
 
 
 @dataclass(frozen=True)

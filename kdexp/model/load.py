@@ -47,9 +47,8 @@ def _build_compact(role: str, config: ModelConfig, task: Task) -> Encoder:
     assert config.hidden_size is not None
     assert config.num_heads is not None
     assert config.vocab_size is not None
-    texts = [*task.train.first, *(task.train.second or [])]
     tokenizer = families.train_tokenizer(
-        config.family, texts, vocab_size=config.vocab_size, max_length=config.max_length
+        config.family, task.train.texts, vocab_size=config.vocab_size, max_length=config.max_length
     )
     with under(role):
         model_config = families.compact_config(

@@ -13,7 +13,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp.model.encoder import encode
 from kdexp.task.evaluate import classification_metrics
-from kdexp.task.load import Split
+from kdexp.task.split import Split
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Confidence:
 
 def reading_habits(tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> ReadingHabits:
     """Measure how a model with this tokenizer and length reads a split."""
-    texts = [*split.first, *(split.second or [])]
+    texts = list(split.texts)
     num_words = sum(len(text.split()) for text in texts)
     # The backend itself: it neither cuts nor warns of texts that are too long for the model.
     tokenizer.backend_tokenizer.no_truncation()

@@ -87,7 +87,7 @@ def compare(
         num_parameters: The teacher's (of all together) and the student's.
         teachers: Logits and number of parameters of each of several teachers; empty where there is one.
     """
-    gold = {"validation": task.validation.labels or [], "test": task.test.labels or []}
+    gold = {"validation": task.validation.labels, "test": task.test.labels}
 
     def score(logits: Logits, size: int) -> Scores:
         validation, test = (classification_metrics(logits[name], gold[name]) for name in ("validation", "test"))
@@ -118,7 +118,7 @@ def prediction_table(task: Task, logits: dict[str, Tensor]) -> pd.DataFrame:
     Args:
         logits: [rows, classes] by model: `teacher`, `student`, `baseline`, and each of several teachers.
     """
-    gold = task.test.labels or []
+    gold = task.test.labels
     columns: dict[str, list] = {
         "row": list(range(len(gold))),
         "gold": [task.label_names[label] for label in gold],

@@ -18,7 +18,8 @@ from kdexp.loss.logit import IGNORED_LABEL
 from kdexp.loss.terms import RepresentationTerms
 from kdexp.model.encoder import Encoder, Tokens, predict, tokenize
 from kdexp.task.kind import Answers
-from kdexp.task.load import Split, Task
+from kdexp.task.load import Task
+from kdexp.task.split import Split
 from kdexp.teacher.base import TeacherAnswers
 from kdexp.teacher.features import TeacherFeatures
 from kdexp.training.config import StudentTrainConfig
@@ -247,7 +248,7 @@ def _training_rows(
     features: TeacherFeatures | None,
 ) -> list[dict[str, Any]]:
     """Rows with the teacher's answers, and its features; transfer text has no gold label."""
-    gold: dict[str, Sequence[Any]] = {"train": course.task.train.labels or []}
+    gold: dict[str, Sequence[Any]] = {"train": course.task.train.labels}
     if answers is None and features is None:
         return tokens["train"].with_columns(labels=gold["train"])
     if "transfer" in tokens:

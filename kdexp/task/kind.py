@@ -19,7 +19,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-    from kdexp.task.file import Table
+    from kdexp.arrow import Ragged
+    from kdexp.task.table import Column
 
 UNITS = "units"
 """Column of tokens, for kinds whose units are not rows: 1 where a token answers for a unit, else 0."""
@@ -90,7 +91,7 @@ def _units_of(rows: np.ndarray, lengths: np.ndarray | None) -> tuple[np.ndarray,
 
 
 class TaskKind(ABC):
-    """What a task asks for.
+    """What a task asks for. It is made from its label names alone: `SingleLabel(["negative", "positive"])`.
 
     Attributes:
         name: Of the kind, as logged students and configs say it.
@@ -108,30 +109,33 @@ class TaskKind(ABC):
 
     @classmethod
     @abstractmethod
-    def from_table(cls, table: "Table", column: str, names: Sequence[str] | None) -> Self:
-        """The kind with the label names that a column of the training table holds.
+    def from_column(cls, column: "Column", names: Sequence[str] | None) -> Self:
+        """The kind with the label names that the label column of the training file holds.
 
         Args:
             names: The label names, where a person has set them.
 
         Raises:
-            UserError: The column is missing, or holds no such labels.
+            UserError: The column holds no such labels.
         """
 
     @abstractmethod
-    def encode(self, table: "Table", column: str, *, by_number: bool = False) -> Sequence[Any]:
+    def encode(self, column: "Column", *, by_number: bool = False) -> Sequence[Any] | np.ndarray:
         """Turn a column of labels into what is stored: a number, or a list of numbers, per row.
 
         Args:
             by_number: A label may also be the number of its class, as public data sets have it.
 
         Raises:
-            UserError: The column is missing, or a row has no label or an unknown one.
+            UserError: A row has no label or an unknown one.
         """
 
-    def labels(self, column: Sequence[Any] | np.ndarray) -> Labels:
-        """The labels of a split, from its encoded column."""
-        return Labels(np.asarray(column))
+    def labels(self, column: "np.ndarray | Ragged") -> Labels:
+        """The labels of a split, from its encoded column; one with a list per row has several units per row."""
+        if isinstance(column, np.ndarray):
+            return Labels(column)
+        rows = [column[row] for row in range(len(column))]
+        return Labels(np.concatenate(rows), np.array([len(row) for row in rows], dtype=np.int64))
 
     def strata(self, labels: Labels) -> np.ndarray:
         """[rows], integers: rows of one stratum are shared out evenly when some are held out."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kdexp.errors import UserError
 from kdexp.loss.logit import hard_loss
-from kdexp.task.file import Table, class_indices, class_names
 from kdexp.task.kind import Answers, Labels, TaskKind
+from kdexp.task.table import Column, class_indices, class_names
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class SingleLabel(TaskKind):
     outputs: ClassVar[str] = "classes"
 
     @classmethod
-    def from_table(cls, table: Table, column: str, names: Sequence[str] | None) -> Self:
-        return cls(class_names(table, column, names))
+    def from_column(cls, column: Column, names: Sequence[str] | None) -> Self:
+        return cls(class_names(column, names))
 
-    def encode(self, table: Table, column: str, *, by_number: bool = False) -> list[int]:
+    def encode(self, column: Column, *, by_number: bool = False) -> np.ndarray:
         numbers = {str(index): index for index in range(self.num_outputs)} if by_number else {}
-        return class_indices(table, column, numbers | {name: index for index, name in enumerate(self.label_names)})
+        return class_indices(column, numbers | {name: index for index, name in enumerate(self.label_names)})
 
     def strata(self, labels: Labels) -> np.ndarray:
         return labels.values

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from kdexp.errors import UserError
 from kdexp.model.encoder import Encoder
 from kdexp.task.kind import Answers
-from kdexp.task.load import Split
+from kdexp.task.split import Split
 
 
 class Scale(StrEnum):

@@ -12,8 +12,10 @@ from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.fingerprint import library_versions, weights_fingerprint
 from kdexp.hardware import Hardware
-from kdexp.model.encoder import Encoder, load_encoder, load_finished, predict, tokenize, tokenizer_fingerprint
-from kdexp.task.load import Split, Task
+from kdexp.model.encoder import Encoder, label_names, predict, tokenize, tokenizer_fingerprint
+from kdexp.model.load import load_encoder, load_finished
+from kdexp.task.load import Task
+from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation, Scale, Teacher, TeacherAnswers
 from kdexp.teacher.config import TeacherConfig
 from kdexp.training import checks
@@ -48,7 +50,7 @@ class EncoderTeacher:
             self._fine_tune()
         checks.freeze(self.encoder.model)
         self.digest = weights_fingerprint(self.encoder.model.state_dict())
-        self.output_order = self.task.kind.output_order(checks.label_names(self.encoder.model.config), self.role)
+        self.output_order = self.task.kind.output_order(label_names(self.encoder.model.config), self.role)
 
     def fingerprint(self) -> str:
         return self.fingerprint_as(self.encoder)
@@ -180,7 +182,7 @@ def load_encoder_teacher(
     """
     encoder = load_encoder(role, settings, task, cache, seed=settings.seed, new_head=settings.finetune is True)
     if encoder.answers_task:
-        task.kind.output_order(checks.label_names(encoder.model.config), role)
+        task.kind.output_order(label_names(encoder.model.config), role)
     elif settings.finetune is False:
         raise UserError(
             f"{role}.finetune",

@@ -24,7 +24,8 @@ from kdexp.loss.terms import TOKEN_TERMS, RepresentationTerms, recording, refuse
 from kdexp.model.alignment import AlignedWords, align, pad_words, require_characters
 from kdexp.model.encoder import Encoder, Tokens, accepted_inputs, tokenize, tokenizer_fingerprint
 from kdexp.progress import progress
-from kdexp.task.load import Split, Task
+from kdexp.task.load import Task
+from kdexp.task.split import Split
 from kdexp.teacher.base import Teacher, require_features
 from kdexp.teacher.config import TeacherConfig, Tokenization
 from kdexp.training.trainer import TARGETS, TEACHER_PREFIX, WORDS
@@ -170,8 +171,8 @@ class _Reader:
         return align(
             self.student.tokenizer,
             self.teacher.tokenizer,
-            split.first,
-            split.second,
+            list(split.first),
+            None if split.second is None else list(split.second),
             student_max_length=self.student.max_length,
             teacher_max_length=self.teacher.max_length,
             method=self.terms.alignment,

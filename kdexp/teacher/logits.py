@@ -12,7 +12,8 @@ from torch.nn.functional import log_softmax
 
 from kdexp.cache import Cache
 from kdexp.task.kind import Answers
-from kdexp.task.load import Split, Task
+from kdexp.task.load import Task
+from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation, Scale, ShowsFeatures, Teacher, TeacherAnswers
 
 logger = logging.getLogger(__name__)

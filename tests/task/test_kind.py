@@ -150,7 +150,9 @@ def rated_rows(num_rows):
     rows = []
     for _ in range(num_rows):
         words = random.choice(["good", "fine", "bad", "poor", "so", "it"], size=8)
-        rows.append((" ".join(words), float(np.isin(words, ["good", "fine"]).sum() - np.isin(words, ["bad", "poor"]).sum())))
+        rows.append(
+            (" ".join(words), float(np.isin(words, ["good", "fine"]).sum() - np.isin(words, ["bad", "poor"]).sum()))
+        )
     return rows
 
 
@@ -178,7 +180,9 @@ def test_token_labels_go_through_a_whole_run(tmp_path, teacher):
         record.run_id, "predictions.parquet"
     )
     assert set(predictions["gold"].explode()) == {"O", "PLACE", "PERSON"}
-    right = [np.mean(np.array(gold) == np.array(said)) for gold, said in zip(predictions["gold"], predictions["teacher"])]
+    right = [
+        np.mean(np.array(gold) == np.array(said)) for gold, said in zip(predictions["gold"], predictions["teacher"])
+    ]
     assert np.mean(right) > 0.95
 
 
@@ -206,7 +210,8 @@ def test_a_gain_is_that_of_the_metric_on_resampled_rows():
     random = np.random.default_rng(0)
     labels = Labels(random.normal(size=40))
     student, baseline = (
-        Answers(torch.tensor(labels.values + noise * random.normal(size=40)).float().unsqueeze(1)) for noise in (0.1, 1)
+        Answers(torch.tensor(labels.values + noise * random.normal(size=40)).float().unsqueeze(1))
+        for noise in (0.1, 1)
     )
     rows = random.integers(0, 40, (5, 40))
     expected = [
