@@ -20,8 +20,9 @@ from transformers import (
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
-from kdexp.cache import Cache, sync
+from kdexp.cache import Cache
 from kdexp.errors import UserError
+from kdexp.files import sync
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware
 from kdexp.loss.config import (
@@ -33,6 +34,7 @@ from kdexp.loss.config import (
 )
 from kdexp.loss.terms import RepresentationTerms
 from kdexp.model.encoder import Encoder, tokenize
+from kdexp.processes import Processes
 from kdexp.progress import progress
 from kdexp.task.kind import Answers, Labels, TaskKind
 from kdexp.task.load import Task
@@ -135,12 +137,14 @@ def train_model(
 ) -> TrainingRecord:
     """Train the encoder's model in place; afterwards it holds the kept weights.
 
+    All processes of a training call this together, and share each batch.
+
     Args:
         work: Holds a checkpoint per epoch: a training that was cut off continues from its last one.
         on_log: Receives the metrics as they are logged.
 
     Raises:
-        UserError: The loss became infinite or nan.
+        UserError: The loss became infinite or nan, or the batch cannot be shared among the processes.
     """
     started = time.perf_counter()
     total_steps = lesson.num_steps or num_optimizer_steps(len(lesson.train_rows), schedule)
@@ -167,17 +171,18 @@ def train_model(
             callbacks=[callback],
         )
         trainer.remove_callback(PrinterCallback)
-        checkpoint = _last_complete_checkpoint(work)
+        checkpoint = Processes.current().share("checkpoint", lambda: _last_complete_checkpoint(work))
         if checkpoint:
             logger.info("%s continues from %s", description, Path(checkpoint).name)
         trainer.train(resume_from_checkpoint=checkpoint)
     state = trainer.state
+    num_teacher_rows = torch.tensor(trainer.num_teacher_rows, device=hardware.device)
     kept_step = state.best_global_step if schedule.keep == Keep.best else state.global_step
     return TrainingRecord(
         seconds=time.perf_counter() - started,
         num_steps=state.global_step,
         kept_step=kept_step or state.global_step,
-        num_teacher_rows=trainer.num_teacher_rows,
+        num_teacher_rows=int(trainer.accelerator.reduce(num_teacher_rows)),
         history=callback.history,
     )
 
@@ -190,7 +195,7 @@ def _arguments(
         output_dir=str(work),
         **_loss_arguments(lesson.loss or CrossEntropyConfig("ce")),
         max_steps=total_steps,
-        per_device_train_batch_size=schedule.batch_size,
+        per_device_train_batch_size=_rows_per_process(schedule, hardware),
         per_device_eval_batch_size=schedule.eval_batch_size,
         gradient_accumulation_steps=schedule.gradient_accumulation,
         learning_rate=schedule.learning_rate,
@@ -220,6 +225,17 @@ def _arguments(
     # One process drives one GPU: DataParallel over all that are visible would split each batch.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def _rows_per_process(schedule: TrainConfig, hardware: Hardware) -> int:
+    """A batch is as large as the schedule says, whatever number of processes share it."""
+    if schedule.batch_size % hardware.num_processes:
+        raise UserError(
+            "train.batch_size",
+            f"{schedule.batch_size} rows cannot be shared equally among {hardware.num_processes} processes",
+            f"use a multiple of {hardware.num_processes}",
+        )
+    return schedule.batch_size // hardware.num_processes
 
 
 def _loss_arguments(loss: LossConfig) -> dict[str, Any]:
@@ -262,9 +278,11 @@ class _Watcher(TrainerCallback):
         self._advance(1)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        sync(checkpoint)
-        (checkpoint / COMPLETE).touch()
+        Processes.current().wait("checkpoint")  # each writes the state of its random numbers
+        if state.is_world_process_zero:
+            checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            sync(checkpoint)
+            (checkpoint / COMPLETE).touch()
 
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs: Any
