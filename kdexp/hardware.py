@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kdexp.errors import UserError
 from kdexp.processes import Processes
+from kdexp.ranges import Checked, NaturalNumber, PositiveInt
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +34,19 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
-@dataclass
-class HardwareConfig:
+@dataclass(kw_only=True)
+class HardwareConfig(Checked):
+    """Where to compute.
+
+    Attributes:
+        num_threads: None means every core that this process may use.
+        num_workers: Processes that load data.
+    """
+
     device: Device = Device.auto
     precision: Precision = Precision.auto
-    num_threads: int | None = None
-    num_workers: int = 0
+    num_threads: PositiveInt | None = None
+    num_workers: NaturalNumber = 0
 
 
 @dataclass(frozen=True)

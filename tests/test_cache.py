@@ -154,7 +154,10 @@ def test_tensors_are_computed_once_and_read_back_exactly(tmp_path: Path) -> None
             assert entry.tensors[name].dtype == tensor.dtype
             assert torch.equal(entry.tensors[name], tensor)
     assert kept(tmp_path) == [first.key]
-    assert json.loads((tmp_path / "logits" / first.key / "parts.json").read_text()) == {"format": CACHE_FORMAT, **PARTS}
+    assert json.loads((tmp_path / "logits" / first.key / "parts.json").read_text()) == {
+        "format": CACHE_FORMAT,
+        **PARTS,
+    }
 
 
 def test_folder_is_built_once_with_everything_below_it(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from kdexp.cache import Cache
 from kdexp.hardware import Device, HardwareConfig, Precision, prepare_hardware
 from kdexp.model.config import ModelConfig
-from kdexp.model.encoder import encode, load_model, predict_logits
+from kdexp.cache import Cache
+from kdexp.model.encoder import predict, tokenize
+from kdexp.model.load import load_encoder
 from kdexp.task.config import EmbeddedTaskConfig
 from kdexp.task.load import load_task
 
@@ -21,14 +22,19 @@ BFLOAT16_TOLERANCE = 0.05
 
 @pytest.fixture
 def small_model(tmp_path):
-    task = load_task(EmbeddedTaskConfig("reviews", 300, 100, 100, 0, 0.0, 0), Cache(tmp_path))
-    config = ModelConfig("bert", "bert", None, None, 2, 64, 4, 800, 64)
-    return task, load_model("student", config, task, seed=0, new_head=True)
+    sizes = {"train_size": 300, "validation_size": 100, "test_size": 100, "transfer_size": 0}
+    task = load_task(EmbeddedTaskConfig(name="reviews", **sizes, label_noise=0.0), Cache(tmp_path))
+    config = ModelConfig(
+        name="bert", family="bert", num_layers=2, hidden_size=64, num_heads=4, vocab_size=800, max_length=64
+    )
+    cache = Cache(tmp_path)
+    encoder = load_encoder("student", config, task, cache, seed=0)
+    return encoder, tokenize(encoder, task.test, task.kind, cache)
 
 
 def logits_on(device: Device, precision: Precision, small_model) -> torch.Tensor:
     task, loaded = small_model
-    hardware = prepare_hardware(HardwareConfig(device, precision))
+    hardware = prepare_hardware(HardwareConfig(device=device, precision=precision))
     return predict_logits(
         loaded.model,
         loaded.tokenizer,

@@ -107,6 +107,9 @@ class TaskKind(ABC):
     label_names: Sequence[str]
     primary_metric: str
 
+    @abstractmethod
+    def __init__(self, label_names: Sequence[str]) -> None: ...
+
     @classmethod
     @abstractmethod
     def from_column(cls, column: "Column", names: Sequence[str] | None) -> Self:

@@ -38,7 +38,7 @@ from kdexp.processes import Processes
 from kdexp.progress import progress
 from kdexp.task.kind import Answers, Labels, TaskKind
 from kdexp.task.load import Task
-from kdexp.training.config import Keep, TrainConfig
+from kdexp.training.config import CheckpointSelection, TrainConfig
 from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def num_optimizer_steps(num_rows: int, schedule: TrainConfig) -> int:
 
 def schedule_parts(schedule: TrainConfig) -> dict[str, object]:
     """What of a schedule can change a result."""
-    parts = asdict(schedule) | {"keep": str(schedule.keep)}
+    parts = asdict(schedule) | {"select": str(schedule.select)}
     del parts["eval_batch_size"]
     return parts
 
@@ -177,7 +177,7 @@ def train_model(
         trainer.train(resume_from_checkpoint=checkpoint)
     state = trainer.state
     num_teacher_rows = torch.tensor(trainer.num_teacher_rows, device=hardware.device)
-    kept_step = state.best_global_step if schedule.keep == Keep.best else state.global_step
+    kept_step = state.best_global_step if schedule.select == CheckpointSelection.best else state.global_step
     return TrainingRecord(
         seconds=time.perf_counter() - started,
         num_steps=state.global_step,
@@ -214,7 +214,7 @@ def _arguments(
         save_strategy="epoch",
         # The one before stays until this one is complete: whenever a process is killed, one can be read.
         save_total_limit=2,
-        load_best_model_at_end=schedule.keep == Keep.best,
+        load_best_model_at_end=schedule.select == CheckpointSelection.best,
         metric_for_best_model=f"eval_{lesson.kind.primary_metric}",
         greater_is_better=True,
         logging_steps=max(1, total_steps // 50),
