@@ -31,11 +31,14 @@ from kdexp.training.checks import refuse_unfit_loss
 from kdexp.training.loop import LogCallback
 
 
-def run(config: Config, *, task: Task | None = None, watch: LogCallback | None = None) -> RunRecord:
+def run(
+    config: Config, *, task: Task | None = None, teacher: Teacher | None = None, watch: LogCallback | None = None
+) -> RunRecord:
     """Distil a teacher (or several) into a student, measure both beside a baseline, and log it all to MLflow.
 
     Args:
-        task: In place of the one that the config describes, such as data that a program already holds.
+        task, teacher: In place of what the config describes, such as data that a program already holds, or answers
+            that come from elsewhere.
         watch: Receives the student's metrics while it really trains, and may stop it by raising: a search prunes so.
 
     Raises:
@@ -49,7 +52,9 @@ def run(config: Config, *, task: Task | None = None, watch: LogCallback | None =
     cache.ensure_writable()
     task = task or load_task(config.task, cache)
     student = load_encoder("student", config.student, task, cache, seed=config.seed)
-    teacher = open_teacher(teacher_settings(config), config.tokenization, task, student, cache, hardware)
+    teacher = teacher or open_teacher(
+        teacher_settings(config), config.tokenization, task, student, cache, hardware
+    )
     if config.tracking.enabled:
         # A job of a sweep knows that the store was there: it waits where a first run is refused.
         check_reachable(config.tracking.uri, patience=PATIENCE_SECONDS if config.parent_run else 0.0)

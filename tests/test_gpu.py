@@ -33,16 +33,11 @@ def small_model(tmp_path):
 
 
 def logits_on(device: Device, precision: Precision, small_model) -> torch.Tensor:
-    task, loaded = small_model
+    encoder, tokens = small_model
     hardware = prepare_hardware(HardwareConfig(device=device, precision=precision))
-    return predict_logits(
-        loaded.model,
-        loaded.tokenizer,
-        encode(loaded.tokenizer, task.test, loaded.max_length),
-        hardware,
-        batch_size=32,
-        description="test",
-    )
+    return predict(
+        encoder.model, encoder.tokenizer, tokens, hardware, batch_size=32, description="test"
+    ).values
 
 
 def test_bfloat16_on_the_gpu_is_close_to_float32_on_the_cpu(small_model):
@@ -53,7 +48,7 @@ def test_bfloat16_on_the_gpu_is_close_to_float32_on_the_cpu(small_model):
 
 def test_the_model_goes_to_the_device(small_model):
     logits_on(Device.gpu, Precision.float32, small_model)
-    assert next(small_model[1].model.parameters()).is_cuda
+    assert next(small_model[0].model.parameters()).is_cuda
 
 
 def test_a_whole_run_on_the_gpu(kdexp):
