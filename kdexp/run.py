@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,10 +20,10 @@ from kdexp.model.alignment import require_characters
 from kdexp.model.encoder import LoadedModel, load_model
 from kdexp.model.transplanted import with_twin
 from kdexp.naming import announce, run_name, run_params, run_tags, task_tags, teacher_tags
-from kdexp.results.diagnostics import confidence, reading_habits
-from kdexp.results.record import Comparison, compare, prediction_table
+from kdexp.results.diagnostics import Diagnostics, diagnose
+from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
+from kdexp.results.record import RunRecord, metric_name
 from kdexp.student.train import StudentData, TrainedStudent, encode_task, train_student
-from kdexp.task.evaluate import confusion_matrices_figure
 from kdexp.task.load import Task, load_task
 from kdexp.teacher.config import TeacherConfig, Tokenization
 from kdexp.teacher.encoder import (
@@ -43,20 +43,7 @@ from kdexp.training.loop import LogCallback
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """What a run found, and the links that open it in MLflow (None where nothing is tracked)."""
-
-    name: str
-    task: Task
-    comparison: Comparison
-    teacher_unchanged: bool
-    seconds: float
-    run_url: str | None
-    experiment_url: str | None
-
-
-def run(config: Config) -> RunResult:
+def run(config: Config) -> RunRecord:
     """Distil a teacher (or several) into a student, measure both beside a baseline, and log it all to MLflow.
 
     Raises:
@@ -137,31 +124,26 @@ def run(config: Config) -> RunResult:
         teacher_unchanged = all(teacher.is_unchanged() for teacher in teachers)
         if not teacher_unchanged:
             raise RuntimeError("the teacher's weights changed during the run: only the student may learn")
-        test_logits = {"teacher": answers["test"].logits, "student": student.logits["test"]}
+        models = {
+            "teacher": ModelAnswers(
+                {name: answers[name].logits for name in ("validation", "test")},
+                sum(teacher.loaded.num_parameters for teacher in teachers),
+            ),
+            "student": ModelAnswers(student.logits, new_student.num_parameters),
+        }
         if baseline:
-            test_logits["baseline"] = baseline.logits["test"]
-        several = {}
+            models["baseline"] = ModelAnswers(baseline.logits, new_student.num_parameters)
         if config.more_teachers:
-            several = {
-                name: ({split: each[split].logits for split in ("validation", "test")}, teacher.loaded.num_parameters)
+            models |= {
+                f"teacher_{name}": ModelAnswers(
+                    {split: each[split].logits for split in ("validation", "test")}, teacher.loaded.num_parameters
+                )
                 for name, each, teacher in zip(teacher_names(config), each_answers, teachers, strict=True)
             }
-            test_logits |= {f"teacher_{name}": logits["test"] for name, (logits, _) in several.items()}
-        comparison = compare(
-            task,
-            {name: answers[name].logits for name in ("validation", "test")},
-            student.logits,
-            baseline.logits if baseline else None,
-            num_parameters=(
-                sum(teacher.loaded.num_parameters for teacher in teachers),
-                new_student.num_parameters,
-            ),
-            teachers=several,
-        )
+        record = measure(task, models, name=run_name(config), settings=run_params(config, hardware))
 
-        tracked.log_table(prediction_table(task, test_logits), "predictions.parquet")
-        figure = confusion_matrices_figure(test_logits, task.test.labels or [], task.label_names, "test")
-        tracked.log_figure(figure, "figures/confusion_matrices.png")
+        tracked.log_table(prediction_table(task, models), "predictions.parquet")
+        tracked.log_figure(prediction_figure(task, models), "figures/confusion_matrices.png")
         if config.tracking.log_model:
             tracked.log_student(
                 student.folder,
@@ -169,42 +151,38 @@ def run(config: Config) -> RunResult:
                 max_length=new_student.max_length,
                 example_texts=_examples(task),
             )
-        tracked.log_metrics(_reading(teachers, new_student, answers["validation"], config, task))
-        seconds = time.perf_counter() - started
         costs = {
-            "cost/seconds": seconds,
-            "cost/teacher_train_seconds": sum(teacher.train_seconds for teacher in teachers),
-            "cost/teacher_logits_seconds": sum(answer.seconds for answer in answers.values()),
-            "cost/teacher_rows_forwarded": sum(answer.num_forwarded for answer in answers.values())
+            "seconds": time.perf_counter() - started,
+            "teacher_train_seconds": sum(teacher.train_seconds for teacher in teachers),
+            "teacher_logits_seconds": sum(answer.seconds for answer in answers.values()),
+            "teacher_rows_forwarded": sum(answer.num_forwarded for answer in answers.values())
             + student.num_teacher_rows
             + (targets.num_forwarded if targets else 0),
-            "cost/student_train_seconds": student.train_seconds,
-            "cost/student_steps": student.num_steps,
-            "cost/cache_hits": sum(
+            "student_train_seconds": student.train_seconds,
+            "student_steps": student.num_steps,
+            "cache_hits": sum(
                 [student.was_kept, bool(baseline and baseline.was_kept)]
                 + [teacher.was_kept for teacher in teachers]
                 + [answer.num_forwarded == 0 for each in each_answers for answer in each.values()]
             ),
-            "cost/peak_memory_mb": hardware.peak_memory_bytes() / 2**20,
+            "peak_memory_mb": hardware.peak_memory_bytes() / 2**20,
         }
         if targets:
-            costs["cost/teacher_inside_seconds"] = targets.seconds
+            costs["teacher_inside_seconds"] = targets.seconds
         if baseline:
-            costs["cost/baseline_train_seconds"] = baseline.train_seconds
-        # At the last step, so that MLflow's latest validation value is that of the kept weights.
-        tracked.log_metrics(
-            comparison.metrics() | costs | {"checks/teacher_unchanged": float(teacher_unchanged)},
-            step=student.num_steps,
+            costs["baseline_train_seconds"] = baseline.train_seconds
+        record = replace(
+            record,
+            diagnostics=_diagnostics(teachers, new_student, answers["validation"], config, task),
+            costs=costs,
+            teacher_unchanged=teacher_unchanged,
+            run_id=tracked.run_id or None,
+            url=tracked.url,
+            experiment_url=tracked.experiment_url,
         )
-    return RunResult(
-        run_name(config),
-        task,
-        comparison,
-        teacher_unchanged,
-        time.perf_counter() - started,
-        tracked.url,
-        tracked.experiment_url,
-    )
+        # At the last step, so that MLflow's latest validation value is that of the kept weights.
+        tracked.log_metrics(record.metrics(), step=student.num_steps)
+    return record
 
 
 def _trial_reporter(config: Config, task: Task) -> LogCallback | None:
@@ -213,26 +191,15 @@ def _trial_reporter(config: Config, task: Task) -> LogCallback | None:
         return None
     from kdexp.study.search import TrialReporter  # Optuna is an optional extra
 
-    return TrialReporter(config.trial, Path(config.cache_dir), f"validation/{task.primary_metric}")
+    return TrialReporter(config.trial, Path(config.cache_dir), metric_name("validation", task.primary_metric))
 
 
-def _reading(
+def _diagnostics(
     teachers: Sequence[Teacher], student: LoadedModel, answers: TeacherLogits, config: Config, task: Task
-) -> dict[str, float]:
-    """How the models read the validation text, and how sure the teacher is of it: what else differs between pairs."""
-    temperature = plain(config.loss).get("temperature", 1.0)
-    sure = confidence(answers.logits, task.validation.labels or [], temperature)
-    metrics = {
-        "reading/teacher_entropy": sure.mean_entropy,
-        "reading/teacher_soft_entropy": sure.mean_soft_entropy,
-        "reading/max_entropy": sure.max_entropy,
-    }
-    several = [f"teacher_{name}" for name in teacher_names(config)] if config.more_teachers else ["teacher"]
-    models = dict(zip(several, (teacher.loaded for teacher in teachers), strict=True)) | {"student": student}
-    for role, model in models.items():
-        habits = reading_habits(model.tokenizer, task.validation, model.max_length)
-        metrics |= {f"reading/{role}_{name}": float(value) for name, value in asdict(habits).items()}
-    return metrics
+) -> Diagnostics:
+    roles = [f"teacher_{name}" for name in teacher_names(config)] if config.more_teachers else ["teacher"]
+    models = dict(zip(roles, (teacher.loaded for teacher in teachers), strict=True)) | {"student": student}
+    return diagnose(task.validation, models, answers.logits, plain(config.loss).get("temperature", 1.0))
 
 
 def _ask_teacher(

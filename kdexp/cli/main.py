@@ -91,13 +91,13 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
         # The Trainer collects garbage after every training; the libraries' million objects are none, and
         # looking through them again took longer than a small student's epoch.
         gc.freeze()
-        result = run_job(config)
-        if result is None:
+        record = run_job(config)
+        if record is None:
             return None
         if is_alone:
-            print_result(result, config.tracking.uri, config.cache_dir)
+            print_result(record, config.tracking.uri, config.cache_dir)
         else:
-            print_line(result)
+            print_line(record)
     except UserError as error:
         if is_alone:
             _refuse(str(error))
@@ -110,7 +110,7 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
         if not is_alone:
             logger.exception("the job failed")
         raise
-    return result.comparison.student.validation[result.comparison.primary_metric]
+    return record.score("validation")
 
 
 def _job_has_started() -> bool:

@@ -20,7 +20,8 @@ from kdexp.config import Config, config_hash, flatten
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
 from kdexp.loss.config import is_without_teacher
 from kdexp.naming import run_tags
-from kdexp.run import RunResult, run
+from kdexp.results.record import RunRecord
+from kdexp.run import run
 from kdexp.study.summary import StudySummary, log_summary, print_summary, summarize
 from kdexp.tracking.run import PATIENCE_SECONDS, TrackedRun, open_run
 from kdexp.tracking.store import StoredRun, Study
@@ -214,7 +215,7 @@ class Sweep:
         self.parent.log_text(json.dumps(noted, indent=1), JOBS_FILE)
 
 
-def run_job(config: Config) -> RunResult | None:
+def run_job(config: Config) -> RunRecord | None:
     """Run one job of a sweep, unless another process has finished it in the meantime (then None).
 
     The job's lock is held meanwhile: two processes that want the same job do it once, and a run that
@@ -264,7 +265,7 @@ def _record_failure(config: Config, study: Study, name: str, tags: dict[str, str
 def _known_outcome(job: Job, run: StoredRun) -> Outcome:
     if "kdexp.pruned" in run.tags:
         return Outcome(job, None, PrunedError(run.tags["kdexp.failure"]))
-    return Outcome(job, run.metrics[f"validation/{run.tags['kdexp.primary_metric']}"], None)
+    return Outcome(job, RunRecord.from_stored(run).score("validation"), None)
 
 
 def _is_done(run: StoredRun) -> bool:

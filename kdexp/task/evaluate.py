@@ -1,13 +1,9 @@
 """How good the answers are: of one model, and of a student beside its teacher and its baseline."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.special import log_softmax, softmax
-from scipy.stats import bootstrap
-from sklearn.metrics import ConfusionMatrixDisplay, f1_score
 from torch import Tensor
 
 
@@ -22,6 +18,8 @@ def classification_metrics(logits: Tensor, labels: Sequence[int]) -> dict[str, f
         `accuracy`, `macro_f1` (over the classes that occur in labels or answers), `nll` (mean, nats)
         and `ece`.
     """
+    from sklearn.metrics import f1_score  # loads scipy.stats and pandas
+
     scores = logits.float().numpy().astype(np.float64)
     gold = np.asarray(labels)
     answers = scores.argmax(axis=-1)
@@ -49,70 +47,6 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, nu
     return float(np.abs(gap_sums).sum() / len(labels))
 
 
-@dataclass(frozen=True)
-class Gain:
-    """Student minus baseline, with the 95 % interval that the choice of test rows leaves open."""
-
-    value: float
-    low: float
-    high: float
-
-
-def paired_gain(student: Tensor, baseline: Tensor, labels: Sequence[int]) -> Gain:
-    """Difference in accuracy between two models on the same rows.
-
-    The interval is a paired bootstrap over test rows (percentile, 2,000 resamples, fixed seed). It
-    says how the gain would vary on other test rows, not with other seeds of the training.
-
-    Args:
-        student, baseline: logits, [rows, classes]
-        labels: [rows]
-    """
-    gold = np.asarray(labels)
-    difference = (student.argmax(-1).numpy() == gold).astype(float) - (baseline.argmax(-1).numpy() == gold)
-    value = float(difference.mean())
-    if len(gold) < 2 or not difference.std():
-        return Gain(value, value, value)
-    interval = bootstrap(
-        (difference,),
-        np.mean,
-        n_resamples=2000,
-        batch=100,  # of resamples at a time: bounds the memory on large test sets
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Gain(value, float(interval.low), float(interval.high))
-
-
 def agreement(student: Tensor, teacher: Tensor) -> float:
     """Share of rows on which two models predict the same class. Args are logits, [rows, classes]."""
     return float((student.argmax(-1) == teacher.argmax(-1)).float().mean())
-
-
-def confusion_matrices_figure(
-    logits: Mapping[str, Tensor], labels: Sequence[int], label_names: Sequence[str], split: str
-) -> Figure:
-    """Gold classes against predicted ones, as shares of each gold class: one panel per model.
-
-    Args:
-        logits: [rows, classes] by model.
-    """
-    size = min(4 + 0.35 * len(label_names), 20)
-    figure = Figure(figsize=(size * len(logits), size), layout="constrained")
-    panels = figure.subplots(1, len(logits), squeeze=False)[0]
-    for axes, (model, answers) in zip(panels, logits.items(), strict=True):
-        ConfusionMatrixDisplay.from_predictions(
-            list(labels),
-            answers.argmax(-1).tolist(),
-            labels=list(range(len(label_names))),
-            display_labels=list(label_names),
-            normalize="true",
-            include_values=len(label_names) <= 20,
-            values_format=".2f",
-            xticks_rotation="vertical",
-            cmap="Blues",
-            colorbar=False,
-            ax=axes,
-        )
-        axes.set_title(f"{model} on {split}")
-    return figure
