@@ -6,7 +6,7 @@ from rich.text import Text
 
 from kdexp.results.record import Comparison, Scores
 from kdexp.run import RunResult
-from kdexp.tracking.store import ui_command
+from kdexp.tracking.uri import ui_command
 
 
 def print_result(result: RunResult, tracking_uri: str | None, cache_dir: str) -> None:
