@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,16 +35,23 @@ from kdexp.teacher.encoder import (
     teacher_logits,
 )
 from kdexp.teacher.features import TeacherTargets, prepare_targets
-from kdexp.tracking.run import PATIENCE_SECONDS, open_run
-from kdexp.tracking.store import check_reachable
+from kdexp.tracking.run import RunDescription, open_run
+from kdexp.tracking.student_model import StudentFiles
+from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable
 from kdexp.training import checks as guards
 from kdexp.training.loop import LogCallback
 
 logger = logging.getLogger(__name__)
 
+Watch = Callable[[float, int], None]
+"""Sees the primary metric on validation and its step, after each epoch; may end the run by raising."""
 
-def run(config: Config) -> RunRecord:
+
+def run(config: Config, *, watch: Watch | None = None) -> RunRecord:
     """Distil a teacher (or several) into a student, measure both beside a baseline, and log it all to MLflow.
+
+    Args:
+        watch: Sees how the student's training goes; not called for one that is taken from the cache.
 
     Raises:
         UserError: The person can mend it. What can be known before training is refused before anything
@@ -71,14 +78,9 @@ def run(config: Config) -> RunRecord:
     if config.loss.terms:
         _refuse_unfit_terms(config, new_teachers[0], new_student)
 
-    with open_run(
-        uri=config.tracking.uri,
-        study=config.study,
-        run_name=run_name(config),
-        params=run_params(config, hardware),
-        tags=run_tags(config, cache) | task_tags(config, task),
-        enabled=config.tracking.enabled,
-    ) as tracked:
+    tags = run_tags(config, cache) | task_tags(config, task)
+    description = RunDescription(config.study, run_name(config), run_params(config, hardware), tags)
+    with open_run(config.tracking, description) as tracked:
         tracked.log_text(yaml.safe_dump(plain(config), sort_keys=False), "config.yaml")
 
         teachers = [
@@ -118,8 +120,8 @@ def run(config: Config) -> RunRecord:
             )
 
         baseline = train(CrossEntropyConfig("ce"), "baseline") if config.baseline else None
-        report = _trial_reporter(config, task)
-        student = train(config.loss, f"student {config.student.name}", targets, tracked.log_metrics, report)
+        primary = _primary_metric(watch, task)
+        student = train(config.loss, f"student {config.student.name}", targets, tracked.log_metrics, primary)
 
         teacher_unchanged = all(teacher.is_unchanged() for teacher in teachers)
         if not teacher_unchanged:
@@ -146,10 +148,7 @@ def run(config: Config) -> RunRecord:
         tracked.log_figure(prediction_figure(task, models), "figures/confusion_matrices.png")
         if config.tracking.log_model:
             tracked.log_student(
-                student.folder,
-                label_names=task.label_names,
-                max_length=new_student.max_length,
-                example_texts=_examples(task),
+                StudentFiles(student.folder, task.label_names, new_student.max_length, _examples(task))
             )
         costs = {
             "seconds": time.perf_counter() - started,
@@ -185,13 +184,17 @@ def run(config: Config) -> RunRecord:
     return record
 
 
-def _trial_reporter(config: Config, task: Task) -> LogCallback | None:
-    """What stops a hopeless trial of a search."""
-    if config.trial is None:
+def _primary_metric(watch: Watch | None, task: Task) -> LogCallback | None:
+    """Of what a training logs, that which `watch` sees."""
+    if watch is None:
         return None
-    from kdexp.study.search import TrialReporter  # Optuna is an optional extra
+    name = metric_name("validation", task.primary_metric)
 
-    return TrialReporter(config.trial, Path(config.cache_dir), metric_name("validation", task.primary_metric))
+    def pass_on(metrics: dict[str, float], step: int) -> None:
+        if name in metrics:
+            watch(metrics[name], step)
+
+    return pass_on
 
 
 def _diagnostics(

@@ -86,7 +86,7 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
         config = resolve(composed)
         # Imported here: torch, transformers and mlflow are loaded only when a run really starts.
         from kdexp.results.terminal import print_line, print_result
-        from kdexp.study.sweep import run_job
+        from kdexp.study.job import run_job
 
         # The Trainer collects garbage after every training; the libraries' million objects are none, and
         # looking through them again took longer than a small student's epoch.

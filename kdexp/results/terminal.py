@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdexp.results.record import RunRecord
-from kdexp.tracking.store import ui_command
+from kdexp.tracking.uri import ui_command
 
 
 def print_result(record: RunRecord, tracking_uri: str | None, cache_dir: str) -> None:
