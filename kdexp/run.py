@@ -19,27 +19,27 @@ from kdexp.naming import announce, run_name, run_params, run_tags, task_tags, te
 from kdexp.results.diagnostics import diagnose
 from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
 from kdexp.results.record import SPLITS, Role, RunRecord
-from kdexp.student.train import Course, TrainedStudent, train_student
+from kdexp.student.train import Course, TrainedStudent, Watch, train_student
 from kdexp.task.load import Task, load_task
 from kdexp.teacher.base import Teacher, TeacherAnswers, shown_encoders
 from kdexp.teacher.features import TeacherFeatures, refuse_unfit_terms, teacher_features
 from kdexp.teacher.load import open_teacher
 from kdexp.teacher.logits import teacher_answers
-from kdexp.tracking.run import PATIENCE_SECONDS, TrackedRun, open_run
-from kdexp.tracking.store import check_reachable
+from kdexp.tracking.run import RunDescription, TrackedRun, open_run
+from kdexp.tracking.student_model import StudentFiles
+from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable
 from kdexp.training.checks import refuse_unfit_loss
-from kdexp.training.loop import LogCallback
 
 
 def run(
-    config: Config, *, task: Task | None = None, teacher: Teacher | None = None, watch: LogCallback | None = None
+    config: Config, *, task: Task | None = None, teacher: Teacher | None = None, watch: Watch | None = None
 ) -> RunRecord:
     """Distil a teacher (or several) into a student, measure both beside a baseline, and log it all to MLflow.
 
     Args:
         task, teacher: In place of what the config describes, such as data that a program already holds, or answers
             that come from elsewhere.
-        watch: Receives the student's metrics while it really trains, and may stop it by raising: a search prunes so.
+        watch: Sees how the student's training goes; not called for one that is taken from the cache. A search prunes so.
 
     Raises:
         UserError: The person can mend it. What can be known before training is refused before anything
@@ -62,14 +62,9 @@ def run(
     refuse_unfit_loss(config.loss, task.kind, config.train.batch_size)
     refuse_unfit_terms(config.loss.terms, teacher, student, config.tokenization, config.train.batch_size)
 
-    with open_run(
-        uri=config.tracking.uri,
-        study=config.study,
-        run_name=run_name(config),
-        params=run_params(config, hardware),
-        tags=run_tags(config, cache) | task_tags(config, task),
-        enabled=config.tracking.enabled,
-    ) as tracked:
+    name, params = run_name(config), run_params(config, hardware)
+    tags = run_tags(config, cache) | task_tags(config, task)
+    with open_run(config.tracking, RunDescription(config.study, name, params, tags)) as tracked:
         tracked.log_text(yaml.safe_dump(plain(config), sort_keys=False), "config.yaml")
 
         teacher.prepare()
@@ -94,7 +89,7 @@ def run(
 
         trained = {"student": distilled} | ({"baseline": baseline} if baseline else {})
         models = _models(teacher, answers, student, trained)
-        record = measure(task, models, name=run_name(config), settings=run_params(config, hardware))
+        record = measure(task, models, name=name, settings=params)
         temperature = plain(config.loss).get("temperature", 1.0)
         record = replace(
             record,
@@ -109,10 +104,7 @@ def run(
         )
         if config.tracking.log_model:
             tracked.log_student(
-                distilled.folder,
-                label_names=task.label_names,
-                max_length=student.max_length,
-                example_texts=task.train.head(3),
+                StudentFiles(distilled.folder, task.label_names, student.max_length, task.train.head(3))
             )
         _log(tracked, record, task, models, distilled.num_steps)
     return record
@@ -122,7 +114,9 @@ def _log(
     tracked: TrackedRun, record: RunRecord, task: Task, models: Mapping[Role, ModelAnswers], num_steps: int
 ) -> None:
     tracked.log_table(prediction_table(task, models), "predictions.parquet")
-    tracked.log_figure(prediction_figure(task, models), "figures/confusion_matrices.png")
+    figure = prediction_figure(task, models)
+    if figure is not None:
+        tracked.log_figure(figure, "figures/confusion_matrices.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
     tracked.log_metrics(record.metrics(), step=num_steps)
 

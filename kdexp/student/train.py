@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from kdexp.loss.config import LossConfig, has_soft_part, is_without_teacher
 from kdexp.loss.logit import IGNORED_LABEL
 from kdexp.loss.terms import RepresentationTerms
 from kdexp.model.encoder import Encoder, Tokens, predict, tokenize
+from kdexp.results.record import metric_name
 from kdexp.task.kind import Answers
 from kdexp.task.load import Task
 from kdexp.task.split import Split
@@ -26,6 +27,9 @@ from kdexp.training.config import StudentTrainConfig
 from kdexp.training.loop import Lesson, LogCallback, num_optimizer_steps, schedule_parts, train_model
 
 logger = logging.getLogger(__name__)
+
+Watch = Callable[[float, int], None]
+"""Sees the primary metric on validation and its step, after each epoch; may end the training by raising."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def train_student(
     features: TeacherFeatures | None = None,
     *,
     on_metrics: LogCallback | None = None,
-    watch: LogCallback | None = None,
+    watch: Watch | None = None,
 ) -> TrainedStudent:
     """Train a copy of the student, or take what an earlier run with the same settings trained.
 
@@ -95,7 +99,7 @@ def train_student(
         answers: The teacher's on `train` (and `transfer`); not read at alpha = 1.
         features: What the feature terms of `loss` compare; None where it has none.
         on_metrics: Receives the training's metrics, of a training from the cache too.
-        watch: Receives them of a training that really runs, and may stop it by raising.
+        watch: Sees a training that really runs.
     """
     answers = answers if answers is not None and has_soft_part(loss) else None
     tokens = course.tokens()
@@ -103,10 +107,13 @@ def train_student(
     num_rows = sum(len(tokens[name]) for name in ("train", "transfer") if name in tokens)
     num_steps = num_optimizer_steps(num_rows, course.schedule)
 
+    primary = metric_name("validation", course.task.primary_metric)
+
     def log(metrics: dict[str, float], step: int) -> None:
-        for receive in (on_metrics, watch):
-            if receive:
-                receive(metrics, step)
+        if on_metrics:
+            on_metrics(metrics, step)
+        if watch and primary in metrics:
+            watch(metrics[primary], step)
 
     def build(target: Path, work: Path) -> None:
         _train(
