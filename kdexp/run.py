@@ -99,7 +99,7 @@ def run(config: Config) -> RunResult:
             for loaded, settings in zip(new_teachers, teacher_settings(config).values(), strict=True)
         ]
         tracked.set_tags(teacher_tags(config, teachers))
-        data = encode_task(new_student, task, use_transfer=config.train.use_transfer)
+        data = encode_task(new_student, task, cache, use_transfer=config.train.use_transfer)
         each_answers = [
             _ask_teacher(teacher, settings, role, new_student, data, config, cache, hardware)
             for teacher, (role, settings) in zip(teachers, teacher_settings(config).items(), strict=True)

@@ -6,7 +6,8 @@ import torch
 from kdexp.cache import Cache
 from kdexp.hardware import Device, HardwareConfig, Precision, prepare_hardware
 from kdexp.model.config import ModelConfig
-from kdexp.model.encoder import encode, load_model, predict_logits
+from kdexp.model.encoder import load_model, predict_logits
+from kdexp.model.tokens import tokenize
 from kdexp.task.config import EmbeddedTaskConfig
 from kdexp.task.load import load_task
 
@@ -21,18 +22,20 @@ BFLOAT16_TOLERANCE = 0.05
 
 @pytest.fixture
 def small_model(tmp_path):
-    task = load_task(EmbeddedTaskConfig("reviews", 300, 100, 100, 0, 0.0, 0), Cache(tmp_path))
+    cache = Cache(tmp_path)
+    task = load_task(EmbeddedTaskConfig("reviews", 300, 100, 100, 0, 0.0, 0), cache)
     config = ModelConfig("bert", "bert", None, None, 2, 64, 4, 800, 64)
-    return task, load_model("student", config, task, seed=0, new_head=True)
+    loaded = load_model("student", config, task, seed=0, new_head=True)
+    return loaded, tokenize(loaded.tokenizer, task.test, loaded.max_length, cache)
 
 
 def logits_on(device: Device, precision: Precision, small_model) -> torch.Tensor:
-    task, loaded = small_model
+    loaded, tokens = small_model
     hardware = prepare_hardware(HardwareConfig(device, precision))
     return predict_logits(
         loaded.model,
         loaded.tokenizer,
-        encode(loaded.tokenizer, task.test, loaded.max_length),
+        tokens,
         hardware,
         batch_size=32,
         description="test",

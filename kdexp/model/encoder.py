@@ -4,8 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,9 @@ from kdexp.fingerprint import weights_fingerprint
 from kdexp.hardware import Hardware
 from kdexp.model import families
 from kdexp.model.config import ModelConfig
+from kdexp.model.tokens import Tokens, longest_first, tokenizer_fingerprint
 from kdexp.progress import progress
 from kdexp.task.load import Task
-from kdexp.task.split import Split
 from kdexp.training import checks as guards
 
 logger = logging.getLogger(__name__)
@@ -64,34 +63,6 @@ class LoadedModel:
             tokenizer_fingerprint(self.tokenizer),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """The tokens of one split: a row per text or pair, as the tokenizer names its columns.
-
-    Attributes:
-        num_truncated: Rows that were longer than the model reads.
-    """
-
-    rows: list[dict[str, list[int]]]
-    num_truncated: int
-
-    def with_columns(self, **columns: Any) -> list[dict[str, Any]]:
-        """Rows with further columns, such as `labels`, one value per row."""
-        return [
-            row | dict(zip(columns, values, strict=True))
-            for row, *values in zip(self.rows, *columns.values(), strict=True)
-        ]
-
-
-def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of a fast tokenizer's whole behaviour."""
-    # The backend remembers the truncation and padding of its last call; they are not the tokenizer's own.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    own = [list(tokenizer.model_input_names), tokenizer.padding_side, tokenizer.truncation_side]
-    return hashlib.sha256((tokenizer.backend_tokenizer.to_str() + json.dumps(own)).encode()).hexdigest()
 
 
 def load_model(role: str, config: ModelConfig, task: Task, *, seed: int, new_head: bool) -> LoadedModel:
@@ -282,39 +253,10 @@ def _name_classes(config: PretrainedConfig, names: list[str]) -> None:
     config.label2id = {name: index for index, name in enumerate(names)}
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> Encoded:
-    """Tokenize a split with one model's own tokenizer, cutting what is longer than it reads.
-
-    What was encoded last is remembered, because a sweep's jobs read the same text: never change rows in place.
-    """
-    if not len(split):
-        return Encoded([], 0)
-    second = None if split.second is None else tuple(split.second)
-    return _encode(_Tokenizer(tokenizer_fingerprint(tokenizer), tokenizer), tuple(split.first), second, max_length)
-
-
-@dataclass(frozen=True)
-class _Tokenizer:
-    """A tokenizer that equals another of the same behaviour."""
-
-    fingerprint: str
-    itself: PreTrainedTokenizerBase = field(compare=False)
-
-
-@lru_cache(maxsize=8)
-def _encode(tokenizer: _Tokenizer, first: tuple[str, ...], second: tuple[str, ...] | None, max_length: int) -> Encoded:
-    tokens = tokenizer.itself(
-        list(first), None if second is None else list(second), truncation=True, max_length=max_length
-    )
-    names = list(tokens.keys())
-    rows = [dict(zip(names, values, strict=True)) for values in zip(*tokens.values(), strict=True)]
-    return Encoded(rows, sum(bool(encoding.overflowing) for encoding in tokens.encodings))
-
-
 def predict_logits(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    encoded: Encoded,
+    tokens: Tokens,
     hardware: Hardware,
     *,
     batch_size: int,
@@ -328,13 +270,14 @@ def predict_logits(
         [rows, classes], float32, on the CPU.
     """
     collate = DataCollatorWithPadding(tokenizer)
-    order = sorted(range(len(encoded.rows)), key=lambda index: -len(encoded.rows[index]["input_ids"]))
+    rows = tokens.rows()
+    order = longest_first(rows).tolist()
     logits = torch.empty(len(order), model.config.num_labels)
     model.to(hardware.device).eval()
     with progress(description, len(order)) as advance, torch.inference_mode(), hardware.autocast():
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
-            batch = collate([encoded.rows[index] for index in indices])
+            batch = collate(rows.__getitems__(indices))
             inputs = {name: value.to(hardware.device) for name, value in batch.items()}
             logits[indices] = model(**guards.accepted_inputs(model, inputs)).logits.float().cpu()
             advance(len(indices))

@@ -11,7 +11,7 @@ from scipy.stats import entropy
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from kdexp.model.encoder import encode
+from kdexp.model.tokens import count_truncated, tokenized
 from kdexp.task.evaluate import classification_metrics
 from kdexp.task.split import Split
 
@@ -55,19 +55,21 @@ class Confidence:
 
 def reading_habits(tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> ReadingHabits:
     """Measure how a model with this tokenizer and length reads a split."""
-    texts = list(split.texts)
-    num_words = sum(len(text.split()) for text in texts)
+    num_words = num_tokens = num_unknown = 0
     # The backend itself: it neither cuts nor warns of texts that are too long for the model.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
-    num_tokens = sum(len(encoding.ids) for encoding in encodings)
-    num_unknown = sum(encoding.ids.count(tokenizer.unk_token_id) for encoding in encodings)
+    for texts in (texts for batch in split.text_batches() for texts in batch if texts is not None):
+        num_words += sum(len(text.split()) for text in texts)
+        encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        num_tokens += sum(len(encoding.ids) for encoding in encodings)
+        num_unknown += sum(encoding.ids.count(tokenizer.unk_token_id) for encoding in encodings)
+    num_truncated = sum(map(count_truncated, tokenized(tokenizer, split, max_length)))
     normalizer = tokenizer.backend_tokenizer.normalizer
     return ReadingHabits(
         vocab_size=len(tokenizer),
         tokens_per_word=num_tokens / max(num_words, 1),
-        truncation_rate=encode(tokenizer, split, max_length).num_truncated / max(len(split), 1),
+        truncation_rate=num_truncated / max(len(split), 1),
         unknown_rate=num_unknown / max(num_tokens, 1),
         is_cased=normalizer is None or "A" in normalizer.normalize_str("A"),
     )

@@ -4,21 +4,22 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from kdexp.arrow import Rows
 from kdexp.cache import Cache
 from kdexp.fingerprint import library_versions, plain
 from kdexp.hardware import Hardware
 from kdexp.loss.config import LossConfig, has_soft_part, is_without_teacher
 from kdexp.loss.logit import IGNORED_LABEL
 from kdexp.loss.terms import RepresentationTerms
-from kdexp.model.encoder import Encoded, LoadedModel, encode, predict_logits
+from kdexp.model.encoder import LoadedModel, predict_logits
+from kdexp.model.tokens import Tokens, tokenize
 from kdexp.task.load import Task
 from kdexp.teacher.encoder import TeacherLogits, schedule_parts, task_fingerprint
 from kdexp.teacher.features import TeacherTargets
@@ -52,16 +53,16 @@ class StudentData:
     """The task as the student reads it."""
 
     task: Task
-    splits: dict[str, Encoded]
+    splits: dict[str, Tokens]
 
 
-def encode_task(student: LoadedModel, task: Task, *, use_transfer: bool) -> StudentData:
+def encode_task(student: LoadedModel, task: Task, cache: Cache, *, use_transfer: bool) -> StudentData:
     """Tokenize every split that the student needs with its own tokenizer."""
     splits = {"train": task.train, "validation": task.validation, "test": task.test}
     if use_transfer and task.transfer is not None:
         splits["transfer"] = task.transfer
     return StudentData(
-        task, {name: encode(student.tokenizer, split, student.max_length) for name, split in splits.items()}
+        task, {name: tokenize(student.tokenizer, split, student.max_length, cache) for name, split in splits.items()}
     )
 
 
@@ -96,7 +97,7 @@ def train_student(
     task = data.task
     rows = _training_rows(data, answers, targets) if has_soft_part(loss) or targets else _labelled_rows(data)
     # The baseline has no labels for transfer text: it takes as many steps on the labelled rows instead.
-    num_rows = len(data.splits["train"].rows) + len(data.splits.get("transfer", Encoded([], 0)).rows)
+    num_rows = sum(len(tokens) for name, tokens in data.splits.items() if name in ("train", "transfer"))
     num_steps = num_optimizer_steps(num_rows, schedule)
 
     def log(metrics: dict[str, float], step: int) -> None:
@@ -113,7 +114,7 @@ def train_student(
             trained,
             student.tokenizer,
             rows,
-            data.splits["validation"].with_columns(labels=task.validation.labels),
+            data.splits["validation"].rows(labels=task.validation.labels),
             schedule,
             hardware,
             seed=seed,
@@ -179,23 +180,20 @@ def train_student(
     )
 
 
-def _labelled_rows(data: StudentData) -> list[dict[str, object]]:
-    return data.splits["train"].with_columns(labels=data.task.train.labels)
+def _labelled_rows(data: StudentData) -> Rows:
+    return data.splits["train"].rows(labels=data.task.train.labels)
 
 
-def _training_rows(
-    data: StudentData, answers: dict[str, TeacherLogits], targets: TeacherTargets | None
-) -> list[dict[str, object]]:
+def _training_rows(data: StudentData, answers: dict[str, TeacherLogits], targets: TeacherTargets | None) -> Rows:
     """Rows with the teacher's answers, and what it shows of its inside; transfer text has no gold label."""
-    gold: dict[str, Sequence[int]] = {"train": data.task.train.labels}
+    gold = {"train": data.task.train.labels}
     if "transfer" in data.splits:
-        gold["transfer"] = [IGNORED_LABEL] * len(data.splits["transfer"].rows)
-    return [
-        row
-        for name, labels in gold.items()
-        for row in data.splits[name].with_columns(
-            labels=labels,
-            teacher_logits=list(torch.unbind(answers[name].logits)),
-            **(targets.columns[name] if targets else {}),
+        gold["transfer"] = np.full(len(data.splits["transfer"]), IGNORED_LABEL)
+    return Rows(
+        *(
+            data.splits[name].columns
+            | {"labels": labels, "teacher_logits": answers[name].logits}
+            | (targets.columns[name] if targets else {})
+            for name, labels in gold.items()
         )
-    ]
+    )

@@ -17,7 +17,8 @@ from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.fingerprint import library_versions, texts_fingerprint, weights_fingerprint
 from kdexp.hardware import Hardware
-from kdexp.model.encoder import Encoded, LoadedModel, encode, load_model, predict_logits, tokenizer_fingerprint
+from kdexp.model.encoder import LoadedModel, load_model, predict_logits
+from kdexp.model.tokens import Tokens, tokenize, tokenizer_fingerprint
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.config import TeacherConfig, Tokenization
@@ -113,8 +114,8 @@ def _fine_tune(
         record = train_model(
             loaded.model,
             loaded.tokenizer,
-            encode(loaded.tokenizer, task.train, loaded.max_length).with_columns(labels=task.train.labels),
-            encode(loaded.tokenizer, task.validation, loaded.max_length).with_columns(labels=task.validation.labels),
+            tokenize(loaded.tokenizer, task.train, loaded.max_length, cache).rows(labels=task.train.labels),
+            tokenize(loaded.tokenizer, task.validation, loaded.max_length, cache).rows(labels=task.validation.labels),
             config.train,
             hardware,
             seed=config.seed,
@@ -181,20 +182,20 @@ def teacher_logits(
     }
 
     def compute(work: Path) -> dict[str, Tensor]:
-        encoded = encode(reader.tokenizer, split, reader.max_length)
+        tokens = tokenize(reader.tokenizer, split, reader.max_length, cache)
         if tokenization == Tokenization.student_ids:
-            _refuse_foreign_ids(teacher.loaded, encoded)
+            _refuse_foreign_ids(teacher.loaded, tokens)
         logits = predict_logits(
             teacher.loaded.model,
             reader.tokenizer,
-            encoded,
+            tokens,
             hardware,
             batch_size=batch_size,
             description=f"teacher: answers on {split_name}",
         )
         return {
             "logits": logits[:, teacher.class_order],
-            "num_truncated": torch.tensor(encoded.num_truncated),
+            "num_truncated": torch.tensor(tokens.num_truncated),
         }
 
     entry = cache.tensors("teacher_logits", parts, compute)
@@ -232,11 +233,11 @@ def mixed_answers(answers: Sequence[TeacherLogits], weights: Sequence[float]) ->
     )
 
 
-def _refuse_foreign_ids(teacher: LoadedModel, encoded: Encoded) -> None:
+def _refuse_foreign_ids(teacher: LoadedModel, tokens: Tokens) -> None:
     guards.refuse_foreign_ids(
         teacher.model.config,
-        largest_id=max(max(row["input_ids"]) for row in encoded.rows),
-        largest_token_type=max(max(row.get("token_type_ids", [0])) for row in encoded.rows),
+        largest_id=tokens.largest("input_ids"),
+        largest_token_type=tokens.largest("token_type_ids"),
     )
 
 

@@ -10,19 +10,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DataCollatorWithPadding, PretrainedConfig
 
+from kdexp.arrow import Column
 from kdexp.cache import Cache
 from kdexp.fingerprint import library_versions, plain
 from kdexp.hardware import Hardware
 from kdexp.loss.config import LossConfig
 from kdexp.loss.terms import TOKEN_TERMS, RepresentationTerms, recording
 from kdexp.model.alignment import AlignedWords, align, pad_words
-from kdexp.model.encoder import Encoded, LoadedModel, encode, tokenizer_fingerprint
+from kdexp.model.encoder import LoadedModel
+from kdexp.model.tokens import Tokens, longest_first, tokenize, tokenizer_fingerprint
 from kdexp.progress import progress
 from kdexp.task.split import Split
 from kdexp.teacher.encoder import Teacher
@@ -48,7 +49,7 @@ class TeacherTargets:
         num_forwarded: Rows that this run forwarded to keep them.
     """
 
-    columns: dict[str, dict[str, list[Any]]]
+    columns: dict[str, dict[str, Column]]
     parts: dict[str, object]
     teacher_config: PretrainedConfig
     teacher: LoadedModel | None
@@ -74,8 +75,9 @@ def prepare_targets(
     """
     started = time.perf_counter()
     terms = RepresentationTerms(student.model.config, teacher.loaded.model.config, loss.terms)
-    encoded = {
-        name: encode(teacher.loaded.tokenizer, split, teacher.loaded.max_length) for name, split in splits.items()
+    tokens = {
+        name: tokenize(teacher.loaded.tokenizer, split, teacher.loaded.max_length, cache)
+        for name, split in splits.items()
     }
     aligned = {name: _align(student, teacher.loaded, split, terms) for name, split in splits.items()}
     num_bytes = _BYTES_PER_VALUE * sum(
@@ -83,22 +85,21 @@ def prepare_targets(
     )
     num_rows = sum(len(split) for split in splits.values())
     is_kept = budget_gb is not None and num_bytes / _BYTES_PER_GB <= budget_gb
-    columns: dict[str, dict[str, list[Any]]] = {name: {} for name in splits}
+    columns: dict[str, dict[str, Column]] = {name: {} for name in splits}
     num_forwarded = 0
     for name, split in splits.items():
         if terms.needs_words:
             columns[name][WORDS] = aligned[name].student_words
         if is_kept:
             targets, forwarded = _kept_targets(
-                teacher, student, terms, split, name, encoded[name], aligned[name], cache, hardware, batch_size
+                teacher, student, terms, split, name, tokens[name], aligned[name], cache, hardware, batch_size
             )
             columns[name][TEACHER_PREFIX + TARGETS] = targets
             num_forwarded += forwarded
         else:
             if terms.needs_words:
                 columns[name][TEACHER_PREFIX + WORDS] = aligned[name].teacher_words
-            for column in encoded[name].rows[0]:
-                columns[name][TEACHER_PREFIX + column] = [row[column] for row in encoded[name].rows]
+            columns[name] |= {TEACHER_PREFIX + column: values for column, values in tokens[name].columns.items()}
     if is_kept:
         logger.info(
             "teacher in the loop: what %s compare is kept, %.2f GB; %s of %s rows forwarded, the rest kept before",
@@ -159,7 +160,7 @@ def _kept_targets(
     terms: RepresentationTerms,
     split: Split,
     split_name: str,
-    encoded: Encoded,
+    tokens: Tokens,
     aligned: AlignedWords,
     cache: Cache,
     hardware: Hardware,
@@ -183,7 +184,7 @@ def _kept_targets(
     shapes = _shapes(terms, aligned)
 
     def compute(work: Path) -> dict[str, Tensor]:
-        return _forward_all(teacher.loaded, terms, encoded, aligned, shapes, hardware, batch_size, split_name)
+        return _forward_all(teacher.loaded, terms, tokens, aligned, shapes, hardware, batch_size, split_name)
 
     entry = cache.tensors("teacher_targets", parts, compute)
     # Views: nothing is copied until a batch is made of them.
@@ -203,7 +204,7 @@ def _kept_targets(
 def _forward_all(
     teacher: LoadedModel,
     terms: RepresentationTerms,
-    encoded: Encoded,
+    tokens: Tokens,
     aligned: AlignedWords,
     shapes: list[dict[str, tuple[int, ...]]],
     hardware: Hardware,
@@ -213,7 +214,8 @@ def _forward_all(
     """Each term's targets of all rows, one row after another in one flat tensor."""
     model, collate = teacher.model, DataCollatorWithPadding(teacher.tokenizer)
     found: dict[str, list[Tensor]] = {name: [torch.empty(0)] * len(shapes) for name in terms.pairs}
-    order = sorted(range(len(encoded.rows)), key=lambda index: -len(encoded.rows[index]["input_ids"]))
+    rows = tokens.rows()
+    order = longest_first(rows).tolist()
     model.to(hardware.device).eval()
     with (
         terms.readable(model),
@@ -223,7 +225,7 @@ def _forward_all(
     ):
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
-            inputs = collate([encoded.rows[index] for index in indices]).to(hardware.device)
+            inputs = collate(rows.__getitems__(indices)).to(hardware.device)
             words = [aligned.teacher_words[index] for index in indices]
             num_words = max(map(_num_words, words))
             padded = pad_words(words, inputs["input_ids"].shape[1], teacher.tokenizer.padding_side)

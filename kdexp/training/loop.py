@@ -22,6 +22,7 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
+from kdexp.arrow import Rows
 from kdexp.cache import sync
 from kdexp.errors import UserError
 from kdexp.fingerprint import plain
@@ -82,8 +83,8 @@ def num_optimizer_steps(num_rows: int, schedule: TrainConfig) -> int:
 def train_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    train_rows: list[dict[str, Any]],
-    validation_rows: list[dict[str, Any]],
+    train_rows: Rows,
+    validation_rows: Rows,
     schedule: TrainConfig,
     hardware: Hardware,
     *,
