@@ -50,6 +50,11 @@ class Ragged:
     def __len__(self) -> int:
         return self._starts[-1]
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """[rows]"""
+        return np.concatenate([np.empty(0, np.int32), *(np.diff(offsets) for offsets, _ in self._chunks)])
+
     def __getitem__(self, row: int) -> np.ndarray:
         index = bisect_right(self._starts, row) - 1
         offsets, values = self._chunks[index]
@@ -99,8 +104,10 @@ class Rows:
         return [self[row] for row in rows]
 
     @property
-    def column_names(self) -> list[str]:
-        return list(self._parts[0])
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, [rows]: of `input_ids`, which must be `Ragged`."""
+        columns = [part["input_ids"] for part in self._parts]
+        return np.concatenate([column.lengths for column in columns if isinstance(column, Ragged)])
 
 
 def _num_rows(columns: Mapping[str, Column]) -> int:

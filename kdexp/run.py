@@ -52,9 +52,7 @@ def run(
     cache.ensure_writable()
     task = task or load_task(config.task, cache)
     student = load_encoder("student", config.student, task, cache, seed=config.seed)
-    teacher = teacher or open_teacher(
-        teacher_settings(config), config.tokenization, task, student, cache, hardware
-    )
+    teacher = teacher or open_teacher(teacher_settings(config), config.tokenization, task, student, cache, hardware)
     if config.tracking.enabled:
         # A job of a sweep knows that the store was there: it waits where a first run is refused.
         check_reachable(config.tracking.uri, patience=PATIENCE_SECONDS if config.parent_run else 0.0)

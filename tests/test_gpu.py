@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from kdexp.cache import Cache
 from kdexp.hardware import Device, HardwareConfig, Precision, prepare_hardware
 from kdexp.model.config import ModelConfig
-from kdexp.cache import Cache
-from kdexp.model.encoder import predict, tokenize
+from kdexp.model.encoder import predict
 from kdexp.model.load import load_encoder
+from kdexp.model.tokens import tokenize
 from kdexp.task.config import EmbeddedTaskConfig
 from kdexp.task.load import load_task
 
@@ -29,15 +30,13 @@ def small_model(tmp_path):
     )
     cache = Cache(tmp_path)
     encoder = load_encoder("student", config, task, cache, seed=0)
-    return encoder, tokenize(encoder, task.test, task.kind, cache)
+    return encoder, tokenize(encoder.tokenizer, task.test, encoder.max_length, task.kind, cache)
 
 
 def logits_on(device: Device, precision: Precision, small_model) -> torch.Tensor:
     encoder, tokens = small_model
     hardware = prepare_hardware(HardwareConfig(device=device, precision=precision))
-    return predict(
-        encoder.model, encoder.tokenizer, tokens, hardware, batch_size=32, description="test"
-    ).values
+    return predict(encoder.model, encoder.tokenizer, tokens, hardware, batch_size=32, description="test").values
 
 
 def test_bfloat16_on_the_gpu_is_close_to_float32_on_the_cpu(small_model):

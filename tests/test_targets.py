@@ -12,7 +12,8 @@ from kdexp.hardware import Hardware
 from kdexp.loss.config import KDConfig, TermConfig
 from kdexp.loss.terms import RepresentationTerms
 from kdexp.model import families
-from kdexp.model.encoder import LoadedModel, encode
+from kdexp.model.encoder import LoadedModel
+from kdexp.model.tokens import tokenize
 from kdexp.task.split import Split
 from kdexp.teacher.encoder import Teacher
 from kdexp.teacher.features import alignment_tag, prepare_targets
@@ -59,7 +60,7 @@ def prepare(teacher, student, cache, budget):
 def train(student, targets, folder):
     set_seed(0)
     model = loaded("bert", 8, 1).model
-    rows = encode(student.tokenizer, SPLIT, student.max_length).with_columns(
+    rows = tokenize(student.tokenizer, SPLIT, student.max_length, Cache(folder / "tokens")).rows(
         labels=SPLIT.labels, **targets.columns["train"]
     )
     trainer = DistillationTrainer(
@@ -136,7 +137,8 @@ def test_texts_without_a_word_in_common_add_nothing(models, tmp_path):
     for budget in (1.0, None):
         targets = prepare_targets(teacher, student, {"train": empty}, LOSS, budget, Cache(tmp_path), CPU, 4)
         model = loaded("bert", 8, 1).model
-        rows = encode(student.tokenizer, empty, 24).with_columns(labels=[0, 1], **targets.columns["train"])
+        tokens = tokenize(student.tokenizer, empty, 24, Cache(tmp_path))
+        rows = tokens.rows(labels=[0, 1], **targets.columns["train"])
         trainer = DistillationTrainer(
             model,
             DistillationTrainingArguments(

@@ -1,9 +1,9 @@
 """What else differs between models than what is asked about: how they read a split, how calibrated a teacher is."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import entr, softmax
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
     from kdexp.model.encoder import Encoder
-    from kdexp.task.kind import Answers
+    from kdexp.task.kind import Answers, TaskKind
     from kdexp.task.load import Task
     from kdexp.task.split import Split
 
@@ -78,28 +78,34 @@ def diagnose(task: "Task", readers: Mapping[str, "Encoder"], answers: "Answers",
         temperature: At which it is taught.
     """
     tokenizers = {
-        role: tokenizer_statistics(model.tokenizer, task.validation, model.max_length)
+        role: tokenizer_statistics(model.tokenizer, task.validation, model.max_length, task.kind)
         for role, model in readers.items()
     }
     is_distribution = task.kind.outputs == "classes"
     return Diagnostics(tokenizers, calibration(task, answers, temperature) if is_distribution else None)
 
 
-def tokenizer_statistics(tokenizer: "PreTrainedTokenizerBase", split: "Split", max_length: int) -> TokenizerStatistics:
+def tokenizer_statistics(
+    tokenizer: "PreTrainedTokenizerBase", split: "Split", max_length: int, kind: "TaskKind"
+) -> TokenizerStatistics:
     """Measure how a model with this tokenizer and length reads a split."""
-    texts = list(split.texts)
-    num_words = sum(len(text.split()) for text in texts)
+    from kdexp.model.tokens import count_truncated, tokenized
+
+    num_words = num_tokens = num_unknown = 0
     # The backend itself: it neither cuts nor warns of texts that are too long for the model.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
-    num_tokens = sum(len(encoding.ids) for encoding in encodings)
-    num_unknown = sum(encoding.ids.count(tokenizer.unk_token_id) for encoding in encodings)
+    for texts in (texts for batch in split.text_batches() for texts in batch if texts is not None):
+        num_words += sum(len(text.split()) for text in texts)
+        encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        num_tokens += sum(len(encoding.ids) for encoding in encodings)
+        num_unknown += sum(encoding.ids.count(tokenizer.unk_token_id) for encoding in encodings)
+    num_truncated = sum(map(count_truncated, tokenized(tokenizer, split, max_length, kind)))
     normalizer = tokenizer.backend_tokenizer.normalizer
     return TokenizerStatistics(
         vocab_size=len(tokenizer),
         tokens_per_word=num_tokens / max(num_words, 1),
-        truncation_rate=encode(tokenizer, split, max_length).num_truncated / max(len(split), 1),
+        truncation_rate=num_truncated / max(len(split), 1),
         unknown_rate=num_unknown / max(num_tokens, 1),
         is_cased=normalizer is None or "A" in normalizer.normalize_str("A"),
     )

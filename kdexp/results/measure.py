@@ -68,7 +68,9 @@ def measure(task: "Task", models: Mapping[Role, ModelAnswers], *, name: str, set
 def _agreement(kind: "TaskKind", test: Mapping[Role, "Answers"]) -> dict[Role, float]:
     """The student's with each of several teachers; everybody else's with what the student was taught."""
     return {
-        role: kind.agreement(test["student"], answers) if is_teacher(role) else kind.agreement(answers, test["teacher"])
+        role: kind.agreement(test["student"], answers)
+        if is_teacher(role)
+        else kind.agreement(answers, test["teacher"])
         for role, answers in test.items()
         if role != "teacher"
     }

@@ -2,23 +2,25 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from kdexp.arrow import Column, Rows
 from kdexp.cache import Cache
 from kdexp.fingerprint import library_versions, plain
 from kdexp.hardware import Hardware
 from kdexp.loss.config import LossConfig, has_soft_part, is_without_teacher
 from kdexp.loss.logit import IGNORED_LABEL
 from kdexp.loss.terms import RepresentationTerms
-from kdexp.model.encoder import Encoder, Tokens, predict, tokenize
+from kdexp.model.encoder import Encoder, predict
+from kdexp.model.tokens import Tokens, tokenize
 from kdexp.results.record import metric_name
-from kdexp.task.kind import Answers
+from kdexp.task.kind import UNITS, Answers
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.base import TeacherAnswers
@@ -76,7 +78,7 @@ class Course:
         return {name: self._tokenize(split) for name, split in splits.items()}
 
     def _tokenize(self, split: Split) -> Tokens:
-        return tokenize(self.encoder, split, self.task.kind, self.cache)
+        return tokenize(self.encoder.tokenizer, split, self.encoder.max_length, self.task.kind, self.cache)
 
 
 def train_student(
@@ -179,7 +181,7 @@ def _lesson(
     return Lesson(
         kind=course.task.kind,
         train_rows=_training_rows(course, tokens, answers, features),
-        validation_rows=tokens["validation"].with_columns(labels=course.task.validation.labels),
+        validation_rows=tokens["validation"].rows(labels=course.task.validation.labels),
         validation_labels=course.task.labels("validation"),
         loss=loss,
         num_steps=num_steps,
@@ -253,17 +255,26 @@ def _training_rows(
     tokens: Mapping[str, Tokens],
     answers: Mapping[str, TeacherAnswers] | None,
     features: TeacherFeatures | None,
-) -> list[dict[str, Any]]:
+) -> Rows:
     """Rows with the teacher's answers, and its features; transfer text has no gold label."""
-    gold: dict[str, Sequence[Any]] = {"train": course.task.train.labels}
+    gold: dict[str, Column] = {"train": course.task.train.labels}
     if answers is None and features is None:
-        return tokens["train"].with_columns(labels=gold["train"])
+        return tokens["train"].rows(labels=gold["train"])
     if "transfer" in tokens:
-        gold["transfer"] = [IGNORED_LABEL] * len(tokens["transfer"])
-    rows = []
-    for name, labels in gold.items():
-        columns: dict[str, Sequence[Any]] = {"labels": labels}
-        if answers:
-            columns["teacher_logits"] = answers[name].answers.by_row()
-        rows += tokens[name].with_columns(**columns, **(features.columns[name] if features else {}))
-    return rows
+        gold["transfer"] = _unlabelled(tokens["transfer"])
+    return Rows(
+        *(
+            tokens[name].columns
+            | {"labels": labels}
+            | ({"teacher_logits": answers[name].answers.by_row()} if answers else {})
+            | (features.columns[name] if features else {})
+            for name, labels in gold.items()
+        )
+    )
+
+
+def _unlabelled(tokens: Tokens) -> Column:
+    """No gold label for any unit."""
+    if UNITS not in tokens.columns:
+        return np.full(len(tokens), IGNORED_LABEL)
+    return [[IGNORED_LABEL] * sum(row[UNITS]) for row in map(tokens.rows().__getitem__, range(len(tokens)))]

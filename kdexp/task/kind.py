@@ -8,7 +8,7 @@ one row after another, so that losses and metrics see `[units, outputs]` whateve
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+    from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokenizerBase
 
     from kdexp.arrow import Ragged
     from kdexp.task.table import Column
@@ -96,6 +96,7 @@ class TaskKind(ABC):
     Attributes:
         name: Of the kind, as logged students and configs say it.
         outputs: What a soft loss may assume of the outputs: `classes` of which one is right.
+        has_units: A row has several units; `tokenize` then gives the column `UNITS`.
         head: Ending of the model classes of transformers that answer it: `AutoModel` + head.
         label_names: A name for each output.
         primary_metric: The metric that selects checkpoints and that gains are told in; larger is better.
@@ -104,6 +105,7 @@ class TaskKind(ABC):
     name: ClassVar[str]
     outputs: ClassVar[str]
     head: ClassVar[str] = "ForSequenceClassification"
+    has_units: ClassVar[bool] = False
     label_names: Sequence[str]
     primary_metric: str
 
@@ -180,8 +182,8 @@ class TaskKind(ABC):
         first: Sequence[str],
         second: Sequence[str] | None,
         max_length: int,
-    ) -> Mapping[str, Any]:
-        """Tokens of some texts or pairs, as columns; with the column `UNITS` where units are not rows."""
+    ) -> "BatchEncoding":
+        """Tokens of some texts or pairs; with the column `UNITS` where a row has several units."""
         return tokenizer(list(first), None if second is None else list(second), truncation=True, max_length=max_length)
 
     @abstractmethod

@@ -12,8 +12,9 @@ from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.fingerprint import library_versions, weights_fingerprint
 from kdexp.hardware import Hardware
-from kdexp.model.encoder import Encoder, label_names, predict, tokenize, tokenizer_fingerprint
+from kdexp.model.encoder import Encoder, label_names, predict
 from kdexp.model.load import load_encoder, load_finished
+from kdexp.model.tokens import tokenize, tokenizer_fingerprint
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation, Scale, Teacher, TeacherAnswers
@@ -77,7 +78,7 @@ class EncoderTeacher:
             UserError: They are none that this encoder can read.
         """
         started = time.perf_counter()
-        tokens = tokenize(reader, split, self.task.kind, self.cache)
+        tokens = tokenize(reader.tokenizer, split, reader.max_length, self.task.kind, self.cache)
         if reader is not self.encoder:
             checks.refuse_foreign_ids(
                 self.encoder.model.config,

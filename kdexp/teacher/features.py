@@ -10,20 +10,22 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DataCollatorWithPadding, PretrainedConfig
 
+from kdexp.arrow import Column
 from kdexp.cache import Cache
 from kdexp.fingerprint import library_versions, plain
 from kdexp.hardware import Hardware
 from kdexp.loss.config import LossConfig, TermConfig
 from kdexp.loss.terms import TOKEN_TERMS, RepresentationTerms, recording, refuse_unfit
 from kdexp.model.alignment import AlignedWords, align, pad_words, require_characters
-from kdexp.model.encoder import Encoder, Tokens, accepted_inputs, tokenize, tokenizer_fingerprint
+from kdexp.model.encoder import Encoder, accepted_inputs
+from kdexp.model.tokens import Tokens, longest_first, tokenize, tokenizer_fingerprint
 from kdexp.progress import progress
+from kdexp.task.kind import UNITS
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.base import Teacher, require_features
@@ -49,7 +51,7 @@ class TeacherFeatures:
         num_forwarded: Rows that this run forwarded to cache them.
     """
 
-    columns: dict[str, dict[str, list[Any]]]
+    columns: dict[str, dict[str, Column]]
     parts: dict[str, object]
     teacher_config: PretrainedConfig
     teacher: Encoder | None
@@ -185,22 +187,22 @@ class _Reader:
     def num_values(self, words: AlignedWords) -> int:
         return sum(math.prod(shape) for shapes in self.shapes(words) for shape in shapes.values())
 
-    def tokens(self, split: Split, words: AlignedWords) -> dict[str, list[Any]]:
+    def tokens(self, split: Split, words: AlignedWords) -> dict[str, Column]:
         """The columns from which a step can forward the teacher."""
-        tokens = tokenize(self.teacher, split, self.task.kind, self.cache)
-        columns: dict[str, list[Any]] = {
-            TEACHER_PREFIX + column: [row[column] for row in tokens.rows] for column in tokens.rows[0]
+        tokens = tokenize(self.teacher.tokenizer, split, self.teacher.max_length, self.task.kind, self.cache)
+        columns: dict[str, Column] = {
+            TEACHER_PREFIX + name: values for name, values in tokens.columns.items() if name != UNITS
         }
         if self.terms.needs_words:
             columns |= {WORDS: words.student_words, TEACHER_PREFIX + WORDS: words.teacher_words}
         return columns
 
-    def cached(self, split: Split, name: str, words: AlignedWords) -> tuple[dict[str, list[Any]], int]:
+    def cached(self, split: Split, name: str, words: AlignedWords) -> tuple[dict[str, Column], int]:
         """The columns with the features themselves, and the rows that had to be forwarded for them."""
         shapes = self.shapes(words)
 
         def compute(work: Path) -> dict[str, Tensor]:
-            tokens = tokenize(self.teacher, split, self.task.kind, self.cache)
+            tokens = tokenize(self.teacher.tokenizer, split, self.teacher.max_length, self.task.kind, self.cache)
             return self._forward(tokens, words, shapes, f"teacher: features of {name}")
 
         entry = self.cache.tensors("teacher_targets", self._parts(split), compute)
@@ -215,7 +217,7 @@ class _Reader:
             for term in self.terms.pairs
         }
         rows = [dict(zip(by_term, values, strict=True)) for values in zip(*by_term.values(), strict=True)]
-        columns: dict[str, list[Any]] = {TEACHER_PREFIX + TARGETS: rows}
+        columns: dict[str, Column] = {TEACHER_PREFIX + TARGETS: rows}
         if self.terms.needs_words:
             columns[WORDS] = words.student_words
         return columns, 0 if entry.hit else len(split)
@@ -245,7 +247,8 @@ class _Reader:
     ) -> dict[str, Tensor]:
         """Each term's features of all rows, one row after another in one flat tensor."""
         found: dict[str, list[Tensor]] = {name: [torch.empty(0)] * len(shapes) for name in self.terms.pairs}
-        order = sorted(range(len(tokens)), key=lambda index: -len(tokens.rows[index]["input_ids"]))
+        rows = tokens.rows()
+        order = longest_first(rows).tolist()
         model = self.teacher.model.to(self.hardware.device).eval()
         with (
             self.terms.readable(model),
@@ -256,7 +259,7 @@ class _Reader:
             for start in range(0, len(order), self.batch_size):
                 indices = order[start : start + self.batch_size]
                 batch = self._forward_batch(
-                    [tokens.rows[index] for index in indices], [words.teacher_words[index] for index in indices]
+                    rows.__getitems__(indices), [words.teacher_words[index] for index in indices]
                 )
                 for name, values in batch.items():
                     for row, index in enumerate(indices):

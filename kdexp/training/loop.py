@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
+from kdexp.arrow import Rows
 from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.files import sync
@@ -33,7 +34,8 @@ from kdexp.loss.config import (
     SoftLossConfig,
 )
 from kdexp.loss.terms import RepresentationTerms
-from kdexp.model.encoder import Encoder, tokenize
+from kdexp.model.encoder import Encoder
+from kdexp.model.tokens import tokenize
 from kdexp.processes import Processes
 from kdexp.progress import progress
 from kdexp.task.kind import Answers, Labels, TaskKind
@@ -52,8 +54,6 @@ _TRAINERS_OWN = {"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_s
 
 LogCallback = Callable[[dict[str, float], int], None]
 """Takes metrics and the optimizer step they belong to."""
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Lesson:
     def of_labels(cls, encoder: Encoder, task: Task, cache: Cache) -> "Lesson":
         """The task's gold labels, and nothing else."""
         train, validation = (
-            tokenize(encoder, split, task.kind, cache).with_columns(labels=split.labels)
+            tokenize(encoder.tokenizer, split, encoder.max_length, task.kind, cache).rows(labels=split.labels)
             for split in (task.train, task.validation)
         )
         return cls(task.kind, train, validation, task.labels("validation"))

@@ -49,7 +49,7 @@ def _train(loss: str, num_steps: int, seed: int, folder: Path) -> float:
     loaded = load_teacher(config.teacher, task)
     teacher = Teacher(loaded, "", list(range(len(task.label_names))), 0.0, True)
     student = load_model("student", config.student, task, seed=seed, new_head=True)
-    data = encode_task(student, task, use_transfer=False)
+    data = encode_task(student, task, cache, use_transfer=False)
     answers = {
         name: teacher_logits(
             teacher, getattr(task, name), name, student, config.tokenization, cache, hardware, batch_size=128
