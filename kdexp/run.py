@@ -39,7 +39,7 @@ def run(
     Args:
         task, teacher: In place of what the config describes, such as data that a program already holds, or answers
             that come from elsewhere.
-        watch: Sees how the student's training goes; not called for one that is taken from the cache. A search prunes so.
+        watch: Sees how the student's training goes, and may stop it; not called for one that is taken from the cache.
 
     Raises:
         UserError: The person can mend it. What can be known before training is refused before anything
@@ -92,7 +92,7 @@ def run(
         record = replace(
             record,
             diagnostics=diagnose(
-                task, shown_encoders(teacher) | {"student": student}, answers["validation"], temperature
+                task, shown_encoders(teacher) | {"student": student}, answers["validation"].answers, temperature
             ),
             costs=_costs(teacher, answers, features, trained, hardware) | {"seconds": time.perf_counter() - started},
             teacher_unchanged=True,

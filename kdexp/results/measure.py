@@ -100,7 +100,7 @@ def prediction_figure(task: "Task", models: Mapping[Role, ModelAnswers]) -> "Fig
 
     return confusion_matrices_figure(
         {role: model.answers["test"].values.argmax(-1).tolist() for role, model in models.items()},
-        task.labels("test").values,
+        task.labels("test").values.tolist(),
         task.label_names,
         "test",
     )

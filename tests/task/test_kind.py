@@ -27,17 +27,14 @@ class Tags(TaskKind):
     name: ClassVar[str] = "tags"
     outputs: ClassVar[str] = "classes"
     head: ClassVar[str] = "ForTokenClassification"
+    has_units: ClassVar[bool] = True
 
     @classmethod
-    def from_table(cls, table, column, names):
-        return cls(names or sorted({tag for row in table.column(column, "task.label") for tag in row.split()}))
+    def from_column(cls, column, names):
+        return cls(names or sorted({tag for row in column for tag in row.split()}))
 
-    def encode(self, table, column, *, by_number=False):
-        return [[self.label_names.index(tag) for tag in row.split()] for row in table.column(column, "task.label")]
-
-    def labels(self, column):
-        rows = [np.asarray(row) for row in column]
-        return Labels(np.concatenate(rows), np.array([len(row) for row in rows]))
+    def encode(self, column, *, by_number=False):
+        return [[self.label_names.index(tag) for tag in row.split()] for row in column]
 
     def refuse_untrainable(self, labels):
         if not len(labels.values):
@@ -49,7 +46,8 @@ class Tags(TaskKind):
         places = [tokens.word_ids(row) for row in range(len(words))]
         units = [[int(here is not None and here != before) for before, here in zip([None, *row], row, strict=False)]
                  for row in places]  # fmt: skip
-        return dict(tokens) | {UNITS: units}
+        tokens[UNITS] = units
+        return tokens
 
     def hard_loss(self, logits, labels, *, num_examples, label_smoothing):
         return cross_entropy(logits, labels, reduction="sum") / (num_examples or len(labels))
@@ -89,11 +87,11 @@ class Rating(TaskKind):
     outputs: ClassVar[str] = "number"
 
     @classmethod
-    def from_table(cls, table, column, names):
+    def from_column(cls, column, names):
         return cls()
 
-    def encode(self, table, column, *, by_number=False):
-        return [float(value) for value in table.column(column, "task.label")]
+    def encode(self, column, *, by_number=False):
+        return [float(value) for value in column]
 
     def head_config(self):
         return super().head_config() | {"problem_type": "regression"}
@@ -181,7 +179,7 @@ def test_token_labels_go_through_a_whole_run(tmp_path, teacher):
     )
     assert set(predictions["gold"].explode()) == {"O", "PLACE", "PERSON"}
     right = [
-        np.mean(np.array(gold) == np.array(said)) for gold, said in zip(predictions["gold"], predictions["teacher"])
+        np.mean(np.array(gold) == np.array(said)) for gold, said in zip(predictions["gold"], predictions["teacher"], strict=True)
     ]
     assert np.mean(right) > 0.95
 

@@ -85,7 +85,7 @@ def test_one_that_shows_no_features_is_refused_where_they_are_compared(tmp_path,
 
 def test_one_that_answers_by_chance_does_not_teach(tmp_path, teacher):
     teacher.words = [["at"], ["at"]]
-    with pytest.raises(UserError, match="teacher: answers .* no better than"):
+    with pytest.raises(UserError, match=r"teacher: answers .* no better than"):
         run(settings(tmp_path, "tracking=none"), teacher=teacher)
 
 
