@@ -28,7 +28,7 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.02
 _WATCH_SECONDS = 0.2
 # The store may live in the process that goes first: that one waits so long for the others to have read.
-_COURTESY_SECONDS = 10.0
+_COURTESY_SECONDS = 5.0
 # NCCL does not notice by itself that a peer is gone.
 _GRACE_SECONDS = 60.0
 
