@@ -47,8 +47,10 @@ def main() -> None:
     from kdexp.cli.composition import register_schemas
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
+    from kdexp.cli.sweeper import register
 
     register_schemas()
+    register()
     job = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_job)
     try:
         job()
