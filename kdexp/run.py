@@ -57,7 +57,7 @@ def run(
         # A job of a sweep knows that the store was there: it waits where a first run is refused.
         check_reachable(config.tracking.uri, patience=PATIENCE_SECONDS if config.parent_run else 0.0)
     announce(config, hardware, task, teacher, student)
-    refuse_unfit_loss(config.loss, task.kind, config.train.batch_size)
+    refuse_unfit_loss(config.loss, task.kind.num_outputs, config.train.batch_size)
     refuse_unfit_terms(config.loss.terms, teacher, student, config.tokenization, config.train.batch_size)
 
     name, params = run_name(config), run_params(config, hardware)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kdexp.loss.logit import Outputs
 from kdexp.results.record import SPLITS, Role, RunRecord, Scores, is_teacher
 from kdexp.results.statistics import resampled_gain
 
@@ -94,7 +93,7 @@ def prediction_table(task: "Task", models: Mapping[Role, ModelAnswers]) -> "pd.D
 
 def prediction_figure(task: "Task", models: Mapping[Role, ModelAnswers]) -> "Figure | None":
     """Gold classes against predicted ones on test, one panel per model; None where answers are no classes."""
-    if task.kind.outputs != Outputs.classes:
+    if task.kind.outputs != "classes":
         return None
     from kdexp.results.figures import confusion_matrices_figure
 

@@ -182,7 +182,6 @@ def _lesson(
         kind=course.task.kind,
         train_rows=_training_rows(course, tokens, answers, features),
         validation_rows=tokens["validation"].rows(labels=course.task.validation.labels),
-        validation_labels=course.task.labels("validation"),
         loss=loss,
         num_steps=num_steps,
         terms=terms,

@@ -38,7 +38,7 @@ from kdexp.model.encoder import Encoder
 from kdexp.model.tokens import tokenize
 from kdexp.processes import Processes
 from kdexp.progress import progress
-from kdexp.task.kind import Answers, Labels, TaskKind
+from kdexp.task.kind import Answers, TaskKind
 from kdexp.task.load import Task
 from kdexp.training.config import CheckpointSelection, TrainConfig
 from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
@@ -82,7 +82,6 @@ class Lesson:
     Attributes:
         train_rows: Tokens, `labels`, and `teacher_logits` where the loss has a soft part.
         validation_rows: Tokens and `labels`.
-        validation_labels: The same labels, for metrics.
         loss: None trains on the gold labels alone.
         num_steps: Optimizer steps, where they are not to follow from the schedule and the rows.
         terms: Feature terms of the loss.
@@ -92,7 +91,6 @@ class Lesson:
     kind: TaskKind
     train_rows: Rows
     validation_rows: Rows
-    validation_labels: Labels
     loss: LossConfig | None = None
     num_steps: int | None = None
     terms: RepresentationTerms | None = None
@@ -105,7 +103,7 @@ class Lesson:
             tokenize(encoder.tokenizer, split, encoder.max_length, task.kind, cache).rows(labels=split.labels)
             for split in (task.train, task.validation)
         )
-        return cls(task.kind, train, validation, task.labels("validation"))
+        return cls(task.kind, train, validation)
 
 
 def num_optimizer_steps(num_rows: int, schedule: TrainConfig) -> int:
@@ -153,8 +151,10 @@ def train_model(
         logger.info("%s: bfloat16 autocast on the CPU", description)
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        # Not in the order of the split: the Trainer groups by length here too.
+        labels = lesson.kind.labels_of_batch(prediction.label_ids)
         logits = torch.from_numpy(np.asarray(prediction.predictions))
-        return lesson.kind.metrics(Answers(logits, lesson.validation_labels.lengths), lesson.validation_labels)
+        return lesson.kind.metrics(Answers(logits, labels.lengths), labels)
 
     with progress(description, total_steps) as advance:
         callback = _Watcher(advance, on_log)
