@@ -13,7 +13,7 @@ from omegaconf import MISSING
 
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import HardwareConfig
-from kdexp.loss.config import LossConfig, is_without_teacher
+from kdexp.loss.base import Loss
 from kdexp.student.config import StudentConfig
 from kdexp.task.config import TaskConfig
 from kdexp.teacher.config import TeacherConfig, Tokenization
@@ -44,7 +44,7 @@ class Config:
     more_teachers: dict[str, TeacherConfig] = field(default_factory=dict)
     student: StudentConfig = MISSING
     task: TaskConfig = MISSING
-    loss: LossConfig = MISSING
+    loss: Loss = MISSING
     hardware: HardwareConfig = MISSING
     train: StudentTrainConfig = MISSING
     tracking: TrackingConfig = MISSING
@@ -111,8 +111,7 @@ def config_hash(config: Config) -> str:
         del parts[irrelevant]
     for irrelevant in ("num_workers", "num_threads"):
         del parts["hardware"][irrelevant]
-    if is_without_teacher(config.loss):
-        parts["loss"] = {"name": "ce"}
+    parts["loss"] = config.loss.parts()
     if not config.more_teachers:
         del parts["more_teachers"], parts["teacher"]["weight"]
     parts["files"] = {setting: path_digest(path) for setting, path in _local_inputs(config).items()}

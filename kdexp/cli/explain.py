@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from kdexp.cli.conf_dir import CONF_DIR
+from kdexp.errors import UserError
+from kdexp.loss.terms import TERMS, FeatureTerm
 
 
 def explain(error: BaseException) -> str:
@@ -27,6 +29,9 @@ def explain(error: BaseException) -> str:
     message = " ".join(str(error).split())
     if isinstance(error, ConfigCompositionException) and cause is not None:
         message = f"{message} {' '.join(str(cause).split())}"
+    in_file = re.search(r"full_key: loss\.terms\.(\w+).* object_type=FeatureTerm", message)
+    if in_file:
+        return str(undeclared_term(in_file.group(1)))
     if "Could not override" in message and "No match in the defaults list" in message:
         found = re.search(r"override '?([\w/@.]+)'?", message)
         return (
@@ -39,6 +44,8 @@ def explain(error: BaseException) -> str:
 
 def _explain_setting(error: OmegaConfBaseException) -> str:
     setting = error.full_key or str(error.key)
+    if error.object_type is FeatureTerm or "not a subclass of FeatureTerm" in str(error.msg):
+        return str(undeclared_term(setting.removeprefix("loss.terms.").partition(".")[0]))
     if setting.startswith("loss.terms.") and isinstance(error, ConfigKeyError) and setting.count(".") == 2:
         return f"{setting}: the loss has no such term; add it with 'terms=[{error.key}]'"
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
@@ -48,6 +55,17 @@ def _explain_setting(error: OmegaConfBaseException) -> str:
         value = got.group(1) if got else str(error.msg)
         return f"{setting}: got {value!r}; expected {_expected(error)}"
     return f"{setting}: {' '.join(str(error.msg or error).split())}"
+
+
+def undeclared_term(name: str) -> UserError:
+    """A term that nobody named in a defaults list: what can be set of it is not known."""
+    if name not in TERMS:
+        return UserError(f"loss.terms.{name}", "no such term", f"expected one of {', '.join(TERMS)}")
+    return UserError(
+        f"loss.terms.{name}",
+        "is not declared",
+        f"add it with 'terms=[{name}]', or in the defaults list of a loss with `- /terms@terms.{name}: {name}`",
+    )
 
 
 def _siblings(error: OmegaConfBaseException) -> list[str]:

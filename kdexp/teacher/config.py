@@ -1,17 +1,11 @@
 """What can be set of a teacher."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from kdexp.model.config import ModelConfig
-from kdexp.training.config import TrainConfig
+from kdexp.training.config import Tokenization, TrainConfig
 
-
-class Tokenization(StrEnum):
-    """Whose token ids the teacher reads."""
-
-    own = "own"
-    student_ids = "student_ids"
+__all__ = ["TeacherConfig", "Tokenization"]
 
 
 @dataclass

@@ -4,6 +4,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
+class Tokenization(StrEnum):
+    """Whose token ids the teacher reads."""
+
+    own = "own"
+    student_ids = "student_ids"
+
+
 class Keep(StrEnum):
     """Which epoch's weights are kept: chosen on validation, or simply the last."""
 
