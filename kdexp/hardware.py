@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from kdexp.errors import UserError
+from kdexp.ranges import Checked, NaturalNumber, PositiveInt
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +33,19 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
-@dataclass
-class HardwareConfig:
+@dataclass(kw_only=True)
+class HardwareConfig(Checked):
+    """Where to compute.
+
+    Attributes:
+        num_threads: None means every core that this process may use.
+        num_workers: Processes that load data.
+    """
+
     device: Device = Device.auto
     precision: Precision = Precision.auto
-    num_threads: int | None = None
-    num_workers: int = 0
+    num_threads: PositiveInt | None = None
+    num_workers: NaturalNumber = 0
 
 
 @dataclass(frozen=True)

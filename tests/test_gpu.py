@@ -20,14 +20,17 @@ BFLOAT16_TOLERANCE = 0.05
 
 @pytest.fixture
 def small_model():
-    task = load_task(EmbeddedTaskConfig("reviews", 300, 100, 100, 0, 0.0, 0))
-    config = ModelConfig("bert", "bert", None, None, 2, 64, 4, 800, 64)
+    sizes = {"train_size": 300, "validation_size": 100, "test_size": 100, "transfer_size": 0}
+    task = load_task(EmbeddedTaskConfig(name="reviews", **sizes, label_noise=0.0))
+    config = ModelConfig(
+        name="bert", family="bert", num_layers=2, hidden_size=64, num_heads=4, vocab_size=800, max_length=64
+    )
     return task, load_model("student", config, task, seed=0, new_head=True)
 
 
 def logits_on(device: Device, precision: Precision, small_model) -> torch.Tensor:
     task, loaded = small_model
-    hardware = prepare_hardware(HardwareConfig(device, precision))
+    hardware = prepare_hardware(HardwareConfig(device=device, precision=precision))
     return predict_logits(
         loaded.model,
         loaded.tokenizer,

@@ -47,15 +47,17 @@ def main() -> None:
     from kdexp.cli.composition import register_schemas
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
+    from kdexp.cli.sweeper import register
 
     register_schemas()
+    register()
     job = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_job)
     try:
         job()
     except UserError as error:
         _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        _refuse(explain(error))
+        _refuse(str(explain(error)))
     except SweepError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(JOBS_FAILED)

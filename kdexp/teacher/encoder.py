@@ -251,6 +251,6 @@ def task_fingerprint(task: Task, *split_names: str) -> str:
 
 def schedule_parts(schedule: TrainConfig) -> dict[str, object]:
     """What of a schedule can change a result."""
-    parts = asdict(schedule) | {"keep": str(schedule.keep)}
+    parts = asdict(schedule) | {"select": str(schedule.select)}
     del parts["eval_batch_size"]
     return parts

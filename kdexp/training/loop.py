@@ -32,7 +32,7 @@ from kdexp.model.encoder import LoadedModel
 from kdexp.progress import progress
 from kdexp.task.evaluate import classification_metrics
 from kdexp.training.arguments import DistillationTrainingArguments, soft_loss_settings
-from kdexp.training.config import Keep, TrainConfig
+from kdexp.training.config import CheckpointSelection, TrainConfig
 from kdexp.training.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def train_model(
         save_strategy="epoch",
         # The one before stays until this one is complete: whenever a process is killed, one can be read.
         save_total_limit=2,
-        load_best_model_at_end=schedule.keep == Keep.best,
+        load_best_model_at_end=schedule.select == CheckpointSelection.best,
         metric_for_best_model=f"eval_{primary_metric}",
         greater_is_better=True,
         logging_steps=max(1, total_steps // 50),
@@ -168,7 +168,7 @@ def train_model(
             logger.info("%s continues from %s", description, Path(checkpoint).name)
         trainer.train(resume_from_checkpoint=checkpoint)
     state = trainer.state
-    kept_step = state.best_global_step if schedule.keep == Keep.best else state.global_step
+    kept_step = state.best_global_step if schedule.select == CheckpointSelection.best else state.global_step
     return TrainingRecord(
         seconds=time.perf_counter() - started,
         num_steps=state.global_step,
