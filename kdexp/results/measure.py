@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kdexp.loss.base import Outputs
 from kdexp.results.record import SPLITS, Role, RunRecord, Scores, is_teacher
 from kdexp.results.statistics import resampled_gain
 
@@ -93,7 +94,7 @@ def prediction_table(task: "Task", models: Mapping[Role, ModelAnswers]) -> "pd.D
 
 def prediction_figure(task: "Task", models: Mapping[Role, ModelAnswers]) -> "Figure | None":
     """Gold classes against predicted ones on test, one panel per model; None where answers are no classes."""
-    if task.kind.outputs != "classes":
+    if task.kind.outputs != Outputs.classes:
         return None
     from kdexp.results.figures import confusion_matrices_figure
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdexp.loss.logit import IGNORED_LABEL
+from kdexp.loss.base import IGNORED_LABEL, Outputs
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokenizerBase
@@ -105,7 +105,7 @@ class TaskKind(ABC):
     """
 
     name: ClassVar[str]
-    outputs: ClassVar[str]
+    outputs: ClassVar[Outputs]
     head: ClassVar[str] = "ForSequenceClassification"
     has_units: ClassVar[bool] = False
     label_names: Sequence[str]
@@ -145,7 +145,11 @@ class TaskKind(ABC):
         return Labels(np.concatenate(rows), np.array([len(row) for row in rows], dtype=np.int64))
 
     def labels_of_batch(self, labels: np.ndarray) -> Labels:
-        """The labels of a batch: [rows], [rows, outputs], or [rows, units] with `IGNORED_LABEL` behind each row's own."""
+        """The labels of a batch.
+
+        Args:
+            labels: [rows], [rows, outputs], or [rows, units] with `IGNORED_LABEL` behind each row's own.
+        """
         if not self.has_units:
             return Labels(labels)
         own = labels != IGNORED_LABEL
