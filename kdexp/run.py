@@ -20,6 +20,7 @@ from kdexp.model.alignment import require_characters
 from kdexp.model.encoder import LoadedModel, load_model
 from kdexp.model.transplanted import with_twin
 from kdexp.naming import announce, run_name, run_params, run_tags, task_tags, teacher_tags
+from kdexp.processes import Processes
 from kdexp.results.diagnostics import confidence, reading_habits
 from kdexp.results.record import Comparison, compare, prediction_table
 from kdexp.student.train import StudentData, TrainedStudent, encode_task, train_student
@@ -63,9 +64,14 @@ def run(config: Config) -> RunResult:
         UserError: The person can mend it. What can be known before training is refused before anything
             is written.
     """
-    started = time.perf_counter()
     _silence_libraries()
     hardware = prepare_hardware(config.hardware)
+    with Processes.current().together("run"):
+        return _run(config, hardware)
+
+
+def _run(config: Config, hardware: Hardware) -> RunResult:
+    started = time.perf_counter()
     cache = Cache(Path(config.cache_dir))
     cache.ensure_writable()
     task = load_task(config.task)

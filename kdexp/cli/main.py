@@ -78,12 +78,15 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
     from hydra.types import RunMode
 
     from kdexp.cli.composition import refuse_merged_options, resolve
+    from kdexp.processes import Processes
 
+    is_main = Processes.current().is_main
     signal.signal(signal.SIGTERM, interrupt)
     is_alone = HydraConfig.get().mode != RunMode.MULTIRUN
     try:
         refuse_merged_options(HydraConfig.get().runtime.choices)
         config = resolve(composed)
+        config.tracking.enabled &= is_main  # of the processes of one training, one tracks and prints
         # Imported here: torch, transformers and mlflow are loaded only when a run really starts.
         from kdexp.results.terminal import print_line, print_result
         from kdexp.study.sweep import run_job
@@ -92,7 +95,7 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
         # looking through them again took longer than a small student's epoch.
         gc.freeze()
         result = run_job(config)
-        if result is None:
+        if result is None or not is_main:
             return None
         if is_alone:
             print_result(result, config.tracking.uri, config.cache_dir)
@@ -118,5 +121,8 @@ def _job_has_started() -> bool:
 
 
 def _refuse(message: str) -> NoReturn:
-    sys.stderr.write(f"error: {message}\n")
+    from kdexp.processes import Processes
+
+    if Processes.current().is_main:
+        sys.stderr.write(f"error: {message}\n")
     sys.exit(USAGE_ERROR)

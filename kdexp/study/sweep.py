@@ -20,6 +20,7 @@ from kdexp.config import Config, config_hash, flatten
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
 from kdexp.loss.config import is_without_teacher
 from kdexp.naming import run_tags
+from kdexp.processes import Processes
 from kdexp.run import RunResult, run
 from kdexp.study.summary import StudySummary, log_summary, print_summary, summarize
 from kdexp.tracking.run import PATIENCE_SECONDS, TrackedRun, open_run
@@ -86,6 +87,12 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
         SweepError: Some jobs failed.
     """
     signal.signal(signal.SIGTERM, interrupt)
+    if Processes.current().world_size > 1:
+        raise UserError(
+            "--multirun",
+            f"was started in {Processes.current().world_size} processes of one training",
+            "start a sweep in one process, or one run in several",
+        )
     base = next((job.config for job in jobs if job.config), None)
     if base is None:
         raise jobs[0].refusal or UserError("hydra.sweeper.params", "holds no job", "name some values")
