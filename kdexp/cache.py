@@ -13,7 +13,7 @@ Find, claim, commit is all there is to it; `folder` and `tensors` do so for thei
     while (path := cache.find(key)) is None:
         if claim := cache.claim(key):  # else another process computes it
             with claim:
-                path = cache.commit(claim, write)
+                cache.commit(claim, write)
 
 What is guaranteed, whatever kills a process and whenever:
 - A half-written entry is never read: it is written and synced beside its place, then renamed into it.
@@ -39,11 +39,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from kdexp.errors import UserError
-from kdexp.files import find_damage, is_disk_full, seal, sync, sync_folder
+from kdexp.files import find_damage, is_disk_full, seal, sync, sync_folder, try_lock, write_once
 from kdexp.fingerprint import content_key
 from kdexp.processes import Processes
 
@@ -73,7 +73,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(contextlib.AbstractContextManager):
     """The right to compute an entry, against other processes, until it is released or its process ends."""
 
     key: Key
@@ -81,9 +81,6 @@ class Claim:
 
     def release(self) -> None:
         self.lock.release()
-
-    def __enter__(self) -> "Claim":
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.release()
@@ -172,39 +169,26 @@ class Cache:
     def commit(self, claim: Claim, write: Callable[[Path], None]) -> Path:
         """Make an entry of what `write(target)` puts into the empty folder `target`; return its final place.
 
-        An entry that is there already and undamaged stays as it is; `write` is not called.
+        An undamaged entry that is there already stays as it is.
 
         Raises:
-            UserError: The cache cannot be used, or has no room left. Whatever else `write` raises passes
-                unchanged.
+            UserError: The cache cannot be used, or has no room left. What else `write` raises passes unchanged.
         """
         entry = self._entry(claim.key)
-        # Unique, so that even where locks fail two processes never write into the same folder.
-        temporary = self._temporary(claim.key)
-        target = temporary / "files"
-        try:
-            with self._as_cache_error():
-                if entry.exists():
-                    damage = find_damage(entry)
-                    if damage is None:
-                        return entry / "files"
-                    logger.warning("%s is damaged and is built again: %s", entry, damage)
-                    shutil.rmtree(entry)
-                target.mkdir(parents=True)
-            try:
-                write(target)
-            except Exception as error:
-                if is_disk_full(error):
-                    raise self._refusal(f"no room left ({error})") from error
-                raise
+        with self._as_cache_error():
+            damage = find_damage(entry) if entry.exists() else None
+            if damage is not None:
+                logger.warning("%s is damaged and is built again: %s", entry, damage)
+                shutil.rmtree(entry)
+        with self._temporary(claim.key) as temporary:
+            write(temporary / "files")
             with self._as_cache_error():
                 seal(temporary, claim.key.parts)
-                os.replace(temporary, entry)
-                sync_folder(entry.parent)
+                if not entry.exists():
+                    os.replace(temporary, entry)
+                    sync_folder(entry.parent)
                 if _work(entry).exists():
                     shutil.rmtree(_work(entry))
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return entry / "files"
 
     def tensors(
@@ -231,15 +215,12 @@ class Cache:
         is the entry; `work` is the same folder for all of them.
 
         Args:
-            kind: Folder that groups like entries: `teachers`, `teacher_logits`, ...
-            parts: Everything that determines the content; see `content_key`.
             build: Fills the empty folder `target`. What it keeps in `work` (training checkpoints) is still
                 there when an attempt that was killed, or that raised, is repeated; what was being written at
                 that moment may be half there. `work` is removed once the entry is finished.
 
         Raises:
-            UserError: The cache cannot be used, or has no room left. Whatever else `build` raises passes
-                unchanged.
+            UserError: The cache cannot be used, or has no room left. What else `build` raises passes unchanged.
         """
         key = Key(kind, parts)
         processes = Processes.current()
@@ -257,7 +238,8 @@ class Cache:
                 if claim:
                     self.commit(claim, lambda target: build(target, work))
                 else:
-                    self._build_beside(key, lambda target: build(target, work))
+                    with self._temporary(key) as temporary:
+                        build(temporary / "files", work)
         path = self._entry(key) / "files"
         if not processes.is_main:
             self._wait_until_visible(path)
@@ -281,12 +263,9 @@ class Cache:
 
     @contextlib.contextmanager
     def lock(self, kind: str, name: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold the lock of that name against other processes; the value tells whether it could be had.
+        """Hold the lock of that name against other processes; the value tells whether it could be had without `wait`.
 
         The main process of a training holds it for all of them: the others go on at once.
-
-        Args:
-            wait: False returns at once when another process holds it.
         """
         if not Processes.current().is_main:
             yield True
@@ -294,9 +273,9 @@ class Cache:
         lock = self._try_lock(kind, name)
         if lock is None and wait:
             logger.info("waiting for another process that is busy with the same (%s %s)", kind, name[:8])
-            while lock is None:
-                time.sleep(_POLL_SECONDS)
-                lock = self._try_lock(kind, name)
+        while lock is None and wait:
+            time.sleep(_POLL_SECONDS)
+            lock = self._try_lock(kind, name)
         try:
             yield lock is not None
         finally:
@@ -306,42 +285,22 @@ class Cache:
     def identity(self) -> str:
         """A name of this cache, whatever path it is mounted at: processes that share it share its locks."""
         with self._as_cache_error():
-            self.root.mkdir(parents=True, exist_ok=True)
-            path = self.root / "identity"
-            if not path.exists():
-                # A link is made or refused in one step: of two processes one names the cache, both read it.
-                proposal = self.root / f".identity-{uuid.uuid4().hex}"
-                proposal.write_text(uuid.uuid4().hex, encoding="ascii")
-                with contextlib.suppress(FileExistsError):
-                    os.link(proposal, path)
-                proposal.unlink()
-            return path.read_text(encoding="ascii")
+            return write_once(self.root / "identity", uuid.uuid4().hex)
 
     def _claim_unless_there(self, key: Key) -> Claim | None:
         """Claim the entry, unless it is there or another process computes it: that one is waited for."""
         is_told = False
         while self.find(key) is None:
             claim = self.claim(key)
-            if claim is None:
-                if not is_told:
-                    logger.info("waiting for another process that is computing %s", self._entry(key))
-                is_told = True
-                time.sleep(_POLL_SECONDS)
-            elif self._entry(key).exists() and self.find(key) is not None:  # finished in the meantime
-                claim.release()
-            else:
+            if claim and self.find(key) is None:
                 return claim
+            if claim:  # finished in the meantime
+                claim.release()
+            elif not is_told:
+                logger.info("waiting for another process that is computing %s", self._entry(key))
+                is_told = True
+            time.sleep(_POLL_SECONDS)
         return None
-
-    def _build_beside(self, key: Key, build: Callable[[Path], None]) -> None:
-        """Take part in a computation of which the main process keeps the result."""
-        temporary = self._temporary(key)
-        try:
-            with self._as_cache_error():
-                (temporary / "files").mkdir(parents=True)
-            build(temporary / "files")
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def _wait_until_visible(self, path: Path) -> None:
         """Wait for what the main process, maybe on another machine, has found or written."""
@@ -353,19 +312,26 @@ class Cache:
 
     def _try_lock(self, kind: str, name: str) -> FileLock | None:
         with self._as_cache_error():
-            (self.root / kind).mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / kind / f"{name}.lock")
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                return None
-        return lock
+            return try_lock(self.root / kind / f"{name}.lock")
 
     def _entry(self, key: Key) -> Path:
         return self.root / key.kind / key.digest
 
-    def _temporary(self, key: Key) -> Path:
-        return self.root / key.kind / f"{key.digest}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+    @contextlib.contextmanager
+    def _temporary(self, key: Key) -> Iterator[Path]:
+        """Make a folder to fill before it may become the entry; where the disk gets full, that is told."""
+        # Unique, so that even where locks fail two processes never write into the same folder.
+        temporary = self.root / key.kind / f"{key.digest}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            with self._as_cache_error():
+                (temporary / "files").mkdir(parents=True)
+            yield temporary
+        except Exception as error:
+            if is_disk_full(error):
+                raise self._refusal(f"no room left ({error})") from error
+            raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     @contextlib.contextmanager
     def _as_cache_error(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Folders of which it is certain that they are whole: on the disk before they are used, and unchanged since.
+"""Files that several processes share and any of them may be killed beside: locks, and folders that are surely whole.
 
 A sealed folder holds its data in `files/`, what it was made of in `parts.json`, and `{file: [size, sha256]}` in
 `manifest.json`; it is called by the key of its parts.
@@ -9,8 +9,11 @@ import errno
 import json
 import os
 import re
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from kdexp.fingerprint import content_key, file_sha256
 
@@ -54,6 +57,30 @@ def _manifest(files: Path) -> dict[str, list[int | str]]:
         if path.is_file() and not path.name.startswith("."):
             listed[path.relative_to(files).as_posix()] = [path.stat().st_size, file_sha256(path)]
     return listed
+
+
+def try_lock(path: Path) -> FileLock | None:
+    """Lock against other processes; None where one of them holds the lock. The system drops it with the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    return lock
+
+
+def write_once(path: Path, text: str) -> str:
+    """Write a file that is not there yet; return what it holds, whoever wrote it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        # A link is made or refused in one step: of two processes one writes the file, both read it.
+        proposal = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+        proposal.write_text(text, encoding="utf-8")
+        with contextlib.suppress(FileExistsError):
+            os.link(proposal, path)
+        proposal.unlink()
+    return path.read_text(encoding="utf-8")
 
 
 def is_disk_full(error: Exception) -> bool:

@@ -34,19 +34,19 @@ def path_digest(path: Path) -> list[list[str]]:
 
 
 def file_sha256(path: Path) -> str:
-    """Of a file as it is now; not computed again in this process while size, time and inode stay.
+    """Of a file as it is now; not computed again in this process while its size, times and inode stay.
 
     Clocks of file systems are coarse: a file may change twice within what they call the same moment. One that
     was just written is therefore not remembered.
     """
     status = path.stat()
-    if time.time_ns() - status.st_mtime_ns < _COARSEST_CLOCK_NS:
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _COARSEST_CLOCK_NS:
         return _sha256(path)
-    return _remembered_sha256(path, status.st_mtime_ns, status.st_size, status.st_ino)
+    return _remembered_sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 @lru_cache(maxsize=4096)
-def _remembered_sha256(path: Path, modified_ns: int, size: int, inode: int) -> str:
+def _remembered_sha256(path: Path, *state: int) -> str:
     return _sha256(path)
 
 

@@ -36,6 +36,10 @@ _calls: Counter[str] = Counter()
 _open_sections: list["_Section"] = []
 
 
+class OtherProcessError(RuntimeError):
+    """Another process of this training failed."""
+
+
 @dataclass(frozen=True)
 class Processes:
     """This process among those of its training; by default it is alone."""
@@ -176,7 +180,7 @@ class _Section:
                     self.failure = _exception(json.loads(self._store.get(f"{self._key}/failure")))
                     self._store.add(f"{self._key}/heard", 1)
             except RuntimeError:
-                self.failure = RuntimeError("the main process of this training ended")
+                self.failure = OtherProcessError("the main process of this training ended")
         if not self._closed.wait(_GRACE_SECONDS):
             logger.critical("another process of this training failed: %s", self.failure)
             os._exit(1)
@@ -202,7 +206,7 @@ def _lost_store() -> Iterator[None]:
     except RuntimeError as error:
         _raise_failures()
         if "DistNetworkError" in type(error).__name__:
-            raise RuntimeError("the main process of this training ended") from error
+            raise OtherProcessError("the main process of this training ended") from error
         raise
 
 
@@ -233,7 +237,7 @@ def _description(error: BaseException, rank: int) -> list[object]:
 
 def _exception(description: list) -> BaseException:
     name, arguments, rank = description
-    for kind in (UserError, PrunedError, KeyboardInterrupt):
+    for kind in (OtherProcessError, UserError, PrunedError, KeyboardInterrupt):
         if name == kind.__name__:
             return kind(*arguments)
-    return RuntimeError(f"process {rank} of this training failed: {name}: {' '.join(arguments)}")
+    return OtherProcessError(f"process {rank} of this training failed: {name}: {' '.join(arguments)}")

@@ -1,6 +1,7 @@
 """The cache: keys, locks, kills, damage and full disks, with real files and real processes."""
 
 import errno
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -154,10 +155,8 @@ def test_tensors_are_computed_once_and_read_back_exactly(tmp_path: Path) -> None
             assert entry.tensors[name].dtype == tensor.dtype
             assert torch.equal(entry.tensors[name], tensor)
     assert kept(tmp_path) == [first.key]
-    assert json.loads((tmp_path / "logits" / first.key / "parts.json").read_text()) == {
-        "format": CACHE_FORMAT,
-        **PARTS,
-    }
+    parts = json.loads((tmp_path / "logits" / first.key / "parts.json").read_text())
+    assert parts == {"format": CACHE_FORMAT, **PARTS}
 
 
 def test_folder_is_built_once_with_everything_below_it(tmp_path: Path) -> None:
@@ -226,6 +225,67 @@ def test_errors_of_the_computation_pass_unchanged_and_keep_work(tmp_path: Path, 
     entry = Cache(tmp_path).folder("teacher", PARTS, succeed)
     assert (entry.path / "model").read_text() == "1"
     assert kept(tmp_path) == [key]
+
+
+# ---- find, claim, commit ----
+
+
+def test_an_entry_is_found_once_it_is_committed(tmp_path: Path) -> None:
+    cache, key = Cache(tmp_path), Key("teachers", PARTS)
+    assert cache.find(key) is None
+    claim = cache.claim(key)
+    assert claim is not None
+    assert cache.claim(Key("teachers", PARTS)) is None
+    assert cache.claim(Key("teachers", PARTS | {"length": 1})) is not None
+    work = cache.workspace(key)
+    (work / "checkpoint").write_text("1")
+
+    def write(target: Path) -> None:
+        assert cache.find(key) is None
+        (target / "model").write_text((cache.workspace(key) / "checkpoint").read_text())
+
+    path = cache.commit(claim, write)
+    assert cache.find(key) == path
+    assert (path / "model").read_text() == "1"
+    assert kept(tmp_path) == [key.digest]
+    assert cache.claim(key) is None
+    claim.release()
+    with cache.claim(key) as again:  # a second computation changes nothing
+        assert cache.commit(again, lambda target: (target / "model").write_text("2")) == path
+    assert (path / "model").read_text() == "1"
+
+
+def test_a_claim_is_released_and_work_stays_when_writing_fails(tmp_path: Path) -> None:
+    cache, key = Cache(tmp_path), Key("teachers", PARTS)
+    (cache.workspace(key) / "checkpoint").write_text("1")
+    with pytest.raises(ZeroDivisionError), cache.claim(key) as claim:
+        cache.commit(claim, lambda target: 1 / 0)
+    assert cache.find(key) is None
+    assert kept(tmp_path) == [f"{key.digest}.work"]
+    assert cache.claim(key) is not None
+    assert (cache.workspace(key) / "checkpoint").read_text() == "1"
+
+
+def test_unchanged_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, key = Cache(tmp_path), Key("logits", PARTS)
+    cache.tensors("logits", PARTS, lambda work: LOGITS)
+    path = tmp_path / "logits" / key.digest / "files" / "tensors.safetensors"
+    hashed = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(file.name) or digest(file, name))
+    assert cache.find(key)
+    assert cache.find(key)
+    assert len(hashed) == 2  # just written: it may change again within what a coarse clock calls the same moment
+    monkeypatch.setattr("kdexp.fingerprint._COARSEST_CLOCK_NS", 0)
+    assert cache.find(key)
+    assert cache.find(key)
+    assert cache.tensors("logits", PARTS, lambda work: {}).hit
+    assert len(hashed) == 3
+    before = path.stat()
+    time.sleep(0.05)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # the same size and time, and the same inode
+    assert cache.find(key) is None
 
 
 # ---- damage ----

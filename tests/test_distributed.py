@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import datasets
 import pytest
 import torch
 import torch.distributed
+from conftest import SMALL
 from safetensors.torch import load_file
 from transformers import set_seed
 
@@ -170,7 +172,7 @@ def test_an_error_in_one_process_ends_all_with_that_error(tmp_path: Path, failin
 
 def test_a_bug_in_one_process_is_told_by_the_others(tmp_path: Path) -> None:
     main, other = launch(tmp_path, fail_in_one, 1, KeyError("bug"), "the end")
-    assert main == {"error": "RuntimeError: process 1 of this training failed: KeyError: bug"}
+    assert main == {"error": "OtherProcessError: process 1 of this training failed: KeyError: bug"}
     assert other == {"error": "KeyError: 'bug'"}
 
 
@@ -359,3 +361,37 @@ def test_a_training_that_was_killed_continues_with_all_processes(tmp_path: Path,
     assert "continues from checkpoint-4" in (tmp_path / "log-0").read_text()
     undisturbed = launch(tmp_path, train_in_a_cache, tmp_path / "another")[0]["value"]
     assert main[:3] == undisturbed[:3]
+
+
+# ---- a whole run ----
+
+
+@pytest.mark.slow
+def test_a_whole_run_in_two_processes_is_tracked_and_printed_once(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+        root = str(Path(__file__).parents[1])
+        return subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "kdexp",
+             *arguments, *SMALL],
+            cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+            env=os.environ | {"KDEXP_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    result = torchrun("loss=tinybert")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("distilled student") == 1
+    assert (result.stdout + result.stderr).count("task reviews: ") == 1
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert run.info.status == "FINISHED"
+    assert len(entries(tmp_path / "cache")) == len(set(entries(tmp_path / "cache")))
+    assert not [name for name in entries(tmp_path / "cache") if name.endswith((".work", ".tmp"))]
+    for refused, message in (
+        (("train.batch_size=31",), "error: train.batch_size: 31 rows cannot be shared equally among 2 processes"),
+        (("-m", "seed=0,1"), "error: --multirun: was started in 2 processes"),
+    ):
+        result = torchrun(*refused, "baseline=false")
+        assert result.returncode != 0
+        assert (result.stdout + result.stderr).count(message) == 1, result.stderr

@@ -80,12 +80,15 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
     from hydra.types import RunMode
 
     from kdexp.cli.composition import refuse_merged_options, resolve
+    from kdexp.processes import Processes
 
+    is_main = Processes.current().is_main
     signal.signal(signal.SIGTERM, interrupt)
     is_alone = HydraConfig.get().mode != RunMode.MULTIRUN
     try:
         refuse_merged_options(HydraConfig.get().runtime.choices)
         config = resolve(composed)
+        config.tracking.enabled &= is_main  # of the processes of one training, one tracks and prints
         # Imported here: torch, transformers and mlflow are loaded only when a run really starts.
         from kdexp.results.terminal import print_line, print_result
         from kdexp.study.job import run_job
@@ -94,7 +97,7 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
         # looking through them again took longer than a small student's epoch.
         gc.freeze()
         record = run_job(config)
-        if record is None:
+        if record is None or not is_main:
             return None
         if is_alone:
             print_result(record, config.tracking.uri, config.cache_dir)
@@ -120,5 +123,8 @@ def _job_has_started() -> bool:
 
 
 def _refuse(message: str) -> NoReturn:
-    sys.stderr.write(f"error: {message}\n")
+    from kdexp.processes import Processes
+
+    if Processes.current().is_main:
+        sys.stderr.write(f"error: {message}\n")
     sys.exit(USAGE_ERROR)

@@ -17,6 +17,7 @@ from pathlib import Path
 from kdexp.cache import Cache
 from kdexp.config import Config, config_hash, flatten
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
+from kdexp.processes import Processes
 from kdexp.results.record import RunRecord
 from kdexp.study.job import record_failure
 from kdexp.study.summary import log_summary, print_summary, summarize
@@ -84,6 +85,12 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
         SweepError: Some jobs failed.
     """
     signal.signal(signal.SIGTERM, interrupt)
+    if Processes.current().world_size > 1:
+        raise UserError(
+            "--multirun",
+            f"was started in {Processes.current().world_size} processes of one training",
+            "start a sweep in one process, or one run in several",
+        )
     base = next((job.config for job in jobs if job.config), None)
     if base is None:
         raise jobs[0].refusal or UserError("hydra.sweeper.params", "holds no job", "name some values")

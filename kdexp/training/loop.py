@@ -205,6 +205,9 @@ def _arguments(
         use_cpu=not on_gpu,
         dataloader_num_workers=hardware.num_workers,
         dataloader_pin_memory=on_gpu,
+        # No parameter stays without gradient, and those of feature terms, used outside of the model, would be
+        # taken for such.
+        ddp_find_unused_parameters=False,
         seed=seed,
         eval_strategy="epoch",
         save_strategy="epoch",
