@@ -12,10 +12,11 @@ import yaml
 
 from kdexp.cache import Cache
 from kdexp.config import Config, teacher_names, teacher_settings
+from kdexp.errors import under
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware, prepare_hardware
-from kdexp.loss.config import CrossEntropyConfig, LossConfig
-from kdexp.loss.terms import RepresentationTerms, refuse_unfit
+from kdexp.loss.base import CrossEntropy, Loss, Outputs
+from kdexp.loss.features import FeatureTerms
 from kdexp.model.alignment import require_characters
 from kdexp.model.encoder import LoadedModel, load_model
 from kdexp.model.transplanted import with_twin
@@ -80,7 +81,7 @@ def run(config: Config) -> RunResult:
         patience = PATIENCE_SECONDS if config.parent_run else 0.0
         check_reachable(config.tracking.uri, patience=patience)
     announce(config, hardware, task, new_teachers, new_student)
-    guards.refuse_unfit_loss(config.loss, len(task.label_names), config.train.batch_size)
+    guards.check_fit(config.loss, Outputs.classes, len(task.label_names), config.tokenization, config.train.batch_size)
     if config.loss.terms:
         _refuse_unfit_terms(config, new_teachers[0], new_student)
 
@@ -108,7 +109,7 @@ def run(config: Config) -> RunResult:
         targets = _look_inside(teachers[0], new_student, data, config, cache, hardware)
 
         def train(
-            loss: LossConfig,
+            loss: Loss,
             who: str,
             targets: TeacherTargets | None = None,
             on_log: LogCallback | None = None,
@@ -130,7 +131,7 @@ def run(config: Config) -> RunResult:
                 watch=watch,
             )
 
-        baseline = train(CrossEntropyConfig("ce"), "baseline") if config.baseline else None
+        baseline = train(CrossEntropy(), "baseline") if config.baseline else None
         report = _trial_reporter(config, task)
         student = train(config.loss, f"student {config.student.name}", targets, tracked.log_metrics, report)
 
@@ -294,9 +295,9 @@ def _together(answers: Sequence[dict[str, TeacherLogits]], config: Config) -> di
 
 
 def _refuse_unfit_terms(config: Config, teacher: LoadedModel, student: LoadedModel) -> None:
-    """Refuse, before anything is trained, representation terms that do not fit the models or the run."""
-    refuse_unfit(config.loss.terms, config.tokenization, config.train.batch_size)
-    terms = RepresentationTerms(student.model.config, teacher.model.config, config.loss.terms)
+    """Refuse, before anything is trained, feature terms that do not fit the models."""
+    with under("loss"):
+        terms = FeatureTerms(student.model.config, teacher.model.config, config.loss.terms)
     if terms.needs_words:
         require_characters("teacher", teacher.tokenizer)
         require_characters("student", student.tokenizer)

@@ -13,11 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kdexp.cache import Cache
-from kdexp.fingerprint import library_versions, plain
+from kdexp.fingerprint import library_versions
 from kdexp.hardware import Hardware
-from kdexp.loss.config import LossConfig, has_soft_part, is_without_teacher
-from kdexp.loss.logit import IGNORED_LABEL
-from kdexp.loss.terms import RepresentationTerms
+from kdexp.loss.base import IGNORED_LABEL, Loss
+from kdexp.loss.features import FeatureTerms
 from kdexp.model.encoder import Encoded, LoadedModel, encode, predict_logits
 from kdexp.task.load import Task
 from kdexp.teacher.encoder import TeacherLogits, schedule_parts, task_fingerprint
@@ -68,7 +67,7 @@ def encode_task(student: LoadedModel, task: Task, *, use_transfer: bool) -> Stud
 def train_student(
     student: LoadedModel,
     data: StudentData,
-    loss: LossConfig,
+    loss: Loss,
     answers: dict[str, TeacherLogits],
     schedule: StudentTrainConfig,
     cache: Cache,
@@ -94,7 +93,7 @@ def train_student(
         watch: Receives them of a training that really runs, and may stop it by raising.
     """
     task = data.task
-    rows = _training_rows(data, answers, targets) if has_soft_part(loss) or targets else _labelled_rows(data)
+    rows = _training_rows(data, answers, targets) if loss.uses_logits or targets else _labelled_rows(data)
     # The baseline has no labels for transfer text: it takes as many steps on the labelled rows instead.
     num_rows = len(data.splits["train"].rows) + len(data.splits.get("transfer", Encoded([], 0)).rows)
     num_steps = num_optimizer_steps(num_rows, schedule)
@@ -108,7 +107,7 @@ def train_student(
         trained = copy.deepcopy(student.model)
         terms = None
         if targets:
-            terms = RepresentationTerms(trained.config, targets.teacher_config, loss.terms, seed=seed)
+            terms = FeatureTerms(trained.config, targets.teacher_config, loss.terms, seed=seed)
         record = train_model(
             trained,
             student.tokenizer,
@@ -149,8 +148,8 @@ def train_student(
         "model": student.fingerprint(),
         "max_length": student.max_length,
         "data": task_fingerprint(task, "train", "validation", "test"),
-        "loss": {"name": "ce"} if is_without_teacher(loss) else plain(loss),
-        "teacher_logits": [answers[name].key for name in sorted(answers)] if has_soft_part(loss) else None,
+        "loss": loss.parts(),
+        "teacher_logits": [answers[name].key for name in sorted(answers)] if loss.uses_logits else None,
         "representation_terms": targets.parts if targets else None,
         "schedule": schedule_parts(schedule),
         "num_steps": num_steps,

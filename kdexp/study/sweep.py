@@ -18,7 +18,6 @@ from pathlib import Path
 from kdexp.cache import Cache
 from kdexp.config import Config, config_hash, flatten
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
-from kdexp.loss.config import is_without_teacher
 from kdexp.naming import run_tags
 from kdexp.run import RunResult, run
 from kdexp.study.summary import StudySummary, log_summary, print_summary, summarize
@@ -151,7 +150,7 @@ class Sweep:
                 self._refuse(job, job.refusal)
                 continue
             assert job.config
-            num_without_teacher += is_without_teacher(job.config.loss)
+            num_without_teacher += not job.config.loss.uses_teacher
             distinct.setdefault(job.config_hash, job)
         num_shared = len(self.jobs) - len(self.failed) - len(distinct)
         if num_shared:

@@ -17,17 +17,18 @@ from torch import Tensor
 from transformers import DataCollatorWithPadding, PretrainedConfig
 
 from kdexp.cache import Cache
-from kdexp.fingerprint import library_versions, plain, texts_fingerprint
+from kdexp.fingerprint import library_versions, texts_fingerprint
 from kdexp.hardware import Hardware
-from kdexp.loss.config import LossConfig
-from kdexp.loss.terms import TOKEN_TERMS, RepresentationTerms, recording
+from kdexp.loss.base import Loss
+from kdexp.loss.features import FeatureTerms, recorded
+from kdexp.loss.terms import VectorTerm, WordTerm
 from kdexp.model.alignment import AlignedWords, align, pad_words
 from kdexp.model.encoder import Encoded, LoadedModel, encode, tokenizer_fingerprint
 from kdexp.progress import progress
 from kdexp.task.load import Split
 from kdexp.teacher.encoder import Teacher
 from kdexp.training import checks as guards
-from kdexp.training.trainer import TARGETS, TEACHER_PREFIX, WORDS
+from kdexp.training.collate import TARGETS, TEACHER_PREFIX, WORDS
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def prepare_targets(
     teacher: Teacher,
     student: LoadedModel,
     splits: dict[str, Split],
-    loss: LossConfig,
+    loss: Loss,
     budget_gb: float | None,
     cache: Cache,
     hardware: Hardware,
@@ -73,7 +74,7 @@ def prepare_targets(
         budget_gb: Of disk, for all splits together, in units of 10^9 bytes; None keeps nothing.
     """
     started = time.perf_counter()
-    terms = RepresentationTerms(student.model.config, teacher.loaded.model.config, loss.terms)
+    terms = FeatureTerms(student.model.config, teacher.loaded.model.config, loss.terms)
     encoded = {
         name: encode(teacher.loaded.tokenizer, split, teacher.loaded.max_length) for name, split in splits.items()
     }
@@ -102,7 +103,7 @@ def prepare_targets(
     if is_kept:
         logger.info(
             "teacher in the loop: what %s compare is kept, %.2f GB; %s of %s rows forwarded, the rest kept before",
-            ", ".join(sorted(terms.kinds)),
+            ", ".join(sorted(terms.terms)),
             num_bytes / _BYTES_PER_GB,
             f"{num_forwarded:,}",
             f"{num_rows:,}",
@@ -111,7 +112,7 @@ def prepare_targets(
         logger.info(
             "teacher in the loop: forwarded at each step, because what %s compare would take %.2f GB "
             "(teacher.cache_hidden=%s)",
-            ", ".join(sorted(terms.kinds)),
+            ", ".join(sorted(terms.terms)),
             num_bytes / _BYTES_PER_GB,
             "null" if budget_gb is None else f"{budget_gb:g}",
         )
@@ -120,7 +121,7 @@ def prepare_targets(
         parts={
             "teacher": teacher.loaded.fingerprint(),
             "max_length": teacher.loaded.max_length,
-            "terms": {name: plain(term) for name, term in loss.terms.items()},
+            "terms": loss.parts()["terms"],
             "kept": is_kept,
         },
         teacher_config=teacher.loaded.model.config,
@@ -130,7 +131,7 @@ def prepare_targets(
     )
 
 
-def _align(student: LoadedModel, teacher: LoadedModel, split: Split, terms: RepresentationTerms) -> AlignedWords:
+def _align(student: LoadedModel, teacher: LoadedModel, split: Split, terms: FeatureTerms) -> AlignedWords:
     if not terms.needs_words:
         return AlignedWords([[] for _ in range(len(split))], [[] for _ in range(len(split))])
     return align(
@@ -144,9 +145,9 @@ def _align(student: LoadedModel, teacher: LoadedModel, split: Split, terms: Repr
     )
 
 
-def _shapes(terms: RepresentationTerms, aligned: AlignedWords) -> list[dict[str, tuple[int, ...]]]:
+def _shapes(terms: FeatureTerms, aligned: AlignedWords) -> list[dict[str, tuple[int, ...]]]:
     """Of each row's targets."""
-    return [terms.target_shapes(_num_words(words)) for words in aligned.teacher_words]
+    return [terms.feature_shapes(_num_words(words)) for words in aligned.teacher_words]
 
 
 def _num_words(words: Sequence[int]) -> int:
@@ -156,7 +157,7 @@ def _num_words(words: Sequence[int]) -> int:
 def _kept_targets(
     teacher: Teacher,
     student: LoadedModel,
-    terms: RepresentationTerms,
+    terms: FeatureTerms,
     split: Split,
     split_name: str,
     encoded: Encoded,
@@ -175,7 +176,8 @@ def _kept_targets(
         "student_tokenizer": tokenizer_fingerprint(student.tokenizer) if terms.needs_words else None,
         "student_max_length": student.max_length if terms.needs_words else None,
         "layers": {name: [layer for _, layer in pairs] for name, pairs in terms.pairs.items()},
-        "pooling": {name: str(terms.pooling[name]) for name in terms.pairs},
+        "reads": {name: str(term.reads) for name, term in terms.terms.items()},
+        "pooling": {name: str(term.pooling) for name, term in terms.terms.items() if isinstance(term, VectorTerm)},
         "text": texts_fingerprint(split.first, split.second),
         "numerics": hardware.numerics,
         "versions": library_versions(),
@@ -202,7 +204,7 @@ def _kept_targets(
 
 def _forward_all(
     teacher: LoadedModel,
-    terms: RepresentationTerms,
+    terms: FeatureTerms,
     encoded: Encoded,
     aligned: AlignedWords,
     shapes: list[dict[str, tuple[int, ...]]],
@@ -216,7 +218,7 @@ def _forward_all(
     order = sorted(range(len(encoded.rows)), key=lambda index: -len(encoded.rows[index]["input_ids"]))
     model.to(hardware.device).eval()
     with (
-        terms.readable(model),
+        terms.with_eager_attention(model),
         progress(f"teacher: inside, on {split_name}", len(order)) as advance,
         torch.inference_mode(),
         hardware.autocast(),
@@ -227,9 +229,11 @@ def _forward_all(
             words = [aligned.teacher_words[index] for index in indices]
             num_words = max(map(_num_words, words))
             padded = pad_words(words, inputs["input_ids"].shape[1], teacher.tokenizer.padding_side)
-            with recording(model, terms.kinds) as seen:
-                outputs = model(**guards.accepted_inputs(model, dict(inputs)), **seen.flags)
-            targets = terms.of_teacher(outputs, seen, inputs["attention_mask"], padded.to(hardware.device), num_words)
+            with recorded(model, terms.reads) as features:
+                outputs = model(**guards.accepted_inputs(model, dict(inputs)), **features.flags)
+            targets = terms.teacher_features(
+                outputs, features, inputs["attention_mask"], padded.to(hardware.device), num_words
+            )
             for name, batch in targets.items():
                 on_cpu = batch.cpu()
                 for row, index in enumerate(indices):
@@ -239,7 +243,7 @@ def _forward_all(
     return {name: torch.cat(rows) for name, rows in found.items()}
 
 
-def alignment_tag(loss: LossConfig) -> str:
+def alignment_tag(loss: Loss) -> str:
     """`words` or `position`, as asked for; `none` where no term compares tokens."""
-    alignments = {str(term.alignment) for name, term in loss.terms.items() if name in TOKEN_TERMS}
+    alignments = {str(term.alignment) for term in loss.terms.values() if isinstance(term, WordTerm)}
     return alignments.pop() if alignments else "none"

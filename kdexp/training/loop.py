@@ -24,21 +24,16 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 
 from kdexp.cache import sync
 from kdexp.errors import UserError
-from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware
-from kdexp.loss.config import (
-    LOSSES,
-    TERMS,
-    CrossEntropyConfig,
-    LossConfig,
-    SoftLossConfig,
-)
-from kdexp.loss.terms import RepresentationTerms
+from kdexp.loss.base import CrossEntropy, LogitLoss, Loss
+from kdexp.loss.features import FeatureTerms
+from kdexp.loss.terms import TERMS
 from kdexp.model.encoder import LoadedModel
 from kdexp.progress import progress
 from kdexp.task.evaluate import classification_metrics
+from kdexp.training.arguments import DistillationTrainingArguments, soft_loss_settings
 from kdexp.training.config import CheckpointSelection, TrainConfig
-from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
+from kdexp.training.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +86,9 @@ def train_model(
     work: Path,
     description: str,
     primary_metric: str = "accuracy",
-    loss: LossConfig | None = None,
+    loss: Loss | None = None,
     num_steps: int | None = None,
-    terms: RepresentationTerms | None = None,
+    terms: FeatureTerms | None = None,
     teacher: LoadedModel | None = None,
     on_log: LogCallback | None = None,
 ) -> TrainingRecord:
@@ -104,7 +99,7 @@ def train_model(
         loss: None trains on the gold labels alone.
         work: Holds a checkpoint per epoch: a training that was cut off continues from its last one.
         num_steps: Optimizer steps, where they are not to follow from the schedule and the rows.
-        terms: Representation terms of the loss.
+        terms: Feature terms of the loss.
         teacher: To be forwarded at each step, where the rows do not hold what the terms compare.
 
     Raises:
@@ -115,7 +110,7 @@ def train_model(
     on_gpu = hardware.device.type == "cuda"
     arguments = DistillationTrainingArguments(
         output_dir=str(work),
-        **_loss_arguments(loss or CrossEntropyConfig("ce")),
+        **_loss_arguments(loss or CrossEntropy()),
         max_steps=total_steps,
         per_device_train_batch_size=schedule.batch_size,
         per_device_eval_batch_size=schedule.eval_batch_size,
@@ -163,7 +158,7 @@ def train_model(
             processing_class=tokenizer,
             teacher_model=teacher.model if teacher else None,
             teacher_processing_class=teacher.tokenizer if teacher else None,
-            representation_terms=terms,
+            feature_terms=terms,
             compute_metrics=compute_metrics,
             callbacks=[callback],
         )
@@ -183,15 +178,11 @@ def train_model(
     )
 
 
-def _loss_arguments(loss: LossConfig) -> dict[str, Any]:
+def _loss_arguments(loss: Loss) -> dict[str, Any]:
     """The loss as `DistillationTrainingArguments` take it; its terms are passed apart."""
-    if not isinstance(loss, SoftLossConfig):
+    if not isinstance(loss, LogitLoss):
         return {"alpha": 1.0}
-    settings = plain(loss)
-    del settings["terms"]
-    # A preset is called after its paper; what it compares the logits by is a loss of another name.
-    settings["name"] = next(name for name, kind in LOSSES.items() if kind is type(loss))
-    return {"alpha": settings.pop("alpha"), "alpha_end": settings.pop("alpha_end"), "soft_loss": settings}
+    return {"alpha": loss.alpha, "alpha_end": loss.alpha_end, "soft_loss": soft_loss_settings(loss)}
 
 
 COMPLETE = "complete"
