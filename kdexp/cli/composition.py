@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from kdexp.cli import sweeper
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.explain import undeclared_term, unknown_setting
 from kdexp.config import Config
@@ -100,7 +101,8 @@ def _refuse_undeclared_terms(loss: Loss) -> None:
 
 
 def register_schemas() -> None:
-    """Tell Hydra the types. `base_config` types every group; tasks and losses differ by option."""
+    """Tell Hydra the types and the sweeper. `base_config` types every group; tasks and losses differ by option."""
+    sweeper.register()
     store = ConfigStore.instance()
     store.store(name="base_config", node=Config)
     for name, schema in {

@@ -36,6 +36,11 @@ def explain(error: BaseException) -> UserError:
     if "Could not override" in message and "No match in the defaults list" in message:
         found = re.search(r"override '?([\w/@.]+)'?", message)
         return UserError(found.group(1) if found else "override", "no such group", f"expected one of {_GROUPS}")
+    several = re.search(r"Ambiguous value for argument '([^=]+)=(.*?)' 1\.", message)
+    if several:
+        setting, values = several.groups()
+        remedy = f"compare them with -m (--multirun), or write {setting}=[{values}] for a list"
+        return UserError(setting, f"got several values, {values}", remedy)
     return UserError("command line", message, "see python -m kdexp --help")
 
 

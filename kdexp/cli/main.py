@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import NoReturn
 
+from kdexp.cli.commands import find_command
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
 
 logger = logging.getLogger(__name__)
@@ -18,52 +19,26 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 def main() -> None:
     """Entry point of `kdexp` and of `python -m kdexp`."""
-    if any(argument in ("-h", "--help") for argument in sys.argv[1:]):
+    arguments = sys.argv[1:]
+    if any(argument in ("-h", "--help") for argument in arguments):
         from kdexp.cli.help import help_text
 
         sys.stdout.write(help_text())
         return
-    if sys.argv[1:2] == ["summary"]:
-        from kdexp.study.summary import main as print_summaries
-
-        try:
-            return print_summaries(sys.argv[2:])
-        except UserError as error:
-            _refuse(str(error))
-    if sys.argv[1:2] == ["transplant"]:
-        from kdexp.model.transplanted import main as write_twin
-
-        try:
-            return write_twin(sys.argv[2:])
-        except UserError as error:
-            _refuse(str(error))
-    # Hydra would shorten every traceback and turn every failure into exit code 1; the lines below
-    # tell a person's mistake from a bug instead.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from kdexp.cli.composition import register_schemas
-    from kdexp.cli.conf_dir import CONF_DIR
-    from kdexp.cli.explain import explain
-    from kdexp.cli.sweeper import register
-
-    register_schemas()
-    register()
-    job = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_job)
+    command = find_command(arguments[0]) if arguments else None
     try:
-        job()
+        if command:
+            command(arguments[1:])
+        else:
+            _compose_and_run()
     except UserError as error:
         _refuse(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        _refuse(str(explain(error)))
     except SweepError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(JOBS_FAILED)
     except OSError as error:
         # Hydra makes the run's folder before the job starts; any other OSError is a bug.
-        if _job_has_started():
+        if command or "kdexp.run" in sys.modules:
             raise
         _refuse(
             f"hydra.run.dir: cannot write {error.filename}: {error.strerror}; "
@@ -72,6 +47,31 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command continues from the last checkpoint\n")
         sys.exit(INTERRUPTED)
+
+
+def _compose_and_run() -> None:
+    """Compose what the command line says, and run it: one job, or a sweep's jobs by the sweeper.
+
+    Raises:
+        UserError: Hydra refuses the composition, or kdexp refuses what it holds.
+    """
+    # Hydra would shorten every traceback and turn every failure into exit code 1; `main` tells a person's mistake
+    # from a bug instead.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from kdexp.cli.composition import register_schemas
+    from kdexp.cli.conf_dir import CONF_DIR
+    from kdexp.cli.explain import explain
+
+    register_schemas()
+    job = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_job)
+    try:
+        job()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error) from error
 
 
 def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature: no annotations it would not know
@@ -116,10 +116,6 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
             logger.exception("the job failed")
         raise
     return record.score("validation")
-
-
-def _job_has_started() -> bool:
-    return "kdexp.run" in sys.modules
 
 
 def _refuse(message: str) -> NoReturn:
