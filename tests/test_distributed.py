@@ -19,6 +19,7 @@ import pytest
 import torch
 import torch.distributed
 from conftest import SMALL
+from kdexp.loss.config import KDConfig
 from safetensors.torch import load_file
 from transformers import set_seed
 
@@ -27,7 +28,6 @@ from kdexp.cache import Cache, Key
 from kdexp.errors import UserError
 from kdexp.fingerprint import weights_fingerprint
 from kdexp.hardware import Device, HardwareConfig, prepare_hardware
-from kdexp.loss.config import KDConfig
 from kdexp.model import families
 from kdexp.model.encoder import LoadedModel, encode
 from kdexp.processes import Processes

@@ -9,7 +9,7 @@ def find_command(name: str) -> Command | None:
     """The command of that name, or None; its module is imported only now."""
     match name:
         case "summary":
-            from kdexp.study.summary import main as summary
+            from kdexp.study.summary_report import main as summary
 
             return summary
         case "transplant":

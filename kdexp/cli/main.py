@@ -92,6 +92,7 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
         # Imported here: torch, transformers and mlflow are loaded only when a run really starts.
         from kdexp.results.terminal import print_line, print_result
         from kdexp.study.job import run_job
+        from kdexp.tracking.uri import ui_command
 
         # The Trainer collects garbage after every training; the libraries' million objects are none, and
         # looking through them again took longer than a small student's epoch.
@@ -100,7 +101,7 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
         if record is None or not is_main:
             return None
         if is_alone:
-            print_result(record, config.tracking.uri, config.cache_dir)
+            print_result(record, ui_command(config.tracking.uri), config.cache_dir)
         else:
             print_line(record)
     except UserError as error:

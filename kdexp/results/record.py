@@ -93,6 +93,11 @@ class RunRecord:
     url: str | None = None
     experiment_url: str | None = None
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether a search proposed it, to choose a setting."""
+        return self.settings.get("trial", "None") != "None"
+
     def score(self, split: str, role: Role = "student") -> float | None:
         """The primary metric of a model, or None where it was not measured."""
         scores = self.scores.get(role, Scores())

@@ -83,11 +83,6 @@ def paired_t(differences: Values, level: float = 0.95) -> PairedDifference:
     return PairedDifference(mean, Interval(float(interval.low), float(interval.high)), float(test.pvalue), len(values))
 
 
-def difference_of_differences(first: Values, second: Values, level: float = 0.95) -> PairedDifference:
-    """How much larger the gains of `first` are than those of `second`, paired by seed; see `paired_t`."""
-    return paired_t(_values(first) - _values(second), level)
-
-
 def resampled_gain(gain: Callable[[np.ndarray], np.ndarray], num_rows: int) -> Gain:
     """Gain on all test rows, and how it would vary on other test rows; not with other seeds of the training.
 

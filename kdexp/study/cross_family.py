@@ -10,15 +10,22 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.text import Text
 
 from kdexp.config import Config
 from kdexp.errors import UserError
 from kdexp.results.record import RunRecord
 from kdexp.results.report import html_page, markdown_page
-from kdexp.study.cross_report import findings_table, forest_figure, matrix_figure, report_blocks
-from kdexp.study.rules import HIDDEN_POSITION, HIDDEN_WORDS, OWN_TOKENS, STUDENT_IDS, judge, table
+from kdexp.results.terminal import print_blocks
+from kdexp.study.cross_report import (
+    TITLE,
+    forest_figure,
+    matrix_figure,
+    report_blocks,
+    table,
+    verdict_blocks,
+)
+from kdexp.study.cross_wording import mechanism_claim
+from kdexp.study.rules import HIDDEN_POSITION, HIDDEN_WORDS, OWN_TOKENS, STUDENT_IDS, judge
 from kdexp.study.sweep import Job, Launch, open_sweep
 from kdexp.tracking.run import TrackedRun
 from kdexp.tracking.store import StoredRun, Study
@@ -95,23 +102,20 @@ def report_study(study: Study, runs: Sequence[StoredRun], parent: TrackedRun, co
         notes=_limits(config),
         command="python -m kdexp experiment=cross_family (with the settings of config.yaml)",
     )
-    title = "May families be crossed?"
-    parent.log_text(html_page(title, blocks), "cross_family/report.html")
-    parent.log_text(markdown_page(title, blocks), "cross_family/report.md")
-    parent.log_table(table([*verdict.gains, *verdict.contrasts], margin), "cross_family/comparisons.csv")
+    comparisons = [*verdict.gains, *verdict.contrasts]
+    parent.log_text(html_page(TITLE, blocks), "cross_family/report.html")
+    parent.log_text(markdown_page(TITLE, blocks), "cross_family/report.md")
+    parent.log_table(table(comparisons, margin), "cross_family/comparisons.csv")
     for condition in dict.fromkeys(frame["condition"]):
         parent.log_figure(matrix_figure(verdict.gains, condition), f"cross_family/matrix_{condition}.png")
-    parent.log_figure(forest_figure([*verdict.gains, *verdict.contrasts], margin), "cross_family/forest.png")
-    parent.set_tags({f"kdexp.verdict.{item.question}": f"{item.support}: {item.claim}" for item in verdict.mechanisms})
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=140)
-    console.print()
-    console.print(Text(title, style="bold"))
-    for mechanism, (_, row) in zip(verdict.mechanisms, findings_table(verdict).iterrows(), strict=True):
-        console.print(Text(f"{row.iloc[0]}: {row.iloc[1]}. {row.iloc[2]}"), soft_wrap=True)
-        for sentence in mechanism.sentences:
-            console.print(Text(f"  {sentence}"), soft_wrap=True)
+    parent.log_figure(forest_figure(comparisons, margin), "cross_family/forest.png")
+    parent.set_tags(
+        {
+            f"kdexp.verdict.{mechanism.question}": f"{mechanism.support}: {mechanism_claim(mechanism, margin)}"
+            for mechanism in verdict.mechanisms
+        }
+    )
+    print_blocks(verdict_blocks(verdict))
 
 
 def tidy(study: Study, records: Sequence[RunRecord]) -> pd.DataFrame:

@@ -20,7 +20,6 @@ from kdexp.errors import PrunedError, SweepError, UserError, interrupt
 from kdexp.processes import Processes
 from kdexp.results.record import RunRecord
 from kdexp.study.job import record_failure
-from kdexp.study.summary import log_summary, print_summary, summarize
 from kdexp.tracking.run import RunDescription, TrackedRun, open_run
 from kdexp.tracking.store import StoredRun, Study
 
@@ -115,6 +114,10 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
             sweep = Sweep(jobs, base, cache, study, parent, key)
             yield sweep
             parent.flush()
+            # pandas and matplotlib are needed only now, not before the first job.
+            from kdexp.study.summary import summarize
+            from kdexp.study.summary_report import log_summary, print_summary
+
             summary = summarize(study, parent.run_id)
             log_summary(summary, parent, study)
             print_summary(summary)
