@@ -1,5 +1,6 @@
 """Several processes in one training: real ones, over gloo, that must agree, end together, and never hang."""
 
+import dataclasses
 import json
 import logging
 import multiprocessing
@@ -26,8 +27,8 @@ from kdexp import DistillationTrainer, DistillationTrainingArguments
 from kdexp.cache import Cache, Key
 from kdexp.errors import UserError
 from kdexp.fingerprint import weights_fingerprint
-from kdexp.hardware import Device, HardwareConfig, prepare_hardware
 from kdexp.loss.logit import KD
+from kdexp.hardware import Device, Hardware, HardwareConfig, _device, prepare_hardware
 from kdexp.model import families
 from kdexp.model.encoder import Encoder
 from kdexp.model.tokens import tokenize
@@ -198,6 +199,21 @@ def test_one_process_alone_needs_no_others() -> None:
     alone.wait("y")
     with pytest.raises(KeyError), alone.together("z"):
         raise KeyError
+
+
+def test_each_process_drives_the_gpu_of_its_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert _device(Device.auto, Processes(1, 4, 1, 2)) == torch.device("cuda", 1)
+    assert _device(Device.cpu, Processes(1, 4, 1, 2)) == torch.device("cpu")
+    with pytest.raises(UserError, match="4 processes were started, but there are 2 GPUs"):
+        _device(Device.gpu, Processes(1, 4, 1, 4))
+
+
+def test_results_of_several_processes_are_told_apart_from_those_of_one() -> None:
+    alone = Hardware(torch.device("cpu"), bfloat16=False, num_threads=1, num_workers=0)
+    assert alone.numerics == {"device": "cpu", "bfloat16": False}
+    assert dataclasses.replace(alone, num_processes=2).numerics != alone.numerics
 
 
 # ---- the cache ----
