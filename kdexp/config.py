@@ -5,6 +5,7 @@ The settings of each part stand with the part; parts never see `Config`. Nothing
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,10 +14,12 @@ from kdexp.errors import UserError
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import Loss
+from kdexp.loss.logit import LOSSES
+from kdexp.loss.terms import TERMS
 from kdexp.model.config import ModelConfig
 from kdexp.ranges import Checked, NaturalNumber, Positive
 from kdexp.student.config import StudentConfig
-from kdexp.task.config import TaskConfig
+from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.teacher.config import TeacherConfig, Tokenization
 from kdexp.tracking.config import TrackingConfig
 from kdexp.training.config import StudentTrainConfig
@@ -119,6 +122,13 @@ class Config(Checked):
                     f"cross_family.{role}", f"got {value}", f"expected {{family: checkpoint}} for {self.families}"
                 )
 
+
+SCHEMAS: dict[str, Mapping[str, type]] = {
+    "task": {"embedded": EmbeddedTaskConfig, "public": PublicTaskConfig, "file": FileTaskConfig},
+    "loss": LOSSES,
+    "terms": TERMS,
+}
+"""Groups whose options differ in what can be set: the classes that their files name as `/schema/<group>/<name>`."""
 
 Settings = TypeVar("Settings", bound=Checked)
 Model = TypeVar("Model", bound=ModelConfig)
