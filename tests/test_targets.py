@@ -9,8 +9,9 @@ from transformers import set_seed
 from kdexp.cache import Cache
 from kdexp.fingerprint import weights_fingerprint
 from kdexp.hardware import Hardware
-from kdexp.loss.config import KDConfig, TermConfig
-from kdexp.loss.terms import RepresentationTerms
+from kdexp.loss.features import FeatureTerms
+from kdexp.loss.logit import KD
+from kdexp.loss.terms import PKD, TERMS, Hidden
 from kdexp.model import families
 from kdexp.model.encoder import LoadedModel, encode
 from kdexp.task.load import Split
@@ -29,9 +30,7 @@ FIRST = [
 ]
 SECOND = ["Was it good?", "two words", "", "a longer second text here", "nothing first", "z"]
 SPLIT = Split(FIRST, SECOND, [0, 1, 0, 1, 0, 1])
-LOSS = KDConfig(
-    "kd", terms={name: TermConfig() for name in ("hidden", "attention", "minilm", "pkd")}, alpha=1.0, temperature=2.0
-)
+LOSS = KD(alpha=1.0, temperature=2.0, terms={name: TERMS[name]() for name in ("hidden", "attention", "minilm", "pkd")})
 
 
 def loaded(family, width, num_layers, max_length=24):
@@ -72,7 +71,7 @@ def train(student, targets, folder):
         processing_class=student.tokenizer,
         teacher_model=targets.teacher.model if targets.teacher else None,
         teacher_processing_class=targets.teacher.tokenizer if targets.teacher else None,
-        representation_terms=RepresentationTerms(model.config, targets.teacher_config, LOSS.terms),
+        feature_terms=FeatureTerms(model.config, targets.teacher_config, LOSS.terms),
     )  # fmt: skip
     trainer.train()
     return trainer
@@ -147,7 +146,7 @@ def test_texts_without_a_word_in_common_add_nothing(models, tmp_path):
             processing_class=student.tokenizer,
             teacher_model=targets.teacher.model if targets.teacher else None,
             teacher_processing_class=targets.teacher.tokenizer if targets.teacher else None,
-            representation_terms=RepresentationTerms(model.config, targets.teacher_config, LOSS.terms),
+            feature_terms=FeatureTerms(model.config, targets.teacher_config, LOSS.terms),
         )  # fmt: skip
         trainer.train()
         logged = trainer.state.log_history[0]
@@ -157,5 +156,5 @@ def test_texts_without_a_word_in_common_add_nothing(models, tmp_path):
 
 def test_the_tag_names_the_alignment():
     assert alignment_tag(LOSS) == "words"
-    assert alignment_tag(KDConfig("kd", terms={"hidden": TermConfig(alignment="position")})) == "position"
-    assert alignment_tag(KDConfig("kd", terms={"pkd": TermConfig()})) == "none"
+    assert alignment_tag(KD(temperature=1.0, terms={"hidden": Hidden(alignment="position")})) == "position"
+    assert alignment_tag(KD(temperature=1.0, terms={"pkd": PKD()})) == "none"

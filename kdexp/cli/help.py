@@ -23,16 +23,16 @@ examples:
 """
 
 _GROUPS = {
-    "teacher": "who is imitated",
-    "more_teachers": "who else is imitated: 'more_teachers=[roberta,electra]' (same options)",
-    "student": "who learns (same options)",
-    "task": "on which data",
-    "loss": "by which loss",
-    "terms": "what else is matched, inside of the models: 'terms=[rkd,hidden]'",
-    "hardware": "on which device",
-    "train": "on which schedule",
-    "tracking": "logged where",
-    "condition": "what is matched across families (set by experiment=cross_family)",
+    "teacher": "the teacher",
+    "more_teachers": "further teachers: 'more_teachers=[roberta,electra]' (same options)",
+    "student": "the student (same options)",
+    "task": "the data",
+    "loss": "the loss",
+    "terms": "feature terms, added to the loss: 'terms=[rkd,hidden]'",
+    "hardware": "the device",
+    "train": "the student's schedule",
+    "tracking": "where runs are logged",
+    "condition": "what a run of experiment=cross_family compares (the study sets it)",
     "experiment": "ready-made studies, which carry their own sweep",
 }
 

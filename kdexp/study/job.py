@@ -7,7 +7,9 @@ from pathlib import Path
 from kdexp.cache import Cache
 from kdexp.config import Config, config_hash, flatten
 from kdexp.naming import run_tags
-from kdexp.run import RunResult, Watch, run
+from kdexp.results.record import RunRecord
+from kdexp.run import run
+from kdexp.student.train import Watch
 from kdexp.tracking.config import TrackingConfig
 from kdexp.tracking.run import RunDescription, open_run
 from kdexp.tracking.store import Study
@@ -16,7 +18,7 @@ from kdexp.tracking.uri import PATIENCE_SECONDS
 logger = logging.getLogger(__name__)
 
 
-def run_job(config: Config) -> RunResult | None:
+def run_job(config: Config) -> RunRecord | None:
     """Run one job, unless another process has finished it in the meantime (then None).
 
     The job's lock is held meanwhile: two processes that want the same job do it once, and a run that
@@ -34,7 +36,7 @@ def run_job(config: Config) -> RunResult | None:
         return _run_of_sweep(config, key, cache)
 
 
-def _run_of_sweep(config: Config, key: str, cache: Cache) -> RunResult | None:
+def _run_of_sweep(config: Config, key: str, cache: Cache) -> RunRecord | None:
     study = Study(config.tracking.uri, config.study, patience=PATIENCE_SECONDS)
     study.mark_job_killed(key, cache)
     siblings = [

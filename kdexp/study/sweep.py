@@ -17,8 +17,9 @@ from pathlib import Path
 from kdexp.cache import Cache
 from kdexp.config import Config, config_hash, flatten
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
+from kdexp.processes import Processes
+from kdexp.results.record import RunRecord
 from kdexp.study.job import record_failure
-from kdexp.study.summary import log_summary, print_summary, summarize
 from kdexp.tracking.run import RunDescription, TrackedRun, open_run
 from kdexp.tracking.store import StoredRun, Study
 
@@ -83,6 +84,12 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
         SweepError: Some jobs failed.
     """
     signal.signal(signal.SIGTERM, interrupt)
+    if Processes.current().world_size > 1:
+        raise UserError(
+            "--multirun",
+            f"was started in {Processes.current().world_size} processes of one training",
+            "start a sweep in one process, or one run in several",
+        )
     base = next((job.config for job in jobs if job.config), None)
     if base is None:
         raise jobs[0].refusal or UserError("hydra.sweeper.params", "holds no job", "name some values")
@@ -107,6 +114,10 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
             sweep = Sweep(jobs, base, cache, study, parent, key)
             yield sweep
             parent.flush()
+            # pandas and matplotlib are needed only now, not before the first job.
+            from kdexp.study.summary import summarize
+            from kdexp.study.summary_report import log_summary, print_summary
+
             summary = summarize(study, parent.run_id)
             log_summary(summary, parent, study)
             print_summary(summary)
@@ -211,7 +222,7 @@ class Sweep:
 def _known_outcome(job: Job, run: StoredRun) -> Outcome:
     if run.is_pruned:
         return Outcome(job, None, PrunedError(run.tags["kdexp.failure"]))
-    return Outcome(job, run.metrics[f"validation/{run.tags['kdexp.primary_metric']}"], None)
+    return Outcome(job, RunRecord.from_stored(run).score("validation"), None)
 
 
 def _sweep_key(base: Config, swept: Sequence[str], kind: str) -> str:

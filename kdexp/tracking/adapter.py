@@ -105,16 +105,16 @@ def saved_view(key: str, name: str, state: dict[str, Any]) -> tuple[str, str]:
 
 
 def sweep_view(
-    parent_id: str | None, settings: Sequence[str], metric: str, contour: tuple[str, str] | None
+    parent_id: str | None, settings: Sequence[str], metrics: Sequence[str], contour: tuple[str, str] | None
 ) -> dict[str, Any]:
     """The state of MLflow's pages in which a sweep is best looked at: which runs, which columns, which charts.
 
     Args:
         settings: Params that the sweep varies: columns, and axes of the parallel coordinates.
-        metric: The primary metric: `validation/<metric>` is sorted by and charted.
+        metrics: Names of the columns: what settings are chosen by, what is reported, the gain, and others.
         contour: The two settings of the contour plot, where the sweep varies two numbers.
     """
-    found, chosen = f"test/{metric}", f"validation/{metric}"
+    chosen, found, gain, *_ = metrics
     charts: list[dict[str, Any]] = []
     if contour:
         x, y = contour
@@ -130,17 +130,16 @@ def sweep_view(
             "PARALLEL",
             "parallel",
             selectedParams=list(settings),
-            selectedMetrics=[chosen, found, "kd/gain"],
+            selectedMetrics=[chosen, found, gain],
             showAllRuns=False,
         )
     )
     curves = {"xAxisKey": "step", "scaleType": "linear", "xAxisScaleType": "linear", "lineSmoothness": 0}
     for name in (chosen, "train/loss"):
         charts.append(_chart("LINE", name, metricKey=name, selectedMetricKeys=[name], **curves))
-    charts.append(_chart("BAR", "gain", metricKey="kd/gain"))
+    charts.append(_chart("BAR", "gain", metricKey=gain))
     condition = f"tags.`mlflow.parentRunId` = '{parent_id}' and " if parent_id else ""
-    columns = [f"params.`{name}`" for name in settings]
-    columns += [f"metrics.`{name}`" for name in (chosen, found, "kd/gain", f"baseline/{found}", f"teacher/{found}")]
+    columns = [f"params.`{name}`" for name in settings] + [f"metrics.`{name}`" for name in metrics]
     return {
         "orderByKey": f"metrics.`{chosen}`",
         "orderByAsc": False,

@@ -177,7 +177,12 @@ class Study:
         self._client.set_terminated(run.run_id, "KILLED")
 
     def save_view(
-        self, parent_id: str | None, settings: Sequence[str], metric: str, *, contour: tuple[str, str] | None
+        self,
+        parent_id: str | None,
+        settings: Sequence[str],
+        metrics: Sequence[str],
+        *,
+        contour: tuple[str, str] | None,
     ) -> str | None:
         """Save the view of a sweep in MLflow's pages and return the link that opens it, or None.
 
@@ -186,7 +191,7 @@ class Study:
         """
         key = f"kdexp-{(parent_id or 'study')[:12]}"
         name = " x ".join(settings) or self.name
-        tag, value = saved_view(key, name, sweep_view(parent_id, settings, metric, contour))
+        tag, value = saved_view(key, name, sweep_view(parent_id, settings, metrics, contour))
         if len(value) > MAX_VIEW_CHARACTERS:
             logger.warning("no saved view in MLflow: %d characters, and it takes %d", len(value), MAX_VIEW_CHARACTERS)
             return None
