@@ -2,8 +2,8 @@
 
 Sets two fresh processes side by side, in wall and in CPU seconds (medians):
 
-- the limit: what any such run must import and open, which is torch, transformers' Trainer, one model class, and a client
-  of an MLflow store that is there already;
+- the limit: what any such run must import and open, which is torch, transformers' Trainer, one model class, and a
+  client of an MLflow store that is there already;
 - `python -m kdexp` with everything cached but the student, up to the first optimizer step.
 
 On a machine that does something else meanwhile, believe the CPU seconds.
@@ -19,7 +19,6 @@ import tempfile
 from pathlib import Path
 
 LIMIT = """
-import time
 from torch import nn
 from transformers import BertForSequenceClassification, Trainer
 from mlflow import MlflowClient
@@ -64,14 +63,14 @@ def main() -> None:
         for _ in range(arguments.repeats):  # in turns, so that both see the same weather
             limits.append(_measure(folder, TELL + LIMIT + "tell()"))
             first_steps.append(_measure(folder, TELL + FIRST_STEP, *settings, "resume=false"))
-    for name, times in (("the limit", limits), ("first step", first_steps)):
-        wall, cpu = (statistics.median(column) for column in zip(*times, strict=True))
+    limit, first_step = _medians(limits), _medians(first_steps)
+    beyond = [late - early for late, early in zip(first_step, limit, strict=True)]
+    for name, (wall, cpu) in (("the limit", limit), ("first step", first_step), ("beyond it", beyond)):
         sys.stdout.write(f"{name:<12} {wall:6.2f} s, CPU {cpu:6.2f} s\n")
-    wall, cpu = (
-        statistics.median(first[column] for first in first_steps) - statistics.median(limit[column] for limit in limits)
-        for column in (0, 1)
-    )
-    sys.stdout.write(f"{'beyond it':<12} {wall:6.2f} s, CPU {cpu:6.2f} s\n")
+
+
+def _medians(times: list[tuple[float, float]]) -> list[float]:
+    return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
 def _measure(folder: Path, code: str, *arguments: str) -> tuple[float, float]:
