@@ -84,12 +84,10 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
         SweepError: Some jobs failed.
     """
     signal.signal(signal.SIGTERM, interrupt)
-    if Processes.current().world_size > 1:
-        raise UserError(
-            "--multirun",
-            f"was started in {Processes.current().world_size} processes of one training",
-            "start a sweep in one process, or one run in several",
-        )
+    num_processes = Processes.current().world_size
+    if num_processes > 1:
+        problem = f"was started in {num_processes} processes of one training"
+        raise UserError("--multirun", problem, "start a sweep in one process, or one run in several")
     base = next((job.config for job in jobs if job.config), None)
     if base is None:
         raise jobs[0].refusal or UserError("hydra.sweeper.params", "holds no job", "name some values")
@@ -114,14 +112,18 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
             sweep = Sweep(jobs, base, cache, study, parent, key)
             yield sweep
             parent.flush()
-            # pandas and matplotlib are needed only now, not before the first job.
-            from kdexp.study.summary import summarize
-            from kdexp.study.summary_report import log_summary, print_summary
-
-            summary = summarize(study, parent.run_id)
-            log_summary(summary, parent, study)
-            print_summary(summary)
+            _sum_up(study, parent)
             sweep.raise_failures()
+
+
+def _sum_up(study: Study, parent: TrackedRun) -> None:
+    # matplotlib is needed only now, not before the first job.
+    from kdexp.study.summary import summarize
+    from kdexp.study.summary_report import log_summary, print_summary
+
+    summary = summarize(study, parent.run_id)
+    log_summary(summary, parent, study)
+    print_summary(summary)
 
 
 @dataclass
