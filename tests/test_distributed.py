@@ -27,8 +27,8 @@ from kdexp import DistillationTrainer, DistillationTrainingArguments
 from kdexp.cache import Cache, Key
 from kdexp.errors import UserError
 from kdexp.fingerprint import weights_fingerprint
-from kdexp.loss.logit import KD
 from kdexp.hardware import Device, Hardware, HardwareConfig, _device, prepare_hardware
+from kdexp.loss.logit import KD
 from kdexp.model import families
 from kdexp.model.encoder import Encoder
 from kdexp.model.tokens import tokenize

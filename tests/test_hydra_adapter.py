@@ -12,21 +12,20 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from kdexp.cli import hydra_adapter
-from kdexp.cli.composition import register_schemas
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.explain import explain
-from kdexp.cli.sweeper import KdexpSweeper, _combinations
+from kdexp.cli.sweeper import KdexpSweeper, _combinations, register
 from kdexp.errors import UserError
 
 
 def composed(*overrides: str):
-    register_schemas()
+    register()
     return hydra_adapter.compose(CONF_DIR, "config", overrides)
 
 
 def test_a_sweeper_of_this_package_is_found_under_hydras_name():
-    register_schemas()
-    register_schemas()
+    register()
+    register()
     assert Plugins.instance().discover(Sweeper).count(KdexpSweeper) == 1
     config = composed("hydra.mode=MULTIRUN")
     assert config.hydra.sweeper._target_ == "hydra_plugins.kdexp.KdexpSweeper"

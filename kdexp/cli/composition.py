@@ -13,7 +13,6 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp.cli import sweeper
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.explain import undeclared_term, unknown_setting
 from kdexp.cli.help import GROUPS, options
@@ -110,8 +109,7 @@ def _refuse_undeclared_terms(loss: Loss) -> None:
 
 
 def register_schemas() -> None:
-    """Tell Hydra the types and the sweeper. `base_config` types every group; `SCHEMAS`, what differs by option."""
-    sweeper.register()
+    """Tell Hydra the types. `base_config` types every group; `SCHEMAS`, what differs by option."""
     store = ConfigStore.instance()
     store.store(name="base_config", node=Config)
     for group, schemas in SCHEMAS.items():

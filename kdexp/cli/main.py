@@ -58,11 +58,12 @@ def _compose_and_run() -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from kdexp.cli.composition import refuse_null_options, register_schemas
+    from kdexp.cli.composition import refuse_null_options
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
+    from kdexp.cli.sweeper import register
 
-    register_schemas()
+    register()
     refuse_null_options(sys.argv[1:])
     job = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_job)
     try:
