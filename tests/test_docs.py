@@ -31,7 +31,6 @@ NOT_RUN = {
 
 SHORT_RUNS = {
     "python -m kdexp": SMALL,
-    "python -m kdexp teacher=roberta student=bert": SMALL,
     "python -m kdexp 'terms=[hidden,rkd]' loss.terms.hidden.weight=0.1 loss.terms.rkd.weight=0.5": SMALL,
     "python -m kdexp task=file task.train=pairs.jsonl task.text=[premise,hypothesis] task.label=label": SMALL[3:],
     "python -m kdexp -m loss.alpha=0,0.5,1 loss.temperature=1,4 seed=0,1,2": (
