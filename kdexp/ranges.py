@@ -52,14 +52,15 @@ class Checked:
     """
 
     def __post_init__(self) -> None:
-        for name, range_ in _ranges(type(self)).items():
+        settings: Any = type(self)
+        for name, range_ in _ranges(settings).items():
             value = getattr(self, name)
             if value is not None and range_.refuses(value):
                 raise UserError(name, f"got {value}", f"expected {range_.meaning}")
 
 
 @cache
-def _ranges(settings: type) -> dict[str, Range]:
+def _ranges(settings: Any) -> dict[str, Range]:
     """The ranges of a class's fields; of an optional field, that of its value."""
     return {
         name: extra

@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdexp.cache import Cache, content_key
+from kdexp.cache import CACHE_FORMAT, Cache, Key
 from kdexp.errors import UserError
-from kdexp.fingerprint import texts_fingerprint, weights_fingerprint
+from kdexp.fingerprint import content_key, texts_fingerprint, weights_fingerprint
 
 PARTS = {"teacher": "roberta", "length": 128, "columns": ["premise", "hypothesis"]}
+KEY = Key("any", PARTS).digest
 LOGITS = {"logits": torch.arange(12.0).reshape(4, 3)}
 
 # A fork server has torch imported already: starting a process takes milliseconds instead of seconds.
@@ -153,7 +154,10 @@ def test_tensors_are_computed_once_and_read_back_exactly(tmp_path: Path) -> None
             assert entry.tensors[name].dtype == tensor.dtype
             assert torch.equal(entry.tensors[name], tensor)
     assert kept(tmp_path) == [first.key]
-    assert json.loads((tmp_path / "logits" / first.key / "parts.json").read_text()) == PARTS
+    assert json.loads((tmp_path / "logits" / first.key / "parts.json").read_text()) == {
+        "format": CACHE_FORMAT,
+        **PARTS,
+    }
 
 
 def test_folder_is_built_once_with_everything_below_it(tmp_path: Path) -> None:
@@ -188,7 +192,7 @@ def test_forgotten_entries_and_work_are_computed_anew(tmp_path: Path) -> None:
     cache.forget("logits", PARTS)  # nothing there yet
     cache.tensors("logits", PARTS, lambda work: LOGITS)
     other = cache.tensors("logits", PARTS | {"length": 256}, lambda work: LOGITS)
-    (tmp_path / "logits" / f"{content_key(PARTS)}.work").mkdir()
+    (tmp_path / "logits" / f"{KEY}.work").mkdir()
     cache.forget("logits", PARTS)
     assert kept(tmp_path) == [other.key]
     assert not cache.tensors("logits", PARTS, lambda work: LOGITS).hit
@@ -212,7 +216,7 @@ def test_errors_of_the_computation_pass_unchanged_and_keep_work(tmp_path: Path, 
     with pytest.raises(type(error)) as raised:
         Cache(tmp_path).folder("teacher", PARTS, fail)
     assert raised.value is error
-    key = content_key(PARTS)
+    key = KEY
     assert kept(tmp_path) == [f"{key}.work"]
 
     def succeed(target: Path, work: Path) -> None:
@@ -327,7 +331,7 @@ def test_the_one_that_waits_continues_the_work_of_a_killed_one(tmp_path: Path, f
     (tmp_path / "b.go").touch()
     assert result_of(first_and_second[1], tmp_path / "b.result") == [False, [ord("a"), ord("b")]]
     assert (tmp_path / "computed").read_text() == "a\nb\n"
-    assert kept(tmp_path / "cache") == [content_key(PARTS)]
+    assert kept(tmp_path / "cache") == [KEY]
 
 
 def build_and_be_killed(root: Path, moment: str) -> None:
@@ -359,7 +363,7 @@ def test_killed_at_any_moment_leaves_all_or_nothing(
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    key = content_key(PARTS)
+    key = KEY
     assert f"{key}.work" in kept(tmp_path)
     assert len(kept(tmp_path)) == 2  # and the temporary, or the entry
 
@@ -409,7 +413,7 @@ def test_full_disk_is_told_and_leaves_only_work(small_disk: Path, fill: Callable
     cache.ensure_writable()
     with pytest.raises(UserError, match=r"^cache_dir: cannot use .*no room left .*cache_dir=<folder>$"):
         cache.folder("teacher", PARTS, fill)
-    assert kept(cache.root) == [f"{content_key(PARTS)}.work"]
+    assert kept(cache.root) == [f"{KEY}.work"]
 
 
 def test_full_disk_while_tensors_are_written(small_disk: Path) -> None:
@@ -457,7 +461,7 @@ def test_limit_on_the_size_of_files(tmp_path: Path, limit: int) -> None:
     process = processes.Process(target=write_beyond_a_limit, args=(root, limit, report))
     process.start()
     process.join(60)
-    left = [] if limit == 100 else [f"{content_key(PARTS)}.work"]
+    left = [] if limit == 100 else [f"{KEY}.work"]
     assert report.read_text().startswith(f"cache_dir: cannot use {root}: ")
     assert "File too large" in report.read_text()
     assert report.read_text().endswith(f"/ {left}")

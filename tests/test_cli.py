@@ -80,6 +80,12 @@ def test_cfg_job_shows_the_composed_config(kdexp):
         ),
         (["teacher.labels=[a,b]"], r"teacher.labels: names the classes of a published head"),
         (["study=''"], r"study: is empty"),
+        (["train.keep=last"], r"error: train.keep: was renamed; use train.select=best$"),
+        (["+teacher.train.keep=best"], r"error: teacher.train.keep: was renamed; use train.select=best$"),
+        (
+            ["more_teachers=[roberta]", "more_teachers.roberta.train.epochs=0"],
+            r"more_teachers.roberta.train.epochs: got 0; expected a whole number of at least 1",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_line(kdexp, arguments, expected):

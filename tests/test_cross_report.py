@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdexp.results.diagnostics import Confidence, ReadingHabits
+from kdexp.results.diagnostics import Calibration, TokenizerStatistics
 from kdexp.results.report import html_page, markdown_page
 from kdexp.study.cross_report import findings_table, forest_figure, matrix_figure, report_blocks
 from kdexp.study.rules import judge
@@ -84,8 +84,8 @@ def test_report_says_what_the_verdict_says(examples):
         table,
         metric="accuracy",
         data="reviews (1,000 test rows)",
-        habits={"bert": ReadingHabits(1000, 1.2, 0.01, 0.0, False)},
-        confidences={"bert": Confidence(0.9, 0.03, 0.2, 4.0, 0.6, 0.69)},
+        tokenizers={"bert": TokenizerStatistics(1000, 1.2, 0.01, 0.0, False)},
+        calibrations={"bert": Calibration(0.9, 0.03, 0.2, 4.0, 0.6, 0.69)},
         notes=["Compact models from scratch."],
         command="python -m kdexp experiment=cross_family",
     )
@@ -110,6 +110,8 @@ def test_report_of_one_seed_claims_nothing():
     table = runs(-0.5, num_seeds=1)
     verdict = judge(table, margin=1.0)
     assert set(findings_table(verdict)["is"]) == {"not settled by these data", "not measured"}
-    text = markdown_page("t", report_blocks(verdict, table, metric="accuracy", data="d", habits={}, confidences={}))
+    text = markdown_page(
+        "t", report_blocks(verdict, table, metric="accuracy", data="d", tokenizers={}, calibrations={})
+    )
     for claim in ("hurts", "helps", "equivalent within"):
         assert claim not in text.replace("It does not hurt", "")

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from kdexp.errors import UserError
-from kdexp.task.file import class_indices, class_names, read_table, texts_of
+from kdexp.task.file import read_table
+from kdexp.task.table import Table, class_indices, class_names, texts_of
 
 COLUMNS = ["text", "label"]
 
@@ -21,7 +22,12 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
 
 
 def read(path: Path, header: bool = True):
-    return read_table(path, COLUMNS if header else ["0", "1"], setting="task.train", header=header)
+    columns = COLUMNS if header else ["0", "1"]
+    return read_table(path, columns, path.parent / "table.arrow", setting="task.train", header=header)
+
+
+def values_of(table: Table) -> dict[str, list]:
+    return {name: list(table.column(name, "task.text")) for name in table.columns}
 
 
 CSV, TSV = "text,label\ngood,1\nbad,0\n", "text\tlabel\ngood\t1\nbad\t0\n"
@@ -46,7 +52,7 @@ JSON = '{"text": "good", "label": "1"}\n{"label": "0", "text": "bad"}\n'
 )
 def test_every_text_format_gives_the_same_columns(tmp_path, name, content):
     table = read(write(tmp_path, name, content))
-    assert table.columns == {"text": ["good", "bad"], "label": ["1", "0"]}
+    assert values_of(table) == {"text": ["good", "bad"], "label": ["1", "0"]}
 
 
 def test_parquet_keeps_types_and_reads_only_what_is_asked(tmp_path):
@@ -54,7 +60,7 @@ def test_parquet_keeps_types_and_reads_only_what_is_asked(tmp_path):
     vectors = [[0.0] * 4, [1.0] * 4]
     pq.write_table(pa.table({"text": ["good", "bad"], "label": [1.0, None], "vector": vectors}), path)
     table = read(path)
-    assert table.columns == {"text": ["good", "bad"], "label": [1.0, None]}
+    assert values_of(table) == {"text": ["good", "bad"], "label": [1.0, None]}
     assert table.names == ["text", "label", "vector"]
     assert table.where(1) == f"{path}, row 2"
 
@@ -62,19 +68,19 @@ def test_parquet_keeps_types_and_reads_only_what_is_asked(tmp_path):
 def test_csv_fields_hold_commas_line_breaks_and_quotes(tmp_path):
     path = write(tmp_path, "a.csv", 'text,label\n"a, ""b""\nc",x\n"d\r\n",y\nlast,z\n')
     table = read(path)
-    assert table.columns["text"] == ['a, "b"\nc', "d\r\n", "last"]
-    assert table.lines == [2, 4, 6]
+    assert values_of(table)["text"] == ['a, "b"\nc', "d\r\n", "last"]
+    assert list(table.lines) == [2, 4, 6]
 
 
 def test_tsv_takes_quotes_and_unicode_line_ends_as_text(tmp_path):
     texts = ['"never closed', "a\u2028b\x85c\x0bd\x0ce\x1cf", '""']
     path = write(tmp_path, "a.tsv", "text\tlabel\n" + "".join(f"{text}\tx\n" for text in texts))
-    assert read(path).columns["text"] == texts
+    assert values_of(read(path))["text"] == texts
 
 
 def test_without_a_header_columns_are_numbered(tmp_path):
     table = read(write(tmp_path, "a.tsv", "good\t1\nbad\t0\n"), header=False)
-    assert table.columns == {"0": ["good", "bad"], "1": ["1", "0"]}
+    assert values_of(table) == {"0": ["good", "bad"], "1": ["1", "0"]}
     assert table.where(0).endswith("line 1")
 
 
@@ -84,7 +90,7 @@ def test_a_text_of_a_million_characters_is_read_whole(tmp_path, name):
     row = json.dumps({"text": text, "label": "x"})
     mark = "," if name == "a.csv" else "\t"
     content = row if name == "a.jsonl" else f"text{mark}label\n{text}{mark}x\n"
-    assert texts_of(read(write(tmp_path, name, content)), ["text"])[0] == [text]
+    assert list(texts_of(read(write(tmp_path, name, content)), ["text"])[0]) == [text]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +142,7 @@ def test_a_missing_file_lists_what_is_there(tmp_path):
 
 
 def test_a_missing_column_lists_the_columns(tmp_path):
-    table = read_table(write(tmp_path, "a.csv", CSV), ["question"], setting="task.train")
+    table = read_table(write(tmp_path, "a.csv", CSV), ["question"], tmp_path / "table.arrow", setting="task.train")
     with pytest.raises(UserError, match=r"no column 'question' in .*its columns are: text, label"):
         table.column("question", "task.text")
     table = read(write(tmp_path, "b.csv", "text;label\nx;1\n"))
@@ -165,9 +171,9 @@ def test_text_that_is_none_is_refused(tmp_path, rows, message):
         texts_of(table, ["text"])
 
 
-def table_of_labels(folder: Path, labels: list):
+def column_of_labels(folder: Path, labels: list):
     rows = [json.dumps({"text": f"text {i}", "label": label}) for i, label in enumerate(labels)]
-    return read(write(folder, "labels.jsonl", "\n".join(rows)))
+    return read(write(folder, "labels.jsonl", "\n".join(rows))).column("label", "task.label")
 
 
 @pytest.mark.parametrize(
@@ -184,9 +190,9 @@ def table_of_labels(folder: Path, labels: list):
     ],
 )
 def test_class_names_are_the_labels_as_strings(tmp_path, labels, names):
-    table = table_of_labels(tmp_path, labels)
-    assert class_names(table, "label", None) == names
-    indices = class_indices(table, "label", {name: index for index, name in enumerate(names)})
+    column = column_of_labels(tmp_path, labels)
+    assert class_names(column, None) == names
+    indices = class_indices(column, {name: index for index, name in enumerate(names)})
     assert set(indices) == set(range(len(names)))
 
 
@@ -203,14 +209,14 @@ def test_class_names_are_the_labels_as_strings(tmp_path, labels, names):
 )
 def test_a_column_that_holds_no_classes_is_refused(tmp_path, labels, message):
     with pytest.raises(UserError, match=message):
-        class_names(table_of_labels(tmp_path, labels), "label", None)
+        class_names(column_of_labels(tmp_path, labels), None)
 
 
 def test_given_labels_keep_their_order_and_refuse_others(tmp_path):
-    table = table_of_labels(tmp_path, ["pos", "neg", "other"])
-    assert class_names(table, "label", ["pos", "neg"]) == ["pos", "neg"]
+    column = column_of_labels(tmp_path, ["pos", "neg", "other"])
+    assert class_names(column, ["pos", "neg"]) == ["pos", "neg"]
     with pytest.raises(UserError, match=r"line 3: unknown label 'other'; the classes are: pos, neg"):
-        class_indices(table, "label", {"pos": 0, "neg": 1})
+        class_indices(column, {"pos": 0, "neg": 1})
     for labels in (["pos"], ["pos", "pos"], []):
         with pytest.raises(UserError, match="name two classes or more"):
-            class_names(table, "label", labels)
+            class_names(column, labels)

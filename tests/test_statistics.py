@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from kdexp.results.statistics import (
     Interval,
@@ -12,6 +13,7 @@ from kdexp.results.statistics import (
     exact_mcnemar,
     holm,
     paired_t,
+    resampled_gain,
     two_level_bootstrap,
 )
 
@@ -96,6 +98,20 @@ def test_the_bootstrap_covers_what_seeds_and_examples_leave_open():
     assert covered["both"] >= 0.90 * trials
     # An interval over seeds alone does not know that the examples are a sample.
     assert covered["examples only"] < 0.6 * trials
+
+
+@pytest.mark.parametrize("num_rows", [1, 200])
+def test_the_gain_over_resampled_rows_is_that_of_scipy(num_rows):
+    difference = np.random.default_rng(6).integers(-1, 2, size=num_rows).astype(float)
+    gain = resampled_gain(lambda rows: difference[rows].mean(axis=-1), num_rows)
+    assert gain.value == difference.mean()
+    if num_rows == 1:
+        assert gain.low == gain.high == gain.value
+        return
+    expected = stats.bootstrap(
+        (difference,), np.mean, n_resamples=2000, batch=100, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert (gain.low, gain.high) == (expected.low, expected.high)
 
 
 def test_the_bootstrap_is_repeatable_and_nested():

@@ -12,8 +12,9 @@ from kdexp.hardware import Hardware
 from kdexp.loss.config import KDConfig, TermConfig
 from kdexp.loss.terms import RepresentationTerms
 from kdexp.model import families
-from kdexp.model.encoder import LoadedModel, encode
-from kdexp.task.load import Split
+from kdexp.model.encoder import LoadedModel
+from kdexp.model.tokens import tokenize
+from kdexp.task.split import Split
 from kdexp.teacher.encoder import Teacher
 from kdexp.teacher.features import alignment_tag, prepare_targets
 from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
@@ -28,7 +29,7 @@ FIRST = [
     "x y",
 ]
 SECOND = ["Was it good?", "two words", "", "a longer second text here", "nothing first", "z"]
-SPLIT = Split(FIRST, SECOND, [0, 1, 0, 1, 0, 1])
+SPLIT = Split.from_lists(FIRST, SECOND, [0, 1, 0, 1, 0, 1])
 LOSS = KDConfig(
     "kd", terms={name: TermConfig() for name in ("hidden", "attention", "minilm", "pkd")}, alpha=1.0, temperature=2.0
 )
@@ -59,7 +60,7 @@ def prepare(teacher, student, cache, budget):
 def train(student, targets, folder):
     set_seed(0)
     model = loaded("bert", 8, 1).model
-    rows = encode(student.tokenizer, SPLIT, student.max_length).with_columns(
+    rows = tokenize(student.tokenizer, SPLIT, student.max_length, Cache(folder / "tokens")).rows(
         labels=SPLIT.labels, **targets.columns["train"]
     )
     trainer = DistillationTrainer(
@@ -132,11 +133,12 @@ def test_the_budget_is_of_bytes(models, tmp_path):
 def test_texts_without_a_word_in_common_add_nothing(models, tmp_path):
     """A batch of empty texts, and one that a model cuts before its first word ends."""
     teacher, student = models
-    empty = Split(["", ""], None, [0, 1])
+    empty = Split.from_lists(["", ""], None, [0, 1])
     for budget in (1.0, None):
         targets = prepare_targets(teacher, student, {"train": empty}, LOSS, budget, Cache(tmp_path), CPU, 4)
         model = loaded("bert", 8, 1).model
-        rows = encode(student.tokenizer, empty, 24).with_columns(labels=[0, 1], **targets.columns["train"])
+        tokens = tokenize(student.tokenizer, empty, 24, Cache(tmp_path))
+        rows = tokens.rows(labels=[0, 1], **targets.columns["train"])
         trainer = DistillationTrainer(
             model,
             DistillationTrainingArguments(

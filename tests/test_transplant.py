@@ -328,7 +328,7 @@ def configured(*settings: str):
 def test_settings_that_do_not_go_together_are_refused():
     with pytest.raises(UserError, match=r"student.transplant: got x, but a compact model has no pretrained encoder"):
         configured("student.transplant=x")
-    with pytest.raises(UserError, match=r"teacher.labels: .* with teacher.transplant the head is made anew"):
+    with pytest.raises(UserError, match=r"teacher.labels: .* with a transplant the head is made anew"):
         configured("teacher.checkpoint=x", "teacher.transplant=y", "teacher.labels=[a,b]")
 
 

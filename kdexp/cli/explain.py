@@ -1,6 +1,7 @@
 """One line for what Hydra and OmegaConf refuse: what, got, and the legal choices."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from enum import EnumMeta
 from typing import Any
@@ -10,17 +11,18 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from kdexp.cli.conf_dir import CONF_DIR
+from kdexp.errors import UserError
+
+_RENAMED = {"train.keep": "train.select=best"}
+"""Settings of earlier versions, also below `teacher`, and what they are now."""
+
+_GROUPS = "teacher, more_teachers, student, task, loss, terms, hardware, train, tracking, condition, experiment"
 
 
-def explain(error: BaseException) -> str:
-    """Tell a refused composition in one line, in the words of kdexp's own errors."""
+def explain(error: BaseException) -> UserError:
+    """A refused composition in the words of kdexp's own errors."""
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        # Hydra does not say what there is where a list of options was asked for.
-        folder = "teacher" if group == "more_teachers" else group
-        options = error.options or sorted(path.stem for path in (CONF_DIR / folder).glob("*.yaml"))
-        choices = [name for name in options if name != "default"] or list(options)
-        return f"{group}={option}: no such option; expected one of {', '.join(choices)}"
+        return _unknown_option(error)
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return _explain_setting(cause)
@@ -29,25 +31,38 @@ def explain(error: BaseException) -> str:
         message = f"{message} {' '.join(str(cause).split())}"
     if "Could not override" in message and "No match in the defaults list" in message:
         found = re.search(r"override '?([\w/@.]+)'?", message)
-        return (
-            f"{found.group(1) if found else 'override'}: no such group; "
-            "expected one of teacher, more_teachers, student, task, loss, terms, hardware, train, tracking, "
-            "condition, experiment"
-        )
-    return message
+        return UserError(found.group(1) if found else "override", "no such group", f"expected one of {_GROUPS}")
+    return UserError("command line", message, "see python -m kdexp --help")
 
 
-def _explain_setting(error: OmegaConfBaseException) -> str:
+def unknown_setting(setting: str, known: Iterable[str]) -> UserError:
+    """Of a setting that is not there: what to use in its place."""
+    for old_name, new_name in _RENAMED.items():
+        if f".{setting}".endswith(f".{old_name}"):
+            return UserError(setting, "was renamed", f"use {new_name}")
+    return UserError(setting, "no such setting", f"expected one of {', '.join(known)}")
+
+
+def _unknown_option(error: MissingConfigException) -> UserError:
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    # Hydra does not say what there is where a list of options was asked for.
+    folder = "teacher" if group == "more_teachers" else group
+    options = error.options or sorted(path.stem for path in (CONF_DIR / folder).glob("*.yaml"))
+    choices = [name for name in options if name != "default"] or list(options)
+    return UserError(f"{group}={option}", "no such option", f"expected one of {', '.join(choices)}")
+
+
+def _explain_setting(error: OmegaConfBaseException) -> UserError:
     setting = error.full_key or str(error.key)
     if setting.startswith("loss.terms.") and isinstance(error, ConfigKeyError) and setting.count(".") == 2:
-        return f"{setting}: the loss has no such term; add it with 'terms=[{error.key}]'"
+        return UserError(setting, "the loss has no such term", f"add it with 'terms=[{error.key}]'")
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
-        return f"{setting}: no such setting; expected one of {', '.join(_siblings(error))}"
+        return unknown_setting(setting, _siblings(error))
     if isinstance(error, ValidationError):
         got = re.search(r"[Vv]alue '(.*?)'", str(error.msg), re.DOTALL)
         value = got.group(1) if got else str(error.msg)
-        return f"{setting}: got {value!r}; expected {_expected(error)}"
-    return f"{setting}: {' '.join(str(error.msg or error).split())}"
+        return UserError(setting, f"got {value!r}", f"expected {_expected(error)}")
+    return UserError(setting, str(error.msg or error), "see python -m kdexp --help")
 
 
 def _siblings(error: OmegaConfBaseException) -> list[str]:

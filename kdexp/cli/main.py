@@ -47,15 +47,17 @@ def main() -> None:
     from kdexp.cli.composition import register_schemas
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
+    from kdexp.cli.sweeper import register
 
     register_schemas()
+    register()
     job = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_job)
     try:
         job()
     except UserError as error:
         _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        _refuse(explain(error))
+        _refuse(str(explain(error)))
     except SweepError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(JOBS_FAILED)
@@ -86,18 +88,18 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
         config = resolve(composed)
         # Imported here: torch, transformers and mlflow are loaded only when a run really starts.
         from kdexp.results.terminal import print_line, print_result
-        from kdexp.study.sweep import run_job
+        from kdexp.study.job import run_job
 
         # The Trainer collects garbage after every training; the libraries' million objects are none, and
         # looking through them again took longer than a small student's epoch.
         gc.freeze()
-        result = run_job(config)
-        if result is None:
+        record = run_job(config)
+        if record is None:
             return None
         if is_alone:
-            print_result(result, config.tracking.uri, config.cache_dir)
+            print_result(record, config.tracking.uri, config.cache_dir)
         else:
-            print_line(result)
+            print_line(record)
     except UserError as error:
         if is_alone:
             _refuse(str(error))
@@ -110,7 +112,7 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
         if not is_alone:
             logger.exception("the job failed")
         raise
-    return result.comparison.student.validation[result.comparison.primary_metric]
+    return record.score("validation")
 
 
 def _job_has_started() -> bool:

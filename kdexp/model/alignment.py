@@ -28,7 +28,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp.errors import UserError
 from kdexp.loss.config import Alignment
-from kdexp.model.encoder import tokenizer_fingerprint
+from kdexp.model.tokens import tokenizer_fingerprint
 
 NO_WORD = -1
 """Word of a token that belongs to none: special tokens, whitespace, padding."""

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from kdexp.results.diagnostics import Confidence, ReadingHabits, confidence_table, reading_table
+from kdexp.results.diagnostics import Calibration, TokenizerStatistics, calibration_table, tokenizer_table
 from kdexp.results.report import Block, BulletList, FigureBlock, Heading, Paragraph, Preformatted, TableBlock
 from kdexp.study.rules import (
     ALPHA,
@@ -46,8 +46,8 @@ def report_blocks(
     *,
     metric: str,
     data: str,
-    habits: Mapping[str, ReadingHabits],
-    confidences: Mapping[str, Confidence],
+    tokenizers: Mapping[str, TokenizerStatistics],
+    calibrations: Mapping[str, Calibration],
     notes: Sequence[str] = (),
     command: str | None = None,
 ) -> list[Block]:
@@ -57,8 +57,8 @@ def report_blocks(
         runs: As `verdict.judge` takes them.
         metric: Name of the metric, such as `accuracy`.
         data: What was measured on, such as `reviews (2,000 test rows)`.
-        habits: By family.
-        confidences: By teacher, on validation.
+        tokenizers: By family.
+        calibrations: By teacher, on validation.
         notes: Limits of this study, whole sentences.
         command: That repeats it.
     """
@@ -98,8 +98,8 @@ def report_blocks(
         TableBlock(table(verdict.contrasts, verdict.margin)),
         Heading("What else differs"),
         TableBlock(teacher_table(runs), "Teachers' scores, each reading its own tokens."),
-        TableBlock(reading_table(habits), "How each family reads the test split."),
-        TableBlock(confidence_table(confidences), "How sure the teachers are on validation."),
+        TableBlock(tokenizer_table(tokenizers), "How each family reads the validation split."),
+        TableBlock(calibration_table(calibrations), "How sure the teachers are on validation."),
         Heading("How it was judged"),
         BulletList([*_rules(verdict), *notes]),
     ]

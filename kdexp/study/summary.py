@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
+from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.results.report import (
     Block,
@@ -27,8 +29,8 @@ from kdexp.results.report import (
     html_page,
 )
 from kdexp.tracking.run import TrackedRun
-from kdexp.tracking.store import StoredRun, Study, ui_command
-from kdexp.tracking.views import write_view
+from kdexp.tracking.store import StoredRun, Study
+from kdexp.tracking.uri import ui_command
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +109,14 @@ def summarize(study: Study, parent_id: str | None) -> StudySummary:
         missing=_missing(study, parent_id, runs, finished),
         links=_links(study, parent_id, list(finished.values())),
     )
+
+
+def summarize_study(uri: str | None, name: str, cache_dir: str) -> list[StudySummary]:
+    """Sum up every sweep of a study as far as it is, the latest last; a study without one as a whole."""
+    study = Study(uri, name, create=False)
+    study.mark_cut_off(Cache(Path(cache_dir).expanduser()))
+    sweeps = [run.run_id for run in study.runs() if _is_parent(run)]
+    return [summarize(study, parent) for parent in sweeps] or [summarize(study, None)]
 
 
 def _is_parent(run: StoredRun) -> bool:
@@ -207,9 +217,9 @@ def _missing(
 
 
 def _links(study: Study, parent_id: str | None, runs: Sequence[StoredRun]) -> dict[str, str]:
-    links = {"runs": f"{study.base_url}/runs?workflowType=machine_learning"}
+    links = {"runs": study.url}
     if parent_id:
-        links["sweep"] = f"{study.base_url}/runs/{parent_id}"
+        links["sweep"] = study.run_url(parent_id)
     if 1 < len(runs) <= 100:
         links["compare"] = study.compare_url([each.run_id for each in runs])
     return links
@@ -416,9 +426,7 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
     numbers = ("validation", "test", "test_low", "test_high", "gain", "gain_low", "gain_high", "seeds")
     parent.log_metrics({f"best/{name}": best[name] for name in numbers if not pd.isna(best[name])})
     parent.set_tags({"kdexp.best": describe(best, summary.settings)})
-    view = write_view(
-        study, summary.parent_id, [*summary.settings, "seed"], summary.metric, contour=grid_axes(summary)
-    )
+    view = study.save_view(summary.parent_id, [*summary.settings, "seed"], summary.metric, contour=grid_axes(summary))
     if view:
         summary.links["view"] = view
 
@@ -464,8 +472,6 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         UserError: A setting is unknown, or the study is not there.
     """
-    from kdexp.study.sweep import summarize_study
-
     settings = {
         "study": "distillation",
         "tracking.uri": None,

@@ -34,9 +34,12 @@ import datasets
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer, TrainingArguments
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from kdexp.arrow import Rows
 from kdexp.cli.composition import check_loss
 from kdexp.fingerprint import weights_fingerprint
 from kdexp.loss.config import LOSSES, SoftLossConfig
@@ -469,6 +472,14 @@ class DistillationTrainer(Trainer):
             self._term_sums = {}
             self._step_of_last_log = self.state.global_step
         super().log(logs, start_time)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        """Group by length without making every row first: `Rows` know their lengths."""
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(rows, Rows):
+            return super()._get_train_sampler(train_dataset)
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(size, lengths=rows.lengths.tolist())
 
     def _set_signature_columns_if_needed(self) -> None:
         """Keep the teacher's columns, which the student's forward does not name."""

@@ -45,11 +45,11 @@ def _train(loss: str, num_steps: int, seed: int, folder: Path) -> float:
     settings = [f"loss={loss}", f"train.max_steps={num_steps}", "hardware=cpu", "hardware.num_threads=1"]
     config = resolve(compose("config", [*settings, "task.validation_size=50", "task.test_size=50", f"seed={seed}"]))
     hardware, cache = prepare_hardware(config.hardware), Cache(folder)
-    task = load_task(config.task)
+    task = load_task(config.task, cache)
     loaded = load_teacher(config.teacher, task)
     teacher = Teacher(loaded, "", list(range(len(task.label_names))), 0.0, True)
     student = load_model("student", config.student, task, seed=seed, new_head=True)
-    data = encode_task(student, task, use_transfer=False)
+    data = encode_task(student, task, cache, use_transfer=False)
     answers = {
         name: teacher_logits(
             teacher, getattr(task, name), name, student, config.tokenization, cache, hardware, batch_size=128
