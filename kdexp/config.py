@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from kdexp.errors import UserError
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import HardwareConfig
-from kdexp.loss.config import LossConfig, is_without_teacher
+from kdexp.loss.base import Loss
 from kdexp.model.config import ModelConfig
 from kdexp.ranges import Checked, NaturalNumber, Positive
 from kdexp.student.config import StudentConfig
@@ -62,7 +62,7 @@ class Config(Checked):
     more_teachers: dict[str, TeacherConfig] = field(default_factory=dict)
     student: StudentConfig
     task: TaskConfig
-    loss: LossConfig
+    loss: Loss
     hardware: HardwareConfig
     train: StudentTrainConfig
     tracking: TrackingConfig
@@ -192,8 +192,7 @@ def config_hash(config: Config) -> str:
         del parts[irrelevant]
     for irrelevant in ("num_workers", "num_threads"):
         del parts["hardware"][irrelevant]
-    if is_without_teacher(config.loss):
-        parts["loss"] = {"name": "ce"}
+    parts["loss"] = config.loss.parts()
     if not config.more_teachers:
         del parts["more_teachers"], parts["teacher"]["weight"]
     parts["files"] = {setting: path_digest(path) for setting, path in _local_inputs(config).items()}

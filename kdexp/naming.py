@@ -14,7 +14,6 @@ from kdexp.config import (
 )
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware
-from kdexp.loss.config import has_soft_part
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder
 from kdexp.task.load import Task
@@ -29,7 +28,7 @@ def run_name(config: Config) -> str:
     """`roberta -> bert  kd a=0.5 T=4  s0`; several teachers are joined by `+`, a study's condition comes last."""
     settings = plain(config.loss)
     loss = config.loss.name
-    if has_soft_part(config.loss):
+    if config.loss.uses_logits:
         loss += f" a={settings['alpha']:g}"
         loss += f" T={settings['temperature']:g}" if "temperature" in settings else ""
     condition = f"  {config.condition}" if config.condition else ""

@@ -12,7 +12,7 @@ from kdexp.cache import Cache
 from kdexp.config import Config, teacher_settings
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware, prepare_hardware
-from kdexp.loss.config import CrossEntropyConfig
+from kdexp.loss.base import CrossEntropy
 from kdexp.model.encoder import Encoder
 from kdexp.model.load import load_encoder
 from kdexp.naming import announce, run_name, run_params, run_tags, task_tags, teacher_tags
@@ -22,13 +22,13 @@ from kdexp.results.record import SPLITS, Role, RunRecord
 from kdexp.student.train import Course, TrainedStudent, Watch, train_student
 from kdexp.task.load import Task, load_task
 from kdexp.teacher.base import Teacher, TeacherAnswers, shown_encoders
-from kdexp.teacher.features import TeacherFeatures, refuse_unfit_terms, teacher_features
+from kdexp.teacher.features import TeacherFeatures, refuse_unfit_features, teacher_features
 from kdexp.teacher.load import open_teacher
 from kdexp.teacher.logits import teacher_answers
 from kdexp.tracking.run import RunDescription, TrackedRun, open_run
 from kdexp.tracking.student_model import StudentFiles
 from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable
-from kdexp.training.checks import refuse_unfit_loss
+from kdexp.training.checks import check_fit
 
 
 def run(
@@ -57,8 +57,8 @@ def run(
         # A job of a sweep knows that the store was there: it waits where a first run is refused.
         check_reachable(config.tracking.uri, patience=PATIENCE_SECONDS if config.parent_run else 0.0)
     announce(config, hardware, task, teacher, student)
-    refuse_unfit_loss(config.loss, task.kind, config.train.batch_size)
-    refuse_unfit_terms(config.loss.terms, teacher, student, config.tokenization, config.train.batch_size)
+    check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
+    refuse_unfit_features(config.loss.terms, teacher, student)
 
     name, params = run_name(config), run_params(config, hardware)
     tags = run_tags(config, cache) | task_tags(config, task)
@@ -73,7 +73,7 @@ def run(
             teacher, config.teacher, student, task, config.loss, cache, hardware, use_transfer=use_transfer
         )
         course = Course(student, task, config.train, cache, hardware, seed=config.seed, resume=config.resume)
-        baseline = train_student(course, "baseline", CrossEntropyConfig("ce")) if config.baseline else None
+        baseline = train_student(course, "baseline", CrossEntropy()) if config.baseline else None
         distilled = train_student(
             course,
             f"student {config.student.name}",

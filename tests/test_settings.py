@@ -9,7 +9,7 @@ import pytest
 from kdexp.config import Config, config_hash
 from kdexp.errors import UserError
 from kdexp.hardware import HardwareConfig
-from kdexp.loss.config import CrossEntropyConfig
+from kdexp.loss.base import CrossEntropy
 from kdexp.student.config import StudentConfig
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig
 from kdexp.teacher.config import TeacherConfig
@@ -26,7 +26,7 @@ def config(**settings) -> Config:
             "teacher": TeacherConfig(**BERT),
             "student": StudentConfig(**BERT),
             "task": EmbeddedTaskConfig(name="reviews", **SIZES, label_noise=0.0),
-            "loss": CrossEntropyConfig("ce"),
+            "loss": CrossEntropy(),
             "hardware": HardwareConfig(),
             "train": StudentTrainConfig(),
             "tracking": TrackingConfig(),

@@ -9,12 +9,12 @@ from transformers import set_seed
 from kdexp.cache import Cache
 from kdexp.fingerprint import weights_fingerprint
 from kdexp.hardware import Hardware
-from kdexp.loss.config import KDConfig, TermConfig
-from kdexp.loss.terms import RepresentationTerms
+from kdexp.loss.features import FeatureTerms
+from kdexp.loss.logit import KD
+from kdexp.loss.terms import PKD, TERMS, Hidden
 from kdexp.model import families
-from kdexp.model.encoder import LoadedModel
-from kdexp.model.tokens import tokenize
-from kdexp.task.split import Split
+from kdexp.model.encoder import LoadedModel, encode
+from kdexp.task.load import Split
 from kdexp.teacher.encoder import Teacher
 from kdexp.teacher.features import alignment_tag, prepare_targets
 from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
@@ -29,10 +29,8 @@ FIRST = [
     "x y",
 ]
 SECOND = ["Was it good?", "two words", "", "a longer second text here", "nothing first", "z"]
-SPLIT = Split.from_lists(FIRST, SECOND, [0, 1, 0, 1, 0, 1])
-LOSS = KDConfig(
-    "kd", terms={name: TermConfig() for name in ("hidden", "attention", "minilm", "pkd")}, alpha=1.0, temperature=2.0
-)
+SPLIT = Split(FIRST, SECOND, [0, 1, 0, 1, 0, 1])
+LOSS = KD(alpha=1.0, temperature=2.0, terms={name: TERMS[name]() for name in ("hidden", "attention", "minilm", "pkd")})
 
 
 def loaded(family, width, num_layers, max_length=24):
@@ -60,7 +58,7 @@ def prepare(teacher, student, cache, budget):
 def train(student, targets, folder):
     set_seed(0)
     model = loaded("bert", 8, 1).model
-    rows = tokenize(student.tokenizer, SPLIT, student.max_length, Cache(folder / "tokens")).rows(
+    rows = encode(student.tokenizer, SPLIT, student.max_length).with_columns(
         labels=SPLIT.labels, **targets.columns["train"]
     )
     trainer = DistillationTrainer(
@@ -73,7 +71,7 @@ def train(student, targets, folder):
         processing_class=student.tokenizer,
         teacher_model=targets.teacher.model if targets.teacher else None,
         teacher_processing_class=targets.teacher.tokenizer if targets.teacher else None,
-        representation_terms=RepresentationTerms(model.config, targets.teacher_config, LOSS.terms),
+        feature_terms=FeatureTerms(model.config, targets.teacher_config, LOSS.terms),
     )  # fmt: skip
     trainer.train()
     return trainer
@@ -133,12 +131,11 @@ def test_the_budget_is_of_bytes(models, tmp_path):
 def test_texts_without_a_word_in_common_add_nothing(models, tmp_path):
     """A batch of empty texts, and one that a model cuts before its first word ends."""
     teacher, student = models
-    empty = Split.from_lists(["", ""], None, [0, 1])
+    empty = Split(["", ""], None, [0, 1])
     for budget in (1.0, None):
         targets = prepare_targets(teacher, student, {"train": empty}, LOSS, budget, Cache(tmp_path), CPU, 4)
         model = loaded("bert", 8, 1).model
-        tokens = tokenize(student.tokenizer, empty, 24, Cache(tmp_path))
-        rows = tokens.rows(labels=[0, 1], **targets.columns["train"])
+        rows = encode(student.tokenizer, empty, 24).with_columns(labels=[0, 1], **targets.columns["train"])
         trainer = DistillationTrainer(
             model,
             DistillationTrainingArguments(
@@ -149,7 +146,7 @@ def test_texts_without_a_word_in_common_add_nothing(models, tmp_path):
             processing_class=student.tokenizer,
             teacher_model=targets.teacher.model if targets.teacher else None,
             teacher_processing_class=targets.teacher.tokenizer if targets.teacher else None,
-            representation_terms=RepresentationTerms(model.config, targets.teacher_config, LOSS.terms),
+            feature_terms=FeatureTerms(model.config, targets.teacher_config, LOSS.terms),
         )  # fmt: skip
         trainer.train()
         logged = trainer.state.log_history[0]
@@ -159,5 +156,5 @@ def test_texts_without_a_word_in_common_add_nothing(models, tmp_path):
 
 def test_the_tag_names_the_alignment():
     assert alignment_tag(LOSS) == "words"
-    assert alignment_tag(KDConfig("kd", terms={"hidden": TermConfig(alignment="position")})) == "position"
-    assert alignment_tag(KDConfig("kd", terms={"pkd": TermConfig()})) == "none"
+    assert alignment_tag(KD(temperature=1.0, terms={"hidden": Hidden(alignment="position")})) == "position"
+    assert alignment_tag(KD(temperature=1.0, terms={"pkd": PKD()})) == "none"

@@ -6,27 +6,20 @@ the setting that a person typed.
 This module imports neither torch nor transformers.
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp.cli.conf_dir import CONF_DIR
-from kdexp.cli.explain import unknown_setting
+from kdexp.cli.explain import undeclared_term, unknown_setting
 from kdexp.config import Config
 from kdexp.errors import UserError
-from kdexp.loss.config import (
-    LOSSES,
-    TERMS,
-    DISTConfig,
-    DKDConfig,
-    JSDConfig,
-    LossConfig,
-    TermConfig,
-)
+from kdexp.loss.base import Loss
+from kdexp.loss.logit import LOSSES
+from kdexp.loss.terms import TERMS
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig
 
 
@@ -39,7 +32,7 @@ def resolve(composed: DictConfig) -> Config:
     _refuse_missing(composed)
     _refuse_unknown(composed)
     config: Config = build(composed)
-    check_loss(config.loss)
+    _refuse_undeclared_terms(config.loss)
     return config
 
 
@@ -100,62 +93,10 @@ def _refuse_unknown(node: DictConfig, prefix: str = "") -> None:
             _refuse_unknown(child, f"{name}.")
 
 
-def check_loss(loss: LossConfig) -> None:
-    """Refuse values of a loss that are out of range.
-
-    Raises:
-        UserError: With the setting's name under `loss`.
-    """
-    values = asdict(loss)
-    for name in ("alpha", "alpha_end"):
-        if values.get(name) is not None:
-            _require_between(f"loss.{name}", values[name], 0, 1, "0 (teacher only) to 1 (gold labels only)")
-    if "temperature" in values:
-        _require_positive("loss.temperature", values["temperature"])
-    for name in ("target_weight", "nontarget_weight", "inter_weight", "intra_weight"):
-        if name in values:
-            _require_weight(f"loss.{name}", values[name])
-    if isinstance(loss, JSDConfig) and not 0 < loss.beta < 1:
-        raise UserError(
-            "loss.beta",
-            f"got {loss.beta}",
-            "expected a number between 0 and 1; the limits themselves are loss=kd and loss=reverse_kl",
-        )
-    if isinstance(loss, DKDConfig) and not loss.target_weight and not loss.nontarget_weight:
-        raise UserError("loss.target_weight", "is 0, as loss.nontarget_weight is", "set one of the two above 0")
-    if isinstance(loss, DISTConfig) and not loss.inter_weight and not loss.intra_weight:
-        raise UserError("loss.inter_weight", "is 0, as loss.intra_weight is", "set one of the two above 0")
+def _refuse_undeclared_terms(loss: Loss) -> None:
     for name, term in loss.terms.items():
-        _check_term(name, term)
-
-
-def _check_term(name: str, term: TermConfig) -> None:
-    setting = f"loss.terms.{name}"
-    if name not in TERMS:
-        raise UserError(setting, "no such term", f"expected one of {', '.join(TERMS)}")
-    _require_weight(f"{setting}.weight", term.weight)
-    if term.weight_end is not None:
-        _require_weight(f"{setting}.weight_end", term.weight_end)
-    is_list = isinstance(term.layers, list) and term.layers and all(type(layer) is int for layer in term.layers)
-    if not is_list and term.layers not in ("uniform", "last"):
-        raise UserError(
-            f"{setting}.layers", f"got {term.layers}", "expected uniform, last, or a list of layer numbers"
-        )
-
-
-def _require_between(setting: str, value: float, low: float, high: float, meaning: str) -> None:
-    if not low <= value <= high:  # also refuses nan
-        raise UserError(setting, f"got {value}", f"expected a number from {meaning}")
-
-
-def _require_positive(setting: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise UserError(setting, f"got {value}", "expected a finite number above 0")
-
-
-def _require_weight(setting: str, value: float) -> None:
-    if not (value >= 0 and math.isfinite(value)):
-        raise UserError(setting, f"got {value}", "expected a finite number of at least 0")
+        if type(term) is not TERMS.get(name):
+            raise undeclared_term(name)
 
 
 def register_schemas() -> None:
@@ -170,6 +111,8 @@ def register_schemas() -> None:
         store.store(group="schema/task", name=name, node=schema)
     for name, loss_schema in LOSSES.items():
         store.store(group="schema/loss", name=name, node=loss_schema)
+    for name, term_schema in TERMS.items():
+        store.store(group="schema/terms", name=name, node=term_schema)
     # Every teacher can be a further one too, under its own name.
     for option in CONF_DIR.glob("teacher/*.yaml"):
         name = option.stem

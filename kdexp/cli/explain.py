@@ -12,6 +12,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.errors import UserError
+from kdexp.loss.terms import TERMS, FeatureTerm
 
 _RENAMED = {"train.keep": "train.select=best"}
 """Settings of earlier versions, also below `teacher`, and what they are now."""
@@ -29,6 +30,9 @@ def explain(error: BaseException) -> UserError:
     message = " ".join(str(error).split())
     if isinstance(error, ConfigCompositionException) and cause is not None:
         message = f"{message} {' '.join(str(cause).split())}"
+    in_file = re.search(r"full_key: loss\.terms\.(\w+).* object_type=FeatureTerm", message)
+    if in_file:
+        return undeclared_term(in_file.group(1))
     if "Could not override" in message and "No match in the defaults list" in message:
         found = re.search(r"override '?([\w/@.]+)'?", message)
         return UserError(found.group(1) if found else "override", "no such group", f"expected one of {_GROUPS}")
@@ -54,6 +58,8 @@ def _unknown_option(error: MissingConfigException) -> UserError:
 
 def _explain_setting(error: OmegaConfBaseException) -> UserError:
     setting = error.full_key or str(error.key)
+    if error.object_type is FeatureTerm or "not a subclass of FeatureTerm" in str(error.msg):
+        return undeclared_term(setting.removeprefix("loss.terms.").partition(".")[0])
     if setting.startswith("loss.terms.") and isinstance(error, ConfigKeyError) and setting.count(".") == 2:
         return UserError(setting, "the loss has no such term", f"add it with 'terms=[{error.key}]'")
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
@@ -63,6 +69,17 @@ def _explain_setting(error: OmegaConfBaseException) -> UserError:
         value = got.group(1) if got else str(error.msg)
         return UserError(setting, f"got {value!r}", f"expected {_expected(error)}")
     return UserError(setting, str(error.msg or error), "see python -m kdexp --help")
+
+
+def undeclared_term(name: str) -> UserError:
+    """A term that nobody named in a defaults list: what can be set of it is not known."""
+    if name not in TERMS:
+        return UserError(f"loss.terms.{name}", "no such term", f"expected one of {', '.join(TERMS)}")
+    return UserError(
+        f"loss.terms.{name}",
+        "is not declared",
+        f"add it with 'terms=[{name}]', or in the defaults list of a loss with `- /terms@terms.{name}: {name}`",
+    )
 
 
 def _siblings(error: OmegaConfBaseException) -> list[str]:

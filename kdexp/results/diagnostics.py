@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import entr, softmax
 
+from kdexp.loss.base import Outputs
+
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
@@ -81,7 +83,7 @@ def diagnose(task: "Task", readers: Mapping[str, "Encoder"], answers: "Answers",
         role: tokenizer_statistics(model.tokenizer, task.validation, model.max_length, task.kind)
         for role, model in readers.items()
     }
-    is_distribution = task.kind.outputs == "classes"
+    is_distribution = task.kind.outputs == Outputs.classes
     return Diagnostics(tokenizers, calibration(task, answers, temperature) if is_distribution else None)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kdexp.loss.logit import Outputs
+from kdexp.loss.base import Outputs
 from kdexp.results.record import SPLITS, Role, RunRecord, Scores, is_teacher
 from kdexp.results.statistics import resampled_gain
 

@@ -12,11 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from kdexp.arrow import Column, Rows
 from kdexp.cache import Cache
-from kdexp.fingerprint import library_versions, plain
+from kdexp.fingerprint import library_versions
 from kdexp.hardware import Hardware
-from kdexp.loss.config import LossConfig, has_soft_part, is_without_teacher
-from kdexp.loss.logit import IGNORED_LABEL
-from kdexp.loss.terms import RepresentationTerms
+from kdexp.loss.base import IGNORED_LABEL, Loss
+from kdexp.loss.features import FeatureTerms
 from kdexp.model.encoder import Encoder, predict
 from kdexp.model.tokens import Tokens, tokenize
 from kdexp.results.record import metric_name
@@ -84,7 +83,7 @@ class Course:
 def train_student(
     course: Course,
     description: str,
-    loss: LossConfig,
+    loss: Loss,
     answers: Mapping[str, TeacherAnswers] | None = None,
     features: TeacherFeatures | None = None,
     *,
@@ -103,7 +102,7 @@ def train_student(
         on_metrics: Receives the training's metrics, of a training from the cache too.
         watch: Sees a training that really runs.
     """
-    answers = answers if answers is not None and has_soft_part(loss) else None
+    answers = answers if answers is not None and loss.uses_logits else None
     tokens = course.tokens()
     # The baseline has no labels for transfer text: it takes as many steps on the labelled rows instead.
     num_rows = sum(len(tokens[name]) for name in ("train", "transfer") if name in tokens)
@@ -146,7 +145,7 @@ def train_student(
 
 def _parts(
     course: Course,
-    loss: LossConfig,
+    loss: Loss,
     answers: Mapping[str, TeacherAnswers] | None,
     features: TeacherFeatures | None,
     num_steps: int,
@@ -156,7 +155,7 @@ def _parts(
         "model": course.encoder.fingerprint(),
         "max_length": course.encoder.max_length,
         "data": course.task.fingerprint("train", "validation", "test"),
-        "loss": {"name": "ce"} if is_without_teacher(loss) else plain(loss),
+        "loss": loss.parts(),
         "teacher_answers": [answers[name].key for name in sorted(answers)] if answers else None,
         "teacher_features": features.parts if features else None,
         "schedule": schedule_parts(course.schedule),
@@ -170,19 +169,18 @@ def _parts(
 def _lesson(
     course: Course,
     tokens: Mapping[str, Tokens],
-    loss: LossConfig,
+    loss: Loss,
     answers: Mapping[str, TeacherAnswers] | None,
     features: TeacherFeatures | None,
     num_steps: int,
 ) -> Lesson:
     terms = None
     if features:
-        terms = RepresentationTerms(course.encoder.model.config, features.teacher_config, loss.terms, seed=course.seed)
+        terms = FeatureTerms(course.encoder.model.config, features.teacher_config, loss.terms, seed=course.seed)
     return Lesson(
         kind=course.task.kind,
         train_rows=_training_rows(course, tokens, answers, features),
         validation_rows=tokens["validation"].rows(labels=course.task.validation.labels),
-        validation_labels=course.task.labels("validation"),
         loss=loss,
         num_steps=num_steps,
         terms=terms,

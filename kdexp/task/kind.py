@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdexp.loss.base import IGNORED_LABEL, Outputs
+
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokenizerBase
 
@@ -103,7 +105,7 @@ class TaskKind(ABC):
     """
 
     name: ClassVar[str]
-    outputs: ClassVar[str]
+    outputs: ClassVar[Outputs]
     head: ClassVar[str] = "ForSequenceClassification"
     has_units: ClassVar[bool] = False
     label_names: Sequence[str]
@@ -141,6 +143,17 @@ class TaskKind(ABC):
             return Labels(column)
         rows = [column[row] for row in range(len(column))]
         return Labels(np.concatenate(rows), np.array([len(row) for row in rows], dtype=np.int64))
+
+    def labels_of_batch(self, labels: np.ndarray) -> Labels:
+        """The labels of a batch.
+
+        Args:
+            labels: [rows], [rows, outputs], or [rows, units] with `IGNORED_LABEL` behind each row's own.
+        """
+        if not self.has_units:
+            return Labels(labels)
+        own = labels != IGNORED_LABEL
+        return Labels(labels[own], own.sum(axis=1))
 
     def strata(self, labels: Labels) -> np.ndarray:
         """[rows], integers: rows of one stratum are shared out evenly when some are held out."""

@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from kdexp.errors import UserError
-from kdexp.loss.logit import hard_loss
+from kdexp.loss.base import Outputs
+from kdexp.loss.hard import hard_loss
 from kdexp.task.kind import Answers, Labels, TaskKind
 from kdexp.task.table import Column, class_indices, class_names
 
@@ -21,7 +22,7 @@ class SingleLabel(TaskKind):
     label_names: Sequence[str]
     primary_metric: str = "accuracy"
     name: ClassVar[str] = "single_label"
-    outputs: ClassVar[str] = "classes"
+    outputs: ClassVar[Outputs] = Outputs.classes
 
     @classmethod
     def from_column(cls, column: Column, names: Sequence[str] | None) -> Self:

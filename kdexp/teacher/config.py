@@ -1,18 +1,12 @@
 """What can be set of a teacher."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from kdexp.model.config import ModelConfig
 from kdexp.ranges import NaturalNumber, Positive, Weight
-from kdexp.training.config import TrainConfig
+from kdexp.training.config import Tokenization, TrainConfig
 
-
-class Tokenization(StrEnum):
-    """Whose token ids the teacher reads."""
-
-    own = "own"
-    student_ids = "student_ids"
+__all__ = ["TeacherConfig", "Tokenization"]
 
 
 @dataclass(kw_only=True)

@@ -17,10 +17,12 @@ from transformers import DataCollatorWithPadding, PretrainedConfig
 
 from kdexp.arrow import Column
 from kdexp.cache import Cache
-from kdexp.fingerprint import library_versions, plain
+from kdexp.errors import under
+from kdexp.fingerprint import library_versions
 from kdexp.hardware import Hardware
-from kdexp.loss.config import LossConfig, TermConfig
-from kdexp.loss.terms import TOKEN_TERMS, RepresentationTerms, recording, refuse_unfit
+from kdexp.loss.base import Loss
+from kdexp.loss.features import FeatureTerms, recorded
+from kdexp.loss.terms import FeatureTerm, VectorTerm, WordTerm
 from kdexp.model.alignment import AlignedWords, align, pad_words, require_characters
 from kdexp.model.encoder import Encoder, accepted_inputs
 from kdexp.model.tokens import Tokens, longest_first, tokenize, tokenizer_fingerprint
@@ -29,8 +31,8 @@ from kdexp.task.kind import UNITS
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.base import Teacher, require_features
-from kdexp.teacher.config import TeacherConfig, Tokenization
-from kdexp.training.trainer import TARGETS, TEACHER_PREFIX, WORDS
+from kdexp.teacher.config import TeacherConfig
+from kdexp.training.collate import TARGETS, TEACHER_PREFIX, WORDS
 
 logger = logging.getLogger(__name__)
 
@@ -59,19 +61,18 @@ class TeacherFeatures:
     seconds: float
 
 
-def refuse_unfit_terms(
-    terms: Mapping[str, TermConfig], teacher: Teacher, student: Encoder, tokenization: Tokenization, batch_size: int
-) -> None:
-    """Refuse, before anything is trained, feature terms that do not fit the models or the run.
+def refuse_unfit_features(terms: Mapping[str, FeatureTerm], teacher: Teacher, student: Encoder) -> None:
+    """Refuse, before anything is trained, feature terms that do not fit the models.
 
     Raises:
         UserError: With the reason.
     """
     if not terms:
         return
-    refuse_unfit(terms, tokenization, batch_size)
     encoder = require_features(teacher, "loss.terms")
-    if RepresentationTerms(student.model.config, encoder.model.config, terms).needs_words:
+    with under("loss"):
+        needs_words = FeatureTerms(student.model.config, encoder.model.config, terms).needs_words
+    if needs_words:
         require_characters("teacher", encoder.tokenizer)
         require_characters("student", student.tokenizer)
 
@@ -81,7 +82,7 @@ def teacher_features(
     settings: TeacherConfig,
     student: Encoder,
     task: Task,
-    loss: LossConfig,
+    loss: Loss,
     cache: Cache,
     hardware: Hardware,
     *,
@@ -99,7 +100,7 @@ def teacher_features(
     if use_transfer and task.transfer is not None:
         splits["transfer"] = task.transfer
     encoder = require_features(teacher, "loss.terms")
-    terms = RepresentationTerms(student.model.config, encoder.model.config, loss.terms)
+    terms = FeatureTerms(student.model.config, encoder.model.config, loss.terms)
     reader = _Reader(encoder, student, task, terms, cache, hardware, settings.train.eval_batch_size)
     aligned = {name: reader.align(split) for name, split in splits.items()}
     num_gb = _BYTES_PER_VALUE * sum(reader.num_values(words) for words in aligned.values()) / _BYTES_PER_GB
@@ -118,7 +119,7 @@ def teacher_features(
         parts={
             "teacher": encoder.fingerprint(),
             "max_length": encoder.max_length,
-            "terms": {name: plain(term) for name, term in loss.terms.items()},
+            "terms": loss.parts()["terms"],
             "cached": is_cached,
         },
         teacher_config=encoder.model.config,
@@ -129,14 +130,14 @@ def teacher_features(
 
 
 def _announce(
-    terms: RepresentationTerms,
+    terms: FeatureTerms,
     settings: TeacherConfig,
     num_gb: float,
     is_cached: bool,
     num_forwarded: int,
     num_rows: int,
 ) -> None:
-    kinds = ", ".join(sorted(terms.kinds))
+    kinds = ", ".join(sorted(terms.terms))
     if is_cached:
         logger.info(
             "teacher in the loop: what %s compare is kept, %.2f GB; %s of %s rows forwarded, the rest kept before",
@@ -162,7 +163,7 @@ class _Reader:
     teacher: Encoder
     student: Encoder
     task: Task
-    terms: RepresentationTerms
+    terms: FeatureTerms
     cache: Cache
     hardware: Hardware
     batch_size: int
@@ -182,7 +183,7 @@ class _Reader:
 
     def shapes(self, words: AlignedWords) -> list[dict[str, tuple[int, ...]]]:
         """Of each row's features, by term."""
-        return [self.terms.target_shapes(_num_words(row)) for row in words.teacher_words]
+        return [self.terms.feature_shapes(_num_words(row)) for row in words.teacher_words]
 
     def num_values(self, words: AlignedWords) -> int:
         return sum(math.prod(shape) for shapes in self.shapes(words) for shape in shapes.values())
@@ -232,7 +233,8 @@ class _Reader:
             "student_tokenizer": tokenizer_fingerprint(self.student.tokenizer) if terms.needs_words else None,
             "student_max_length": self.student.max_length if terms.needs_words else None,
             "layers": {name: [layer for _, layer in pairs] for name, pairs in terms.pairs.items()},
-            "pooling": {name: str(terms.pooling[name]) for name in terms.pairs},
+            "reads": {name: str(term.reads) for name, term in terms.terms.items()},
+            "pooling": {name: str(term.pooling) for name, term in terms.terms.items() if isinstance(term, VectorTerm)},
             "text": split.text_digest,
             "numerics": self.hardware.numerics,
             "versions": library_versions(),
@@ -251,7 +253,7 @@ class _Reader:
         order = longest_first(rows).tolist()
         model = self.teacher.model.to(self.hardware.device).eval()
         with (
-            self.terms.readable(model),
+            self.terms.with_eager_attention(model),
             progress(description, len(order)) as advance,
             torch.inference_mode(),
             self.hardware.autocast(),
@@ -272,10 +274,10 @@ class _Reader:
         model, device = self.teacher.model, self.hardware.device
         inputs = DataCollatorWithPadding(self.teacher.tokenizer)(rows).to(device)
         padded = pad_words(words, inputs["input_ids"].shape[1], self.teacher.tokenizer.padding_side)
-        with recording(model, self.terms.kinds) as seen:
-            outputs = model(**accepted_inputs(model, dict(inputs)), **seen.flags)
-        features = self.terms.of_teacher(
-            outputs, seen, inputs["attention_mask"], padded.to(device), max(map(_num_words, words))
+        with recorded(model, self.terms.reads) as recording:
+            outputs = model(**accepted_inputs(model, dict(inputs)), **recording.flags)
+        features = self.terms.teacher_features(
+            outputs, recording, inputs["attention_mask"], padded.to(device), max(map(_num_words, words))
         )
         return {name: values.cpu() for name, values in features.items()}
 
@@ -284,7 +286,7 @@ def _num_words(words: Sequence[int]) -> int:
     return max(words, default=-1) + 1
 
 
-def alignment_tag(terms: Mapping[str, TermConfig]) -> str:
+def alignment_tag(terms: Mapping[str, FeatureTerm]) -> str:
     """`words` or `position`, as asked for; `none` where no term compares tokens."""
-    alignments = {str(term.alignment) for name, term in terms.items() if name in TOKEN_TERMS}
+    alignments = {str(term.alignment) for term in terms.values() if isinstance(term, WordTerm)}
     return alignments.pop() if alignments else "none"

@@ -6,6 +6,13 @@ from enum import StrEnum
 from kdexp.ranges import Checked, Positive, PositiveInt, Share, Weight
 
 
+class Tokenization(StrEnum):
+    """Whose token ids the teacher reads."""
+
+    own = "own"
+    student_ids = "student_ids"
+
+
 class CheckpointSelection(StrEnum):
     """Which epoch's weights a training ends with: chosen on validation, or simply the last."""
 

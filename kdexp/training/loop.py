@@ -24,24 +24,19 @@ from kdexp.arrow import Rows
 from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.files import sync
-from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware
-from kdexp.loss.config import (
-    LOSSES,
-    TERMS,
-    CrossEntropyConfig,
-    LossConfig,
-    SoftLossConfig,
-)
-from kdexp.loss.terms import RepresentationTerms
+from kdexp.loss.base import CrossEntropy, LogitLoss, Loss
+from kdexp.loss.features import FeatureTerms
+from kdexp.loss.terms import TERMS
 from kdexp.model.encoder import Encoder
 from kdexp.model.tokens import tokenize
 from kdexp.processes import Processes
 from kdexp.progress import progress
-from kdexp.task.kind import Answers, Labels, TaskKind
+from kdexp.task.kind import Answers, TaskKind
 from kdexp.task.load import Task
+from kdexp.training.arguments import DistillationTrainingArguments, soft_loss_settings
 from kdexp.training.config import CheckpointSelection, TrainConfig
-from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
+from kdexp.training.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +77,6 @@ class Lesson:
     Attributes:
         train_rows: Tokens, `labels`, and `teacher_logits` where the loss has a soft part.
         validation_rows: Tokens and `labels`.
-        validation_labels: The same labels, for metrics.
         loss: None trains on the gold labels alone.
         num_steps: Optimizer steps, where they are not to follow from the schedule and the rows.
         terms: Feature terms of the loss.
@@ -92,10 +86,9 @@ class Lesson:
     kind: TaskKind
     train_rows: Rows
     validation_rows: Rows
-    validation_labels: Labels
-    loss: LossConfig | None = None
+    loss: Loss | None = None
     num_steps: int | None = None
-    terms: RepresentationTerms | None = None
+    terms: FeatureTerms | None = None
     teacher: Encoder | None = None
 
     @classmethod
@@ -105,7 +98,7 @@ class Lesson:
             tokenize(encoder.tokenizer, split, encoder.max_length, task.kind, cache).rows(labels=split.labels)
             for split in (task.train, task.validation)
         )
-        return cls(task.kind, train, validation, task.labels("validation"))
+        return cls(task.kind, train, validation)
 
 
 def num_optimizer_steps(num_rows: int, schedule: TrainConfig) -> int:
@@ -153,8 +146,10 @@ def train_model(
         logger.info("%s: bfloat16 autocast on the CPU", description)
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        # Not in the order of the split: the Trainer groups by length here too.
+        labels = lesson.kind.labels_of_batch(prediction.label_ids)
         logits = torch.from_numpy(np.asarray(prediction.predictions))
-        return lesson.kind.metrics(Answers(logits, lesson.validation_labels.lengths), lesson.validation_labels)
+        return lesson.kind.metrics(Answers(logits, labels.lengths), labels)
 
     with progress(description, total_steps) as advance:
         callback = _Watcher(advance, on_log)
@@ -166,7 +161,8 @@ def train_model(
             processing_class=encoder.tokenizer,
             teacher_model=lesson.teacher.model if lesson.teacher else None,
             teacher_processing_class=lesson.teacher.tokenizer if lesson.teacher else None,
-            representation_terms=lesson.terms,
+            feature_terms=lesson.terms,
+            kind=lesson.kind,
             compute_metrics=compute_metrics,
             callbacks=[callback],
         )
@@ -193,7 +189,7 @@ def _arguments(
     on_gpu = hardware.device.type == "cuda"
     arguments = DistillationTrainingArguments(
         output_dir=str(work),
-        **_loss_arguments(lesson.loss or CrossEntropyConfig("ce")),
+        **_loss_arguments(lesson.loss or CrossEntropy()),
         max_steps=total_steps,
         per_device_train_batch_size=_rows_per_process(schedule, hardware),
         per_device_eval_batch_size=schedule.eval_batch_size,
@@ -238,15 +234,11 @@ def _rows_per_process(schedule: TrainConfig, hardware: Hardware) -> int:
     return schedule.batch_size // hardware.num_processes
 
 
-def _loss_arguments(loss: LossConfig) -> dict[str, Any]:
+def _loss_arguments(loss: Loss) -> dict[str, Any]:
     """The loss as `DistillationTrainingArguments` take it; its terms are passed apart."""
-    if not isinstance(loss, SoftLossConfig):
+    if not isinstance(loss, LogitLoss):
         return {"alpha": 1.0}
-    settings = plain(loss)
-    del settings["terms"]
-    # A preset is called after its paper; what it compares the logits by is a loss of another name.
-    settings["name"] = next(name for name, kind in LOSSES.items() if kind is type(loss))
-    return {"alpha": settings.pop("alpha"), "alpha_end": settings.pop("alpha_end"), "soft_loss": settings}
+    return {"alpha": loss.alpha, "alpha_end": loss.alpha_end, "soft_loss": soft_loss_settings(loss)}
 
 
 COMPLETE = "complete"

@@ -179,7 +179,8 @@ def test_token_labels_go_through_a_whole_run(tmp_path, teacher):
     )
     assert set(predictions["gold"].explode()) == {"O", "PLACE", "PERSON"}
     right = [
-        np.mean(np.array(gold) == np.array(said)) for gold, said in zip(predictions["gold"], predictions["teacher"], strict=True)
+        np.mean(np.array(gold) == np.array(said))
+        for gold, said in zip(predictions["gold"], predictions["teacher"], strict=True)
     ]
     assert np.mean(right) > 0.95
 
