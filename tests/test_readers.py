@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kdexp.arrow import BATCH_ROWS
 from kdexp.errors import UserError
 from kdexp.task.file import read_table
 from kdexp.task.table import Table, class_indices, class_names, texts_of
@@ -91,6 +92,44 @@ def test_a_text_of_a_million_characters_is_read_whole(tmp_path, name):
     mark = "," if name == "a.csv" else "\t"
     content = row if name == "a.jsonl" else f"text{mark}label\n{text}{mark}x\n"
     assert list(texts_of(read(write(tmp_path, name, content)), ["text"])[0]) == [text]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz", "a.jsonl", "a.parquet"])
+def test_many_rows_keep_their_order_and_places(tmp_path, name):
+    texts = [f"row {i}, é" for i in range(2 * BATCH_ROWS + 3)]
+    labels = [str(i % 3) for i in range(len(texts))]
+    path = tmp_path / name
+    if name == "a.parquet":
+        pq.write_table(pa.table({"text": texts, "label": labels}), path)
+    elif name == "a.jsonl":
+        write(
+            tmp_path, name, "\n".join(json.dumps({"text": t, "label": y}) for t, y in zip(texts, labels, strict=True))
+        )
+    elif name == "a.csv":
+        write(tmp_path, name, "text,label\n" + "".join(f'"{t}",{y}\n' for t, y in zip(texts, labels, strict=True)))
+    else:
+        content = "text\tlabel\n" + "".join(f"{t}\t{y}\n" for t, y in zip(texts, labels, strict=True))
+        write(tmp_path, name, gzip.compress(content.encode()))
+    table = read(path)
+    assert values_of(table) == {"text": texts, "label": labels}
+    first_line = {"a.jsonl": 1, "a.parquet": None}.get(name, 2)
+    place = f"row {len(texts)}" if first_line is None else f"line {len(texts) - 1 + first_line}"
+    assert table.where(len(texts) - 1) == f"{path}, {place}"
+
+
+@pytest.mark.parametrize("character", ["é", "漢", "😀"])
+def test_what_is_not_utf8_is_found_far_into_a_file(tmp_path, character):
+    # Characters of several bytes that the pieces in which a file is read cut in two.
+    for shift in range(4):
+        good = "text,label\n" + "x" * shift + f"{character * 1000},1\n" * 1500
+        path = write(tmp_path, "a.csv", good)
+        assert values_of(read(path))["text"][1] == character * 1000
+        path = write(tmp_path, "a.csv", good.encode() + b"caf\xe9,2\n")
+        with pytest.raises(UserError, match=rf"line 1502 \(byte {len(good.encode()) + 3}\): not UTF-8"):
+            read(path)
+        path = write(tmp_path, "a.csv", good.encode() + character.encode()[:-1])
+        with pytest.raises(UserError, match=rf"line 1502 \(byte {len(good.encode())}\): not UTF-8"):
+            read(path)
 
 
 @pytest.mark.parametrize(
