@@ -24,11 +24,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from forked import CommandLine
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))  # this is run by hand too
+from command_line import CommandLine, ForkServer  # noqa: E402
+
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 # A teacher that has learnt something, and students that begin to: of models near chance many changes would not show.
@@ -285,7 +287,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", action="store_true", help="only keys.json")
     arguments = parser.parse_args()
-    with TemporaryDirectory() as folder, CommandLine(Path(folder)) as kdexp:
+    with TemporaryDirectory() as folder, ForkServer() as server:
+        kdexp = CommandLine(server, Path(folder))
         write_files(Path(folder))
         if not arguments.keys:
             cases = {}
