@@ -33,7 +33,7 @@ from kdexp.model import families
 from kdexp.model.encoder import Encoder
 from kdexp.model.tokens import tokenize
 from kdexp.processes import Processes
-from kdexp.student.train import Course, train_student
+from kdexp.student.train import train_student
 from kdexp.task.load import Task
 from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
@@ -41,6 +41,7 @@ from kdexp.teacher.config import TeacherConfig
 from kdexp.teacher.encoder import EncoderTeacher
 from kdexp.teacher.logits import Cached
 from kdexp.training.config import StudentTrainConfig
+from kdexp.training.course import Course
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gloo between processes is tried on POSIX")
 
