@@ -107,17 +107,21 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
             sweep = Sweep(jobs, base, cache, study, parent, key)
             yield sweep
             parent.flush()
-            # pandas and matplotlib are needed only now, not before the first job.
-            from kdexp.study.summary import summarize
-            from kdexp.study.summary_report import log_summary, print_summary
-
-            summary = summarize(study, parent.run_id)
-            log_summary(summary, parent, study)
-            print_summary(summary)
+            _sum_up(study, parent)
             sweep.raise_failures()
 
 
 @dataclass
+def _sum_up(study: Study, parent: TrackedRun) -> None:
+    # pandas and matplotlib are needed only now, not before the first job.
+    from kdexp.study.summary import summarize
+    from kdexp.study.summary_report import log_summary, print_summary
+
+    summary = summarize(study, parent.run_id)
+    log_summary(summary, parent, study)
+    print_summary(summary)
+
+
 class Sweep:
     """An open sweep: its jobs, and where it is written.
 
