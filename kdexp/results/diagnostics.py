@@ -1,19 +1,24 @@
 """What else differs between models than what is asked about: how they read a split, how calibrated a teacher is."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import entr, softmax
+
+from kdexp.loss.base import Outputs
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-    from kdexp.task.load import Split
+    from kdexp.model.encoder import Encoder
+    from kdexp.task.kind import Answers, TaskKind
+    from kdexp.task.load import Task
+    from kdexp.task.split import Split
 
 
 @dataclass(frozen=True)
@@ -66,65 +71,58 @@ class Diagnostics:
     calibration: Calibration | None = None
 
 
-class Reader(Protocol):
-    """A model as far as it reads: what `LoadedModel` is."""
-
-    @property
-    def tokenizer(self) -> "PreTrainedTokenizerBase": ...
-    @property
-    def max_length(self) -> int: ...
-
-
-def diagnose(split: "Split", readers: Mapping[str, Reader], logits: "Tensor", temperature: float) -> Diagnostics:
-    """Measure how models read a split, and the teacher's answers about it.
+def diagnose(task: "Task", readers: Mapping[str, "Encoder"], answers: "Answers", temperature: float) -> Diagnostics:
+    """Measure how models read the validation split, and the teacher's answers about it.
 
     Args:
         readers: By role; a teacher that has no tokenizer is left out.
-        logits: What the student is taught, [rows, classes].
+        answers: What the student is taught.
         temperature: At which it is taught.
     """
     tokenizers = {
-        role: tokenizer_statistics(model.tokenizer, split, model.max_length) for role, model in readers.items()
+        role: tokenizer_statistics(model.tokenizer, task.validation, model.max_length, task.kind)
+        for role, model in readers.items()
     }
-    return Diagnostics(tokenizers, calibration(logits, split.labels or [], temperature))
+    is_distribution = task.kind.outputs == Outputs.classes
+    return Diagnostics(tokenizers, calibration(task, answers, temperature) if is_distribution else None)
 
 
-def tokenizer_statistics(tokenizer: "PreTrainedTokenizerBase", split: "Split", max_length: int) -> TokenizerStatistics:
+def tokenizer_statistics(
+    tokenizer: "PreTrainedTokenizerBase", split: "Split", max_length: int, kind: "TaskKind"
+) -> TokenizerStatistics:
     """Measure how a model with this tokenizer and length reads a split."""
-    from kdexp.model.encoder import encode
+    from kdexp.model.tokens import count_truncated, tokenized
 
-    texts = [*split.first, *(split.second or [])]
-    num_words = sum(len(text.split()) for text in texts)
+    num_words = num_tokens = num_unknown = 0
     # The backend itself: it neither cuts nor warns of texts that are too long for the model.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
-    num_tokens = sum(len(encoding.ids) for encoding in encodings)
-    num_unknown = sum(encoding.ids.count(tokenizer.unk_token_id) for encoding in encodings)
+    for texts in (texts for batch in split.text_batches() for texts in batch if texts is not None):
+        num_words += sum(len(text.split()) for text in texts)
+        encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        num_tokens += sum(len(encoding.ids) for encoding in encodings)
+        num_unknown += sum(encoding.ids.count(tokenizer.unk_token_id) for encoding in encodings)
+    num_truncated = sum(map(count_truncated, tokenized(tokenizer, split, max_length, kind)))
     normalizer = tokenizer.backend_tokenizer.normalizer
     return TokenizerStatistics(
         vocab_size=len(tokenizer),
         tokens_per_word=num_tokens / max(num_words, 1),
-        truncation_rate=encode(tokenizer, split, max_length).num_truncated / max(len(split), 1),
+        truncation_rate=num_truncated / max(len(split), 1),
         unknown_rate=num_unknown / max(num_tokens, 1),
         is_cased=normalizer is None or "A" in normalizer.normalize_str("A"),
     )
 
 
-def calibration(logits: "Tensor", labels: Sequence[int], temperature: float) -> Calibration:
-    """Measure a teacher's answers.
+def calibration(task: "Task", answers: "Answers", temperature: float) -> Calibration:
+    """Measure a teacher's answers on validation.
 
     Args:
-        logits: [rows, classes]
-        labels: [rows], class indices
         temperature: At which it teaches.
     """
-    from kdexp.task.evaluate import classification_metrics
-
-    metrics = classification_metrics(logits, labels)
+    logits, metrics = answers.values, task.kind.metrics(answers, task.labels("validation"))
     return Calibration(
-        accuracy=metrics["accuracy"],
-        ece=metrics["ece"],
+        accuracy=metrics.get("accuracy", math.nan),
+        ece=metrics.get("ece", math.nan),
         mean_entropy=_mean_entropy(logits, 1.0),
         temperature=temperature,
         mean_soft_entropy=_mean_entropy(logits, temperature),

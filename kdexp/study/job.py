@@ -8,7 +8,8 @@ from kdexp.cache import Cache
 from kdexp.config import Config, config_hash, flatten
 from kdexp.naming import run_tags
 from kdexp.results.record import RunRecord
-from kdexp.run import Watch, run
+from kdexp.run import run
+from kdexp.student.train import Watch
 from kdexp.tracking.config import TrackingConfig
 from kdexp.tracking.run import RunDescription, open_run
 from kdexp.tracking.store import Study

@@ -17,6 +17,7 @@ from pathlib import Path
 from kdexp.cache import Cache
 from kdexp.config import Config, config_hash, flatten
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
+from kdexp.processes import Processes
 from kdexp.results.record import RunRecord
 from kdexp.study.job import record_failure
 from kdexp.tracking.run import RunDescription, TrackedRun, open_run
@@ -83,6 +84,10 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
         SweepError: Some jobs failed.
     """
     signal.signal(signal.SIGTERM, interrupt)
+    num_processes = Processes.current().world_size
+    if num_processes > 1:
+        problem = f"was started in {num_processes} processes of one training"
+        raise UserError("--multirun", problem, "start a sweep in one process, or one run in several")
     base = next((job.config for job in jobs if job.config), None)
     if base is None:
         raise jobs[0].refusal or UserError("hydra.sweeper.params", "holds no job", "name some values")
@@ -111,9 +116,8 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
             sweep.raise_failures()
 
 
-@dataclass
 def _sum_up(study: Study, parent: TrackedRun) -> None:
-    # pandas and matplotlib are needed only now, not before the first job.
+    # matplotlib is needed only now, not before the first job.
     from kdexp.study.summary import summarize
     from kdexp.study.summary_report import log_summary, print_summary
 
@@ -122,6 +126,7 @@ def _sum_up(study: Study, parent: TrackedRun) -> None:
     print_summary(summary)
 
 
+@dataclass
 class Sweep:
     """An open sweep: its jobs, and where it is written.
 
