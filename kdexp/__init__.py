@@ -1,23 +1,47 @@
 """kdexp: an experiment bench for distilling transformer text classifiers."""
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdexp.cli.api import compose, conf_dir, distil, resolve
     from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
 
-try:
-    __version__ = version("kdexp")
-except PackageNotFoundError:  # run from a checkout that is not installed
-    __version__ = "0.1.0"
+    __version__: str
 
-__all__ = ["DistillationTrainer", "DistillationTrainingArguments", "__version__"]
+_MODULES = {
+    "DistillationTrainer": "kdexp.training.trainer",
+    "DistillationTrainingArguments": "kdexp.training.trainer",
+    "compose": "kdexp.cli.api",
+    "conf_dir": "kdexp.cli.api",
+    "distil": "kdexp.cli.api",
+    "resolve": "kdexp.cli.api",
+}
+
+__all__ = [
+    "DistillationTrainer",
+    "DistillationTrainingArguments",
+    "__version__",
+    "compose",
+    "conf_dir",
+    "distil",
+    "resolve",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the trainer only when it is used: `import kdexp` alone costs no torch."""
-    if name in ("DistillationTrainer", "DistillationTrainingArguments"):
-        from kdexp.training import trainer
-
-        return getattr(trainer, name)
+    """Import what is asked for when it is asked for: `import kdexp` alone costs neither torch nor Hydra."""
+    if name == "__version__":
+        return _version()
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'kdexp' has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("kdexp")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0.1.0"

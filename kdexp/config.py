@@ -1,28 +1,42 @@
-"""A whole run's settings: the groups joined, and what identifies a computation.
+"""A whole run's settings: the groups joined and completed, and what identifies a computation.
 
 The settings of each part stand with the part; parts never see `Config`. Nothing here loads torch.
 """
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from omegaconf import MISSING
-
+from kdexp.errors import UserError
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import HardwareConfig
-from kdexp.loss.config import LossConfig, is_without_teacher
+from kdexp.loss.base import Loss
+from kdexp.loss.logit import LOSSES
+from kdexp.loss.terms import TERMS
+from kdexp.model.config import ModelConfig
+from kdexp.ranges import Checked, NaturalNumber, Positive
 from kdexp.student.config import StudentConfig
-from kdexp.task.config import TaskConfig
+from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.teacher.config import TeacherConfig, Tokenization
 from kdexp.tracking.config import TrackingConfig
 from kdexp.training.config import StudentTrainConfig
 
+# Compact sizes by role: a teacher large enough to be worth imitating and a student small enough to
+# need it, both trainable in seconds on two CPU cores; measured on the embedded tasks.
+_TEACHER_SIZE = {"num_layers": 2, "hidden_size": 64, "num_heads": 4, "vocab_size": 800}
+_STUDENT_SIZE = {"num_layers": 1, "hidden_size": 24, "num_heads": 2, "vocab_size": 800}
+# From scratch a small model needs a large rate and several passes; a pretrained one the usual
+# fine-tuning recipe (Devlin et al. 2019, arXiv 1810.04805, appendix A.3).
+_TEACHER_FROM_SCRATCH = {"epochs": 6, "learning_rate": 2e-3}
+_STUDENT_FROM_SCRATCH = {"epochs": 4, "learning_rate": 3e-3}
+_PRETRAINED = {"epochs": 3, "learning_rate": 5e-5}
 
-@dataclass
-class CrossFamilyConfig:
+
+@dataclass(kw_only=True)
+class CrossFamilyConfig(Checked):
     """The cross-family study.
 
     Attributes:
@@ -33,32 +47,107 @@ class CrossFamilyConfig:
     # Any, because only an untyped setting takes a mapping with new keys from the command line.
     teachers: Any = None
     students: Any = None
-    margin: float = 2.0
+    margin: Positive = 2.0
 
 
-@dataclass
-class Config:
-    """One run."""
+@dataclass(kw_only=True)
+class Config(Checked):
+    """One run: complete, and within range.
 
-    teacher: TeacherConfig = MISSING
+    The constructor fills in every default that depends on another setting (the parts that it is given stay as
+    they are), so that nothing is left to guess: what it holds is what is logged.
+
+    Raises:
+        UserError: With the setting's whole path: groups do not go together.
+    """
+
+    teacher: TeacherConfig
     more_teachers: dict[str, TeacherConfig] = field(default_factory=dict)
-    student: StudentConfig = MISSING
-    task: TaskConfig = MISSING
-    loss: LossConfig = MISSING
-    hardware: HardwareConfig = MISSING
-    train: StudentTrainConfig = MISSING
-    tracking: TrackingConfig = MISSING
+    student: StudentConfig
+    task: TaskConfig
+    loss: Loss
+    hardware: HardwareConfig
+    train: StudentTrainConfig
+    tracking: TrackingConfig
     tokenization: Tokenization = Tokenization.own
     baseline: bool = True
-    seed: int = 0
+    seed: NaturalNumber = 0
     study: str = "distillation"
     resume: bool = True
-    cache_dir: str = MISSING
+    cache_dir: str
     parent_run: str | None = None
     trial: str | None = None
     condition: str | None = None
     families: list[str] = field(default_factory=list)
     cross_family: CrossFamilyConfig = field(default_factory=CrossFamilyConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._refuse_teachers()
+        self._refuse_study()
+        self.teacher = _complete_teacher(self.teacher)
+        # Two of one option are told apart by the name that they stand under.
+        self.more_teachers = {
+            name: _complete_teacher(replace(teacher, name=name)) for name, teacher in self.more_teachers.items()
+        }
+        schedule = _STUDENT_FROM_SCRATCH if self.student.checkpoint is None else _PRETRAINED
+        self.train = _complete(self.train, schedule)
+        self.student = _complete_size(self.student, _STUDENT_SIZE)
+        self.cache_dir = str(Path(self.cache_dir).expanduser().absolute())
+
+    def _refuse_teachers(self) -> None:
+        name = self.teacher.name
+        if name in self.more_teachers:
+            raise UserError(
+                "more_teachers",
+                f"{name} is the first teacher already",
+                f"choose another option, or call the second one differently: +teacher@more_teachers.{name}_2={name} "
+                f"more_teachers.{name}_2.seed=1",
+            )
+        if self.more_teachers and self.loss.terms:
+            raise UserError(
+                "loss.terms",
+                f"got {', '.join(self.loss.terms)}, but terms compare with the inside of one teacher, "
+                f"not of {len(self.more_teachers) + 1}",
+                "remove more_teachers, or choose a loss without terms",
+            )
+
+    def _refuse_study(self) -> None:
+        if not self.study.strip():
+            raise UserError("study", "is empty", "give the study a name, such as study=my_first_sweep")
+        for role in ("teachers", "students"):
+            value = getattr(self.cross_family, role)
+            if value is not None and not (isinstance(value, dict) and set(value) <= set(self.families)):
+                raise UserError(
+                    f"cross_family.{role}", f"got {value}", f"expected {{family: checkpoint}} for {self.families}"
+                )
+
+
+SCHEMAS: dict[str, Mapping[str, type]] = {
+    "task": {"embedded": EmbeddedTaskConfig, "public": PublicTaskConfig, "file": FileTaskConfig},
+    "loss": LOSSES,
+    "terms": TERMS,
+}
+"""Groups whose options differ in what can be set: the classes that their files name as `/schema/<group>/<name>`."""
+
+Settings = TypeVar("Settings", bound=Checked)
+Model = TypeVar("Model", bound=ModelConfig)
+
+
+def _complete(settings: Settings, defaults: dict[str, Any]) -> Settings:
+    """A copy in which the defaults stand where nothing was set."""
+    return replace(settings, **{name: value for name, value in defaults.items() if getattr(settings, name) is None})  # type: ignore[type-var]
+
+
+def _complete_size(model: Model, size: dict[str, int]) -> Model:
+    """Of a compact model; a checkpoint decides itself."""
+    return model if model.checkpoint is not None else _complete(model, size)
+
+
+def _complete_teacher(teacher: TeacherConfig) -> TeacherConfig:
+    schedule = _TEACHER_FROM_SCRATCH if teacher.checkpoint is None else _PRETRAINED
+    complete = _complete_size(teacher, _TEACHER_SIZE)
+    return replace(complete, train=_complete(complete.train, schedule))
 
 
 _SPLITS = ("train", "validation", "test", "transfer")
@@ -66,7 +155,9 @@ _SPLITS = ("train", "validation", "test", "transfer")
 
 def teacher_settings(config: Config) -> dict[str, TeacherConfig]:
     """Every teacher by what its settings begin with: `teacher`, `more_teachers.roberta`, ..."""
-    return {"teacher": config.teacher} | {f"more_teachers.{name}": each for name, each in config.more_teachers.items()}
+    return {"teacher": config.teacher} | {
+        f"more_teachers.{name}": further for name, further in config.more_teachers.items()
+    }
 
 
 def teacher_names(config: Config) -> list[str]:
@@ -111,8 +202,7 @@ def config_hash(config: Config) -> str:
         del parts[irrelevant]
     for irrelevant in ("num_workers", "num_threads"):
         del parts["hardware"][irrelevant]
-    if is_without_teacher(config.loss):
-        parts["loss"] = {"name": "ce"}
+    parts["loss"] = config.loss.parts()
     if not config.more_teachers:
         del parts["more_teachers"], parts["teacher"]["weight"]
     parts["files"] = {setting: path_digest(path) for setting, path in _local_inputs(config).items()}

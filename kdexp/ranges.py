@@ -11,6 +11,7 @@ import math
 import typing
 from dataclasses import dataclass
 from functools import cache
+from numbers import Real
 from typing import Annotated, Any
 
 from kdexp.errors import UserError
@@ -30,10 +31,13 @@ class Range:
     open_low: bool = False
     open_high: bool = False
 
-    def refuses(self, value: float) -> bool:
-        above = value > self.low if self.open_low else value >= self.low
-        below = value < self.high if self.open_high else value <= self.high
-        return not (above and below and math.isfinite(value))  # also refuses nan
+    def refuses(self, value: object) -> bool:
+        if not isinstance(value, Real):  # a name, say
+            return True
+        number = float(value)
+        above = number > self.low if self.open_low else number >= self.low
+        below = number < self.high if self.open_high else number <= self.high
+        return not (above and below and math.isfinite(number))  # also refuses nan
 
 
 Positive = Annotated[float, Range("a finite number above 0", low=0, open_low=True)]
@@ -52,9 +56,10 @@ class Checked:
     """
 
     def __post_init__(self) -> None:
-        for name, range_ in _ranges(type(self)).items():
+        settings: type = type(self)
+        for name, range_ in _ranges(settings).items():
             value = getattr(self, name)
-            if value is not None and range_.refuses(value):
+            if range_.refuses(value) and not (value is None and name in _optional(settings)):
                 raise UserError(name, f"got {value}", f"expected {range_.meaning}")
 
 
@@ -67,6 +72,12 @@ def _ranges(settings: type) -> dict[str, Range]:
         for extra in _extras(hint)
         if isinstance(extra, Range)
     }
+
+
+@cache
+def _optional(settings: type) -> set[str]:
+    """The fields that may be None."""
+    return {name for name, hint in typing.get_type_hints(settings).items() if type(None) in typing.get_args(hint)}
 
 
 def _extras(hint: Any) -> list[Any]:

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoTokenizer
 
 from kdexp.errors import UserError
-from kdexp.loss.config import Alignment
+from kdexp.loss.pooling import averaging, membership
+from kdexp.loss.terms import Alignment
 from kdexp.model import families
 from kdexp.model.alignment import (
     NO_WORD,
@@ -17,8 +18,6 @@ from kdexp.model.alignment import (
     align,
     align_positions,
     align_words,
-    averaging,
-    membership,
     pad_words,
     row_tokens,
     word_spans,

@@ -63,6 +63,19 @@ def test_cfg_job_shows_the_composed_config(kdexp):
         (["train.epochs=2.5"], r"train.epochs: got '2.5'; expected a whole number"),
         (["tokenization=theirs"], r"tokenization: got 'theirs'; expected one of .*own, student_ids"),
         (["loss=ce", "loss.alpha=0.5"], r"loss.alpha: no such setting"),
+        (
+            ["terms=[rkd]", "loss.terms.rkd.alignment=words"],
+            r"loss.terms.rkd.alignment: no such setting; expected one of weight, weight_end, layers, pooling$",
+        ),
+        (
+            ["terms=[hidden]", "loss.terms.hidden.pooling=mean"],
+            r"loss.terms.hidden.pooling: no such setting; expected one of weight, weight_end, layers, alignment$",
+        ),
+        (["terms=[rkd]", "loss.terms.rkd.weight=-1"], r"loss.terms.rkd.weight: got -1.0; expected a finite number"),
+        (["terms=[rkd]", "loss.terms.rkd.layers=first"], r"loss.terms.rkd.layers: got first; expected uniform, last"),
+        (["loss.terms.rkd.weight=1"], r"loss.terms.rkd: the loss has no such term; add it with 'terms=\[rkd\]'"),
+        (["+loss.terms.rkd.weight=1"], r"loss.terms.rkd: is not declared; add it with 'terms=\[rkd\]'"),
+        (["+loss.terms.fitnet.weight=1"], r"loss.terms.fitnet: no such term; expected one of pkd, rkd"),
         (["task=sst2", "task.label_noise=0.1"], r"task.label_noise: no such setting"),
         (["loss.alpha=0.1,0.2"], r"loss.alpha.*multirun"),
         (["+loss.x=1"], r"loss.x: no such setting; expected one of name, terms, alpha, alpha_end, temperature"),
@@ -80,6 +93,12 @@ def test_cfg_job_shows_the_composed_config(kdexp):
         ),
         (["teacher.labels=[a,b]"], r"teacher.labels: names the classes of a published head"),
         (["study=''"], r"study: is empty"),
+        (["train.keep=last"], r"error: train.keep: was renamed; use train.select=best$"),
+        (["+teacher.train.keep=best"], r"error: teacher.train.keep: was renamed; use train.select=best$"),
+        (
+            ["more_teachers=[roberta]", "more_teachers.roberta.train.epochs=0"],
+            r"more_teachers.roberta.train.epochs: got 0; expected a whole number of at least 1",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_line(kdexp, arguments, expected):

@@ -1,18 +1,26 @@
 """The soft losses against the papers' formulas, worked out in float64 by scipy."""
 
+import json
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from scipy import special, stats
 from scipy.spatial import distance
+from torch.nn.functional import kl_div
 
-from kdexp.cli.composition import register_schemas, resolve
+from kdexp.cli.composition import resolve
 from kdexp.cli.conf_dir import CONF_DIR
+from kdexp.cli.sweeper import register
 from kdexp.errors import UserError
-from kdexp.loss.config import LOSSES, is_without_teacher
-from kdexp.loss.logit import logit_loss, ramp, sigmoid_kd
-from kdexp.training.checks import refuse_unfit_loss
+from kdexp.loss.base import Outputs
+from kdexp.loss.logit import DKD, KD, LOSSES, MSE, CrossEntropy, ReverseKL
+from kdexp.loss.terms import Hidden, ramp
+from kdexp.training.checks import refuse_small_batch, refuse_unfit_loss
 
 SETTINGS = {
     "kd": {"temperature": 3.0},
@@ -26,7 +34,7 @@ SETTINGS = {
     "dist": {"temperature": 3.0, "inter_weight": 0.8, "intra_weight": 1.3},
     "logit_std": {"temperature": 3.0},
 }
-LOGIT_LOSSES = {name: LOSSES[name](name=name, alpha=0.0, **settings) for name, settings in SETTINGS.items()}
+LOGIT_LOSSES = {name: LOSSES[name](alpha=0.0, **settings) for name, settings in SETTINGS.items()}
 
 
 def logits(seed, scale=2.0):
@@ -87,7 +95,7 @@ def oracle(name, student, teacher):
 
 def evaluate(name, student, teacher, labels=GOLD, **arguments):
     tensors = (torch.as_tensor(values) for values in (student, teacher, labels))
-    return logit_loss(LOGIT_LOSSES[name], *tensors, **arguments)
+    return LOGIT_LOSSES[name](*tensors, **arguments)
 
 
 @pytest.mark.parametrize("name", LOGIT_LOSSES)
@@ -104,14 +112,14 @@ def test_every_loss_has_the_value_of_its_paper(name):
 def test_every_gradient_is_that_of_the_value(name):
     student = torch.tensor(logits(1), requires_grad=True)
     teacher, labels = torch.tensor(logits(2)), torch.tensor(GOLD)
-    assert torch.autograd.gradcheck(lambda z: logit_loss(LOGIT_LOSSES[name], z, teacher, labels), (student,))
+    assert torch.autograd.gradcheck(lambda z: LOGIT_LOSSES[name](z, teacher, labels), (student,))
 
 
 @pytest.mark.parametrize("name", LOGIT_LOSSES)
 def test_nothing_reaches_the_teacher(name):
     teacher = torch.tensor(logits(2), requires_grad=True)
     student = torch.tensor(logits(1), requires_grad=True)
-    logit_loss(LOGIT_LOSSES[name], student, teacher, torch.tensor(GOLD)).backward()
+    LOGIT_LOSSES[name](student, teacher, torch.tensor(GOLD)).backward()
     assert teacher.grad is None
     assert student.grad.abs().sum() > 0
 
@@ -124,7 +132,7 @@ def test_a_student_that_equals_its_teacher_has_no_loss(name):
 @pytest.mark.parametrize("name", ["soft_ce", "nkd"])
 def test_cross_entropies_are_least_at_the_teacher(name):
     student = torch.tensor(logits(1), requires_grad=True)
-    logit_loss(LOGIT_LOSSES[name], student, torch.tensor(logits(1)), torch.tensor(GOLD)).backward()
+    LOGIT_LOSSES[name](student, torch.tensor(logits(1)), torch.tensor(GOLD)).backward()
     if name == "soft_ce":
         assert student.grad.abs().max() < 1e-12
     assert evaluate(name, logits(1), logits(1)) < evaluate(name, logits(3), logits(1))
@@ -137,7 +145,7 @@ def test_extreme_logits_have_finite_gradients(name, dtype):
     student = (1e4 * signs.to(dtype)).requires_grad_()
     for teacher in (1e4 * signs, -1e4 * signs, 0.0 * signs):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-            value = logit_loss(LOGIT_LOSSES[name], student, teacher.to(dtype), torch.tensor(GOLD))
+            value = LOGIT_LOSSES[name](student, teacher.to(dtype), torch.tensor(GOLD))
         assert value.dtype == torch.float32
         (gradient,) = torch.autograd.grad(value, student)
         assert torch.isfinite(value)
@@ -165,49 +173,134 @@ def test_dkd_with_equal_weights_of_its_own_is_kd():
     teacher = np.tile(logits(2)[:1], (6, 1))
     student, gold = logits(1), np.zeros(6, dtype=int)
     other = 1 - probabilities(teacher, 3.0)[0, 0]
-    loss = LOSSES["dkd"](name="dkd", alpha=0.0, temperature=3.0, target_weight=1.0, nontarget_weight=float(other))
-    value = logit_loss(loss, torch.tensor(student), torch.tensor(teacher), torch.tensor(gold))
+    loss = DKD(temperature=3.0, target_weight=1.0, nontarget_weight=float(other))
+    value = loss(torch.tensor(student), torch.tensor(teacher), torch.tensor(gold))
     assert value.item() == pytest.approx(evaluate("kd", student, teacher).item())
 
 
-def test_sigmoid_kd_is_the_divergence_of_every_class():
-    student, teacher = logits(1), logits(2)
-    p, q = special.expit(teacher / 2), special.expit(student / 2)
-    expected = 4 * np.mean(np.sum(special.rel_entr(p, q) + special.rel_entr(1 - p, 1 - q), axis=-1))
-    assert sigmoid_kd(torch.tensor(student), torch.tensor(teacher), 2.0).item() == pytest.approx(expected)
+# Values and gradients' norms of the functions that these classes replaced, on the same logits in float32.
+BEFORE = {
+    "kd": (0.775463998, 0.257681876),
+    "soft_ce": (1.64640224, 0.237245753),
+    "mse": (1.50179136, 0.5002985),
+    "reverse_kl": (0.749625206, 0.239314511),
+    "jsd": (0.159568056, 0.0517220795),
+    "tvd": (0.542241812, 0.100262783),
+    "dkd": (2.11058283, 0.91727078),
+    "nkd": (15.4028521, 0.408837795),
+    "dist": (11.9530325, 2.84124684),
+    "logit_std": (0.657435954, 0.158477023),
+}
+
+
+@pytest.mark.parametrize("name", LOGIT_LOSSES)
+def test_the_numbers_are_what_they_were(name):
+    student = torch.tensor(logits(1), dtype=torch.float32, requires_grad=True)
+    teacher, gold = torch.tensor(logits(2), dtype=torch.float32), torch.tensor([0, 3, -100, 1, 2, 0])
+    value = LOGIT_LOSSES[name](student, teacher, gold)
+    (gradient,) = torch.autograd.grad(value, student)
+    assert (value.item(), gradient.norm().item()) == pytest.approx(BEFORE[name], rel=3e-7, abs=3e-7)
+
+
+def test_distillation_of_hinton_is_torchs_own_divergence_to_the_bit():
+    student, teacher = (torch.tensor(logits(seed), dtype=torch.float32) for seed in (1, 2))
+    own = kl_div((student / 3).log_softmax(-1), (teacher / 3).log_softmax(-1), reduction="sum", log_target=True)
+    assert torch.equal(KD(temperature=3.0)(student, teacher, torch.tensor(GOLD)), 9 * own / 6)
+
+
+@pytest.mark.parametrize("name", LOGIT_LOSSES)
+def test_every_loss_runs_over_a_batch_of_problems(name):
+    """`vmap` gives what a loop gives, of values and of gradients."""
+    students, teachers = (torch.tensor(np.stack([logits(seed) for seed in seeds])) for seeds in ((1, 2), (3, 4)))
+    gold = torch.tensor(np.stack([GOLD, [-100, 0, 3, 2, 1, 1]]))
+    problems = list(zip(students, teachers, gold, strict=True))
+    loss = LOGIT_LOSSES[name]
+    torch.testing.assert_close(
+        torch.func.vmap(loss)(students, teachers, gold), torch.stack([loss(*problem) for problem in problems])
+    )
+    gradient = torch.func.grad(loss)
+    torch.testing.assert_close(
+        torch.func.vmap(gradient)(students, teachers, gold), torch.stack([gradient(*problem) for problem in problems])
+    )
 
 
 # --- as the trainer and the command line use them ---
 
 
 @pytest.mark.parametrize(
-    ("settings", "classes", "batch_size", "words"),
+    ("name", "reason"),
     [
-        ({"name": "dkd", "temperature": 4.0, "target_weight": 1.0, "nontarget_weight": 8.0}, 2, 8, "identically zero"),
-        ({"name": "nkd", "temperature": 1.0, "nontarget_weight": 1.5}, 2, 8, "identically zero"),
-        ({"name": "dist", "temperature": 1.0, "inter_weight": 1.0, "intra_weight": 1.0}, 2, 8, "correlation over two"),
-        ({"name": "dist", "temperature": 1.0, "inter_weight": 1.0, "intra_weight": 1.0}, 4, 2, "rows of a batch"),
-        ({"name": "logit_std", "temperature": 1.0}, 2, 8, "same two numbers"),
-        ({"name": "kd", "temperature": 1.0}, 1, 8, "one output"),
+        ("dkd", "identically zero"),
+        ("nkd", "identically zero"),
+        ("dist", "correlation over two"),
+        ("logit_std", "same two numbers"),
     ],
 )
-def test_a_degenerate_loss_is_refused_with_the_reason(settings, classes, batch_size, words):
-    loss = LOSSES[settings["name"]](alpha=0.5, **settings)
-    with pytest.raises(UserError, match=words):
-        refuse_unfit_loss(loss, classes, batch_size)
+def test_a_degenerate_loss_is_refused_with_the_reason_and_the_losses_that_fit(name, reason):
+    fit = "expected one of ce, kd, soft_ce, mse, reverse_kl, jsd, tvd$"
+    with pytest.raises(UserError, match=f"loss: {name} is degenerate here: .*{reason}.*; {fit}"):
+        refuse_unfit_loss(LOGIT_LOSSES[name], Outputs.classes, 2)
 
 
-def test_losses_that_fit_are_let_through():
+def test_a_loss_is_refused_for_logits_that_say_something_else():
+    with pytest.raises(
+        UserError, match="kd compares classes, but here the logits say number; expected one of ce, mse"
+    ):
+        refuse_unfit_loss(LOGIT_LOSSES["kd"], Outputs.number, 1)
+    refuse_unfit_loss(LOGIT_LOSSES["mse"], Outputs.number, 1)
     for loss in LOGIT_LOSSES.values():
-        refuse_unfit_loss(loss, 5, 32)
-    refuse_unfit_loss(LOGIT_LOSSES["mse"], 1, 32)
+        refuse_unfit_loss(loss, Outputs.classes, 5)
+
+
+def test_a_batch_too_small_to_relate_its_rows_is_refused():
+    with pytest.raises(UserError, match="batch_size: is 2, but dist relates the examples of a batch"):
+        refuse_small_batch(LOGIT_LOSSES["dist"], 2)
+    refuse_small_batch(LOSSES["dist"](temperature=1.0, inter_weight=1.0, intra_weight=0.0), 2)
+    for loss in LOGIT_LOSSES.values():
+        refuse_small_batch(loss, 32)
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: KD(temperature=0), "temperature: got 0; expected a finite number above 0"),
+        (lambda: KD(temperature="hot"), "temperature: got hot; expected a finite number above 0"),
+        (lambda: KD(temperature=None), "temperature: got None; expected a finite number above 0"),
+        (lambda: KD(temperature=1, alpha=2), "alpha: got 2; expected a number from 0 (teacher only) to 1"),
+        (lambda: KD(temperature=1, alpha_end=-1), "alpha_end: got -1; expected a number from 0 (teacher only) to 1"),
+        (lambda: MSE(centered="yes"), "centered: got 'yes'; expected true or false"),
+        (
+            lambda: DKD(temperature=1, target_weight=0, nontarget_weight=0),
+            "target_weight: is 0, as nontarget_weight is; set one of the two above 0",
+        ),
+        (
+            lambda: LOSSES["jsd"](temperature=1, beta=1),
+            "beta: got 1; expected a number between 0 and 1; the limits themselves are kd and reverse_kl",
+        ),
+    ],
+)
+def test_a_constructor_names_its_argument(make, error):
+    with pytest.raises(ValueError, match=re.escape(error)):
+        make()
 
 
 @pytest.mark.parametrize("name", LOGIT_LOSSES)
 def test_without_a_teacher_every_loss_is_the_same_run(name):
     """At alpha = 1 nothing of the loss but the gold labels is left, so all share the baseline."""
-    assert is_without_teacher(LOSSES[name](name=name, alpha=1.0, **SETTINGS[name]))
-    assert not is_without_teacher(LOSSES[name](name=name, alpha=1.0, alpha_end=0.5, **SETTINGS[name]))
+    kind, settings = LOSSES[name], SETTINGS[name]
+    assert not kind(alpha=1.0, **settings).uses_teacher
+    assert kind(alpha=1.0, **settings).parts() == CrossEntropy().parts()
+    assert kind(alpha=1.0, alpha_end=0.5, **settings).uses_logits
+    with_terms = kind(alpha=1.0, terms={"hidden": Hidden()}, **settings)
+    assert with_terms.uses_teacher
+    assert not with_terms.uses_logits
+    assert with_terms.parts() != CrossEntropy().parts()
+
+
+def test_two_formulas_of_one_name_are_two_computations():
+    """A person may edit a loss of their own without giving it another name."""
+    assert KD(name="mine", temperature=2.0).parts() != ReverseKL(name="mine", temperature=2.0).parts()
+    assert json.loads(json.dumps(KD(temperature=2.0, terms={"hidden": Hidden()}).parts()))
 
 
 @pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.2), (0.5, 0.6), (1.0, 1.0), (1.5, 1.0)])
@@ -217,9 +310,22 @@ def test_a_weight_ramps_linearly(progress, expected):
 
 
 def test_every_loss_has_an_option_and_every_option_composes():
-    register_schemas()
+    register()
     for path in sorted((CONF_DIR / "loss").glob("*.yaml")):
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             config = resolve(compose("config", [f"loss={path.stem}"]))
         assert config.loss.name == path.stem
     assert {path.stem for path in (CONF_DIR / "loss").glob("*.yaml")} >= LOSSES.keys()
+    assert all(SETTINGS.keys() | {"ce"} == LOSSES.keys() and kind.name == name for name, kind in LOSSES.items())
+
+
+def test_settings_and_losses_are_read_without_torch_and_without_the_command_line():
+    script = """
+import sys
+import kdexp.loss.logit, kdexp.loss.terms
+assert "torch" not in sys.modules
+import kdexp.loss.features, kdexp.loss.hard, kdexp.training.trainer
+print(*sorted({"hydra", "omegaconf", "mlflow"} & sys.modules.keys()))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []

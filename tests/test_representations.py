@@ -8,11 +8,11 @@ import torch
 from torch.autograd import gradcheck
 
 from kdexp.errors import UserError
-from kdexp.loss import terms as representations
-from kdexp.loss.config import Pooling, TermConfig
-from kdexp.loss.terms import RepresentationTerms, layer_pairs, pool, pool_attention, recording
+from kdexp.loss.features import FeatureTerms, attention_modules, layer_pairs, recorded
+from kdexp.loss.pooling import pool, pool_attention
+from kdexp.loss.terms import CKA, PKD, RKD, TERMS, Attention, Hidden, MiniLM, Pooling, Reads
 from kdexp.model import families
-from kdexp.training.checks import accepted_inputs
+from kdexp.model.encoder import accepted_inputs
 
 TEXTS = ["the film was good and the plot was dull, not fine!", "never seen", "a bad actor: superb, quite superb"]
 WORD_MASK = torch.tensor([[True] * 4, [True, True, False, False], [True, True, True, False]])
@@ -94,85 +94,145 @@ def numpy_minilm(s, t, mask, num_heads):
     return np.mean(losses)
 
 
+def heads(projections, num_heads):
+    return projections.unflatten(-1, (num_heads, -1)).transpose(-2, -3)
+
+
+def numpy_minilm_of_heads(s, t, mask):
+    joined = [np.swapaxes(x, -2, -3).reshape(*x.shape[:3], x.shape[4], -1) for x in (s, t)]
+    return numpy_minilm(*joined, mask, num_heads=s.shape[3])
+
+
 MAPS = [softmax(normal(3, 2, 4, 4, 4, seed=seed).numpy()) for seed in (0, 1)]
 CASES = {
-    "pkd": (representations.pkd, numpy_pkd, normal(5, 2, 6), normal(5, 2, 6, seed=1), ()),
-    "rkd": (representations.rkd, numpy_rkd, normal(5, 2, 3), normal(5, 2, 6, seed=1), ()),
-    "cka": (representations.cka, numpy_cka, normal(5, 2, 3), normal(5, 2, 6, seed=1), ()),
-    "hidden": (representations.hidden, numpy_hidden, normal(3, 2, 4, 6), normal(3, 2, 4, 6, seed=1), (WORD_MASK,)),
-    "attention": (representations.attention, numpy_attention, *(torch.tensor(m) for m in MAPS), (WORD_MASK,)),
+    "pkd": (PKD(), numpy_pkd, normal(5, 2, 6), normal(5, 2, 6, seed=1), ()),
+    "rkd": (RKD(), numpy_rkd, normal(5, 2, 3), normal(5, 2, 6, seed=1), ()),
+    "cka": (CKA(), numpy_cka, normal(5, 2, 3), normal(5, 2, 6, seed=1), ()),
+    "hidden": (Hidden(), numpy_hidden, normal(3, 2, 4, 6), normal(3, 2, 4, 6, seed=1), (WORD_MASK,)),
+    "attention": (Attention(), numpy_attention, *(torch.tensor(m) for m in MAPS), (WORD_MASK,)),
     "minilm": (
-        representations.minilm,
-        numpy_minilm,
-        normal(3, 2, 3, 4, 4),
-        normal(3, 2, 3, 4, 8, seed=1),
-        (WORD_MASK, 2),
+        MiniLM(),
+        numpy_minilm_of_heads,
+        heads(normal(3, 2, 3, 4, 4), 2),
+        heads(normal(3, 2, 3, 4, 8, seed=1), 2),
+        (WORD_MASK,),
     ),
-}  # fmt: skip
+}
+# Values and gradients' norms of the functions that these classes replaced, on the same features in float32.
+BEFORE = {
+    "pkd": (0.249611288, 0.0320826471),
+    "rkd": (0.202647582, 0.130762801),
+    "cka": (0.256928623, 0.13560237),
+    "hidden": (1.83529377, 0.250834137),
+    "attention": (0.0515266992, 0.0315715075),
+    "minilm": (0.581581414, 0.107997075),
+}
+
+
+def test_every_term_is_tested():
+    assert {name: type(term) for name, (term, *_) in CASES.items()} == TERMS
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_losses_agree_with_numpy(name):
-    loss, oracle, student, teacher, others = CASES[name]
-    plain = [other.numpy() if torch.is_tensor(other) else other for other in others]
-    expected = oracle(student.numpy(), teacher.numpy(), *plain)
+def test_the_numbers_are_what_they_were(name):
+    term, _, student, teacher, mask = CASES[name]
+    student, teacher = student.float().requires_grad_(), teacher.float()
+    value = term(student, teacher, *mask, num_examples=7)
+    (gradient,) = torch.autograd.grad(value, student)
+    assert (value.item(), gradient.norm().item()) == pytest.approx(BEFORE[name], rel=3e-7)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_term_runs_over_a_batch_of_problems(name):
+    """`vmap` gives what a loop gives, of values and of gradients."""
+    term, _, student, teacher, mask = CASES[name]
+    students, teachers = torch.stack([student, student.flip(0)]), torch.stack([teacher, 2 * teacher])
+    inputs = (students, teachers, *(torch.stack([each, each.flip(0)]) for each in mask))
+    for compute in (term, torch.func.grad(term)):
+        looped = torch.stack([compute(*problem) for problem in zip(*inputs, strict=True)])
+        torch.testing.assert_close(torch.func.vmap(compute)(*inputs), looped)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_terms_agree_with_numpy(name):
+    term, oracle, student, teacher, mask = CASES[name]
+    expected = oracle(student.numpy(), teacher.numpy(), *(each.numpy() for each in mask))
     assert expected > 0.01
-    assert loss(student, teacher, *others).item() == pytest.approx(expected, rel=1e-9)
-    assert loss(student, teacher, *others, num_examples=100).item() == pytest.approx(
+    assert term(student, teacher, *mask).item() == pytest.approx(expected, rel=1e-9)
+    assert term(student, teacher, *mask, num_examples=100).item() == pytest.approx(
         expected * len(student) / 100, rel=1e-9
     )
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_reach_the_student_and_never_the_teacher(name):
-    loss, _, student, teacher, others = CASES[name]
+    term, _, student, teacher, mask = CASES[name]
     student, teacher = student.clone().requires_grad_(), teacher.clone().requires_grad_()
-    assert gradcheck(lambda x: loss(x, teacher.detach(), *others), (student,))
-    loss(student, teacher, *others).backward()
+    assert gradcheck(lambda x: term(x, teacher.detach(), *mask), (student,))
+    term(student, teacher, *mask).backward()
     assert student.grad.abs().max() > 0
     assert teacher.grad is None
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_losses_vanish_where_student_and_teacher_are_the_same(name):
-    loss, _, student, _, others = CASES[name]
-    assert loss(student, student, *others).item() == pytest.approx(0, abs=1e-12)
+def test_terms_vanish_where_student_and_teacher_are_the_same(name):
+    term, _, student, _, mask = CASES[name]
+    assert term(student, student, *mask).item() == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["pkd", "hidden", "attention", "minilm"])
 def test_micro_batches_add_up_to_the_large_batch(name):
-    loss, _, student, teacher, others = CASES[name]
-    parts = []
-    for rows in (slice(0, 1), slice(1, None)):
-        cut = [other[rows] if torch.is_tensor(other) else other for other in others]
-        parts.append(loss(student[rows], teacher[rows], *cut, num_examples=len(student)))
-    assert sum(parts).item() == pytest.approx(loss(student, teacher, *others).item(), rel=1e-9)
+    term, _, student, teacher, mask = CASES[name]
+    parts = [
+        term(student[rows], teacher[rows], *(each[rows] for each in mask), num_examples=len(student))
+        for rows in (slice(0, 1), slice(1, None))
+    ]
+    assert sum(parts).item() == pytest.approx(term(student, teacher, *mask).item(), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["hidden", "attention", "minilm"])
 def test_padding_never_counts(name):
-    loss, _, student, teacher, others = CASES[name]
-    before = loss(student, teacher, *others)
+    term, _, student, teacher, mask = CASES[name]
+    before = term(student, teacher, *mask)
     disturbed = student.clone()
-    axis = {"hidden": 2, "attention": 3, "minilm": 3}[name]
-    disturbed.select(axis, 3)[1] = 1e3
+    disturbed.select(-2, 3)[1] = 1e3
     if name == "attention":
-        disturbed.select(4, 3)[1] = 1e3
-    assert loss(disturbed, teacher, *others).item() == pytest.approx(before.item(), rel=1e-12)
-    nothing = torch.zeros_like(WORD_MASK)
-    assert loss(student, teacher, nothing, *others[1:]).item() == 0
+        disturbed.select(-1, 3)[1] = 1e3
+    assert term(disturbed, teacher, *mask).item() == pytest.approx(before.item(), rel=1e-12)
+    assert term(student, teacher, torch.zeros_like(WORD_MASK)).item() == 0
 
 
-def test_equal_examples_and_small_batches_have_finite_gradients():
-    for loss in (representations.rkd, representations.cka):
-        student = normal(4, 1, 3)[[0, 0, 1, 2]].requires_grad_()
-        loss(student, normal(4, 1, 6)[[0, 0, 1, 2]]).backward()
-        assert student.grad.abs().max() < 100
-        two = normal(2, 1, 3).requires_grad_()
-        value = loss(two, normal(2, 1, 6))
-        value.backward()
-        assert value == 0
-        assert not two.grad.any()
+@pytest.mark.parametrize("term", [RKD(), CKA()])
+def test_equal_rows_and_small_batches_have_finite_gradients(term):
+    student = normal(4, 1, 3)[[0, 0, 1, 2]].requires_grad_()
+    term(student, normal(4, 1, 6)[[0, 0, 1, 2]]).backward()
+    assert student.grad.abs().max() < 100
+    two = normal(2, 1, 3).requires_grad_()
+    value = term(two, normal(2, 1, 6))
+    value.backward()
+    assert value == 0
+    assert not two.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: Hidden(weight=-1), "weight: got -1; expected a finite number of at least 0"),
+        (lambda: Hidden(weight_end=float("inf")), "weight_end: got inf; expected a finite number of at least 0"),
+        (lambda: RKD(layers="first"), "layers: got first; expected uniform, last, or a list of layer numbers"),
+        (lambda: RKD(layers=[]), "layers: got .*; expected uniform, last, or a list of layer numbers"),
+        (lambda: RKD(layers=[1.5]), "layers: got .*; expected uniform, last, or a list of layer numbers"),
+    ],
+)
+def test_a_constructor_names_its_argument(make, error):
+    with pytest.raises(UserError, match=f"^{error}"):
+        make()
+
+
+@pytest.mark.parametrize(("kind", "setting"), [(RKD, "alignment"), (Hidden, "pooling")])
+def test_a_term_has_only_the_settings_that_it_uses(kind, setting):
+    with pytest.raises(TypeError, match=setting):
+        kind(**{setting: "mean"})
 
 
 def test_attention_of_models_with_other_heads_compares_their_means():
@@ -180,7 +240,7 @@ def test_attention_of_models_with_other_heads_compares_their_means():
     expected = numpy_attention(
         student.numpy().mean(2, keepdims=True), teacher.numpy().mean(2, keepdims=True), WORD_MASK.numpy()
     )
-    assert representations.attention(student, teacher, WORD_MASK).item() == pytest.approx(expected)
+    assert Attention()(student, teacher, WORD_MASK).item() == pytest.approx(expected)
 
 
 def test_pooling_reads_the_first_token_or_the_mean_of_all_but_padding():
@@ -200,14 +260,14 @@ def test_attention_between_words_by_hand():
 
 
 def test_layer_maps():
-    assert layer_pairs("hidden", "uniform", 4, 12) == [(1, 3), (2, 6), (3, 9), (4, 12)]
-    assert layer_pairs("hidden", "uniform", 2, 3) == [(1, 2), (2, 3)]
-    assert layer_pairs("hidden", "last", 4, 12) == [(4, 12)]
-    assert layer_pairs("hidden", [3, 1], 2, 3) == [(1, 3), (2, 1)]
-    with pytest.raises(UserError, match=r"loss.terms.pkd.layers: names 1 layers .* the student has 2"):
-        layer_pairs("pkd", [3], 2, 3)
+    assert layer_pairs("uniform", 4, 12) == [(1, 3), (2, 6), (3, 9), (4, 12)]
+    assert layer_pairs("uniform", 2, 3) == [(1, 2), (2, 3)]
+    assert layer_pairs("last", 4, 12) == [(4, 12)]
+    assert layer_pairs([3, 1], 2, 3) == [(1, 3), (2, 1)]
+    with pytest.raises(UserError, match=r"^layers: names 1 layers .* the student has 2"):
+        layer_pairs([3], 2, 3)
     with pytest.raises(UserError, match=r"names layer 4; the teacher has layers 1 to 3"):
-        layer_pairs("pkd", [1, 4], 2, 3)
+        layer_pairs([1, 4], 2, 3)
 
 
 def compact(family, *, width=16, num_layers=2, num_heads=2, seed=0):
@@ -222,7 +282,7 @@ def compact(family, *, width=16, num_layers=2, num_heads=2, seed=0):
     return model, tokenizer
 
 
-ALL_TERMS = {name: TermConfig() for name in representations.VECTOR_TERMS + representations.TOKEN_TERMS}
+ALL_TERMS = {name: kind() for name, kind in TERMS.items()}
 
 
 def summaries(terms, model, tokenizer, side):
@@ -230,17 +290,17 @@ def summaries(terms, model, tokenizer, side):
     words = torch.where(
         inputs["attention_mask"].bool(), torch.arange(inputs["input_ids"].shape[1])[None], torch.tensor(-1)
     )
-    with recording(model, terms.kinds) as seen:
-        outputs = model(**accepted_inputs(model, dict(inputs)), **seen.flags)
-    read = terms.of_student if side == "student" else terms.of_teacher
+    with recorded(model, terms.reads) as features:
+        outputs = model(**accepted_inputs(model, dict(inputs)), **features.flags)
+    read = terms.student_features if side == "student" else terms.teacher_features
     mask = words >= 0
-    return read(outputs, seen, inputs["attention_mask"], words, words.shape[1]), mask, outputs
+    return read(outputs, features, inputs["attention_mask"], words, words.shape[1]), mask, outputs
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_every_family_gives_what_the_terms_compare(family):
     model, tokenizer = compact(family)
-    terms = RepresentationTerms(model.config, model.config, ALL_TERMS)
+    terms = FeatureTerms(model.config, model.config, ALL_TERMS)
     student, mask, outputs = summaries(terms, model, tokenizer, "student")
     teacher, _, _ = summaries(terms, model, tokenizer, "teacher")
     batch, words = mask.shape
@@ -264,8 +324,8 @@ def test_every_family_gives_what_the_terms_compare(family):
 def test_projections_bridge_widths_and_learn():
     narrow, tokenizer = compact("bert", width=8)
     wide, _ = compact("bert", width=16, num_layers=3, num_heads=4, seed=1)
-    terms = RepresentationTerms(narrow.config, wide.config, ALL_TERMS, seed=3)
-    assert sorted(terms.projections) == ["embeddings", "hidden", "pkd"]
+    terms = FeatureTerms(narrow.config, wide.config, ALL_TERMS, seed=3)
+    assert sorted(terms.projections) == ["hidden", "hidden_embeddings", "pkd"]
     assert terms.num_relation_heads == 4
     student, mask, _ = summaries(terms, narrow, tokenizer, "student")
     teacher, _, _ = summaries(terms, wide, tokenizer, "teacher")
@@ -283,18 +343,32 @@ def test_projections_bridge_widths_and_learn():
     assert values[-1]["minilm"] == values[0]["minilm"]
     # The first weights depend on the seed alone, and leave torch's random state as it was.
     state = torch.random.get_rng_state()
-    again = RepresentationTerms(narrow.config, wide.config, ALL_TERMS, seed=3)
+    again = FeatureTerms(narrow.config, wide.config, ALL_TERMS, seed=3)
     assert torch.equal(torch.random.get_rng_state(), state)
-    other = RepresentationTerms(narrow.config, wide.config, ALL_TERMS, seed=4)
-    first = RepresentationTerms(narrow.config, wide.config, ALL_TERMS, seed=3).state_dict()
+    other = FeatureTerms(narrow.config, wide.config, ALL_TERMS, seed=4)
+    first = FeatureTerms(narrow.config, wide.config, ALL_TERMS, seed=3).state_dict()
     assert all(torch.equal(first[name], tensor) for name, tensor in again.state_dict().items())
     assert not torch.equal(first["projections.hidden.weight"], other.state_dict()["projections.hidden.weight"])
+
+
+def test_layers_that_do_not_fit_the_models_are_named_with_their_term():
+    model, _ = compact("bert")
+    with pytest.raises(UserError, match=r"^terms.pkd.layers: names layer 9; the teacher has layers 1 to 2"):
+        FeatureTerms(model.config, model.config, {"pkd": PKD(layers=[1, 9])})
+
+
+def test_the_first_projections_do_not_depend_on_the_order_of_the_terms():
+    narrow, wide = compact("bert", width=8)[0].config, compact("bert", width=16)[0].config
+    orders = (ALL_TERMS, dict(reversed(ALL_TERMS.items())))
+    one, other = (FeatureTerms(narrow, wide, terms) for terms in orders)
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, other.state_dict()[name])
 
 
 def test_terms_are_float32_under_autocast():
     model, tokenizer = compact("bert", width=8)
     wide, _ = compact("bert", width=16, seed=1)
-    terms = RepresentationTerms(model.config, wide.config, ALL_TERMS)
+    terms = FeatureTerms(model.config, wide.config, ALL_TERMS)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         student, mask, _ = summaries(terms, model, tokenizer, "student")
         teacher, _, _ = summaries(terms, wide, tokenizer, "teacher")
@@ -306,10 +380,10 @@ def test_terms_are_float32_under_autocast():
 
 def test_a_pass_is_watched_once_and_no_longer():
     model, tokenizer = compact("deberta")
-    modules = representations.attention_modules(model)
+    modules = attention_modules(model)
     linears = [module.get_submodule(name) for module, names in modules for name in names]
     assert len(linears) == 6
-    with recording(model, frozenset({"minilm"})) as seen:
-        model(**tokenizer(TEXTS, padding=True, return_tensors="pt"), **seen.flags)
-    assert [sorted(layer) for layer in seen.projections] == [["key_proj", "query_proj", "value_proj"]] * 2
+    with recorded(model, frozenset({Reads.projections})) as features:
+        model(**tokenizer(TEXTS, padding=True, return_tensors="pt"), **features.flags)
+    assert [sorted(layer) for layer in features.projections] == [["key_proj", "query_proj", "value_proj"]] * 2
     assert not any(linear._forward_hooks for linear in linears)

@@ -119,6 +119,10 @@ def test_pairs_transfer_text_and_students_ids(kdexp, tmp_path):
 MINE = """
 defaults:
   - /schema/loss/kd@_here_
+  - /terms@terms.hidden: hidden
+  - /terms@terms.attention: attention
+  - /terms@terms.minilm: minilm
+  - /terms@terms.rkd: rkd
   - _self_
 name: mine
 alpha: 0.5
@@ -126,8 +130,8 @@ temperature: 2.0
 terms:
   hidden: {weight: 0.5}
   attention: {weight: 1.0, layers: last}
-  minilm: {weight: 0.1}
-  rkd: {weight: 0.1, pooling: mean}
+  minilm: {weight: 0.1, layers: uniform}
+  rkd: {weight: 0.1, layers: uniform, pooling: mean}
 """
 
 
@@ -177,7 +181,7 @@ def test_a_teacher_in_the_loop_across_families(kdexp, tmp_path):
     assert "loss.terms.hidden: compares tokens, but with tokenization=student_ids" in ids.stderr
     small = kdexp(*command, "train.batch_size=2")
     assert small.returncode == 2
-    assert "loss.terms.rkd relates the examples of a batch" in small.stderr
+    assert "train.batch_size: is 2, but rkd relates the examples of a batch" in small.stderr
 
 
 def test_a_teacher_near_chance_stops_the_run(kdexp, tmp_path):

@@ -70,7 +70,8 @@ def test_embedded_tasks_have_the_sizes_asked_for(name, pairs, num_classes):
 
 
 def test_an_unknown_embedded_task_is_refused():
-    config = EmbeddedTaskConfig("poems", 10, 10, 10, 0, 0.0, 0)
+    sizes = {"train_size": 10, "validation_size": 10, "test_size": 10, "transfer_size": 0}
+    config = EmbeddedTaskConfig(name="poems", **sizes, label_noise=0.0)
     with pytest.raises(UserError, match="no embedded task is called 'poems'; use reviews or inference"):
         load_task(config)
 

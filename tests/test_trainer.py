@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from dataclasses import fields, replace
 
 import datasets
 import pytest
@@ -25,9 +26,11 @@ from transformers import (
 from kdexp import DistillationTrainer, DistillationTrainingArguments
 from kdexp.errors import UserError
 from kdexp.fingerprint import weights_fingerprint
-from kdexp.loss.config import Alignment, TermConfig
-from kdexp.loss.logit import soft_loss
-from kdexp.loss.terms import RepresentationTerms
+from kdexp.loss.base import LogitLoss
+from kdexp.loss.features import FeatureTerms
+from kdexp.loss.logit import DKD, KD, LOSSES
+from kdexp.loss.terms import PKD, RKD, TERMS, Alignment, Attention, Hidden, MiniLM
+from kdexp.training.arguments import soft_loss_settings
 
 WORDS = [
     "the",
@@ -178,11 +181,32 @@ def test_alpha_and_temperature_are_recorded(arguments):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"alpha": 1.5}, "alpha must be from 0"),
-        ({"alpha": float("nan")}, "alpha must be from 0"),
-        ({"temperature": 0}, "temperature must be a finite number above 0"),
-        ({"temperature": float("nan")}, "temperature must be"),
-        ({"tokenization": "theirs"}, "tokenization must be one of own, student_ids"),
+        ({"alpha": 1.5}, r"^alpha: got 1.5; expected a number from 0 \(teacher only\) to 1"),
+        ({"alpha": float("nan")}, "^alpha: got nan"),
+        ({"alpha_end": -1}, "^alpha_end: got -1"),
+        ({"temperature": 0}, "^temperature: got 0; expected a finite number above 0"),
+        ({"temperature": float("nan")}, "^temperature: got nan"),
+        ({"tokenization": "theirs"}, "^tokenization: got 'theirs'; expected one of own, student_ids"),
+        ({"soft_loss": "dkd"}, "^soft_loss: got 'dkd'; expected {"),
+        ({"soft_loss": {"temperature": 2.0}}, "^soft_loss.name: got None; expected one of kd, soft_ce, .*, logit_std"),
+        ({"soft_loss": {"name": "ce"}}, "^soft_loss.name: got 'ce'; expected one of kd"),
+        (
+            {"soft_loss": {"name": "jsd", "temperature": 2.0}},
+            "^soft_loss.beta: is not set; jsd takes temperature, beta",
+        ),
+        ({"soft_loss": {"name": "mse", "T": 1}}, "^soft_loss.T: no such setting; mse takes centered"),
+        (
+            {"soft_loss": {"name": "kd", "temperature": 1, "alpha": 0.5}},
+            "^soft_loss.alpha: no such setting; kd takes temp",
+        ),
+        (
+            {"soft_loss": {"name": "kd", "temperature": "hot"}},
+            "^soft_loss.temperature: got hot; expected a finite number",
+        ),
+        (
+            {"soft_loss": {"name": "soft_ce", "temperature": 1}},
+            "^soft_loss.temperature: .*; soft_ce takes no settings",
+        ),
     ],
 )
 def test_arguments_out_of_range(arguments, settings, message):
@@ -291,7 +315,7 @@ def test_classes_are_aligned_by_name(arguments):
     loss = trainer.compute_loss(trainer.model, batch)
     with torch.no_grad():
         in_student_order = teacher(**batch).logits[:, [1, 2, 0]]
-        expected = soft_loss(trainer.model(**batch).logits, in_student_order, 4.0)
+        expected = KD(temperature=4.0)(trainer.model(**batch).logits, in_student_order, torch.zeros(4))
     torch.testing.assert_close(loss.detach(), expected)
 
 
@@ -350,6 +374,71 @@ def test_realised_terms_are_logged_and_add_up(arguments):
     assert logged["loss"] == pytest.approx(0.3 * logged["hard_loss"] + 0.7 * logged["soft_loss"], rel=1e-4)
 
 
+def test_settings_of_the_loss_are_read_when_they_are_used(arguments):
+    """A search changes the arguments of a trainer that exists: each trial trains with what it was given."""
+    trainer = DistillationTrainer(
+        None, arguments(alpha=1.0, max_steps=1, logging_steps=1), model_init=lambda: bert(1), teacher_model=bert(2),
+        train_dataset=dataset(), eval_dataset=dataset(), processing_class=STUDENT_TOKENIZER,
+    )  # fmt: skip
+    seen = []
+
+    def space(trial):
+        seen.append(trial.number)
+        return {"alpha": (0.25, 0.75)[trial.number], "temperature": (1.0, 8.0)[trial.number]}
+
+    logged = []
+
+    def objective(metrics):
+        logged.append(next(entry for entry in trainer.state.log_history if "soft_loss" in entry))
+        return metrics["eval_loss"]
+
+    trainer.hyperparameter_search(space, objective, n_trials=2, backend="optuna")
+    assert [entry["alpha"] for entry in logged] == [0.25, 0.75]
+    assert logged[0]["soft_loss"] != logged[1]["soft_loss"]
+    trainer.args.temperature = 0.0
+    with pytest.raises(ValueError, match=r"^temperature: got 0.0"):
+        trainer.train()
+
+
+def test_another_soft_loss_by_name(arguments):
+    soft_loss = {"name": "dkd", "temperature": 2.0, "target_weight": 1.0, "nontarget_weight": 4.0}
+    trainer = DistillationTrainer(
+        bert(1), arguments(alpha=0.0, soft_loss=soft_loss, max_steps=1, train_sampling_strategy="sequential"),
+        teacher_model=bert(2), train_dataset=dataset(), processing_class=STUDENT_TOKENIZER,
+    )  # fmt: skip
+    assert trainer.loss == DKD(alpha=0.0, temperature=2.0, target_weight=1.0, nontarget_weight=4.0)
+    with torch.no_grad():
+        batch = STUDENT_TOKENIZER(TEXTS[:4], padding=True, return_tensors="pt")
+        expected = trainer.loss(bert(1)(**batch).logits, bert(2).eval()(**batch).logits, torch.tensor(LABELS[:4]))
+    assert trainer.train().training_loss == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in LOSSES.items() if issubclass(kind, LogitLoss)])
+def test_losses_become_arguments_and_back(arguments, name):
+    values = {"temperature": 3.0, "centered": True, "beta": 0.3}
+    kind = LOSSES[name]
+    own = {item.name: values.get(item.name, 1.5) for item in fields(kind) if item.name not in
+           {shared.name for shared in fields(LogitLoss)}}  # fmt: skip
+    loss = kind(name="a preset", alpha=0.2, alpha_end=0.4, **own)
+    again = arguments(alpha=0.2, alpha_end=0.4, soft_loss=soft_loss_settings(loss)).logit_loss()
+    assert again == replace(loss, name=name)
+
+
+def test_labels_are_needed_where_they_count(arguments):
+    unlabelled = dataset().remove_columns("labels")
+    assert first_gradient(arguments(alpha=0.0, max_steps=1), unlabelled, teacher_model=bert(2))
+    with pytest.raises(ValueError, match="no column `labels`, which every alpha above 0 needs"):
+        first_gradient(arguments(alpha=0.5, max_steps=1), unlabelled, teacher_model=bert(2))
+
+
+def test_a_loss_that_does_not_fit_is_refused_in_the_words_of_python(arguments):
+    soft_loss = {"name": "logit_std", "temperature": 2.0}
+    with pytest.raises(UserError, match=r"^loss: logit_std is degenerate here"):
+        DistillationTrainer(bert(1, names=["no", "yes"]), arguments(soft_loss=soft_loss))
+    with pytest.raises(ValueError, match="feature_terms are made for one student"):
+        with_terms(None, bert(2), arguments(), terms=None, model_init=lambda: bert(1))
+
+
 def test_missing_teacher_and_missing_text_say_what_to_pass(arguments):
     with pytest.raises(ValueError, match="needs a teacher: pass teacher_model"):
         first_gradient(arguments(alpha=0.5), dataset())
@@ -368,7 +457,7 @@ def test_matching_by_index_is_announced(arguments, caplog):
     assert "classes are matched by index" in caplog.text
 
 
-TERMS = {"hidden": TermConfig(weight=0.5), "pkd": TermConfig(), "attention": TermConfig(weight=2.0)}
+TAUGHT = {"hidden": Hidden(weight=0.5), "pkd": PKD(), "attention": Attention(weight=2.0)}
 
 
 def wide_teacher(seed=2):
@@ -383,31 +472,31 @@ def wide_teacher(seed=2):
     )  # fmt: skip
 
 
-def with_terms(student, teacher, trainer_arguments, terms=TERMS, train_dataset=None, **settings):
+def with_terms(student, teacher, trainer_arguments, terms=TAUGHT, train_dataset=None, **settings):
     return DistillationTrainer(
         student, trainer_arguments, teacher_model=teacher, train_dataset=train_dataset or dataset(),
         processing_class=STUDENT_TOKENIZER,
-        representation_terms=RepresentationTerms(student.config, teacher.config, terms), **settings,
+        feature_terms=FeatureTerms((student or teacher).config, teacher.config, terms or TAUGHT), **settings,
     )  # fmt: skip
 
 
-def test_representation_terms_teach_the_student_alone(arguments, tmp_path):
+def test_feature_terms_teach_the_student_alone(arguments, tmp_path):
     student, teacher = bert(1), wide_teacher()
     before = weights_fingerprint(teacher.state_dict())
     names = set(student.state_dict())
     trainer = with_terms(
         student, teacher, arguments(alpha=0.5, max_steps=30, logging_steps=10, save_strategy="steps", save_steps=10)
     )
-    projections = {name: tensor.clone() for name, tensor in trainer.representation_terms.state_dict().items()}
+    projections = {name: tensor.clone() for name, tensor in trainer.feature_terms.state_dict().items()}
     trainer.train()
     assert weights_fingerprint(teacher.state_dict()) == before
-    for name, tensor in trainer.representation_terms.state_dict().items():
+    for name, tensor in trainer.feature_terms.state_dict().items():
         assert not torch.equal(tensor, projections[name]), name
     first, *_, last = [entry for entry in trainer.state.log_history if "loss" in entry]
-    for name in TERMS:
+    for name in TAUGHT:
         assert last[f"{name}_loss"] < first[f"{name}_loss"]
     mixture = 0.5 * first["hard_loss"] + 0.5 * first["soft_loss"]
-    terms = sum(term.weight * first[f"{name}_loss"] for name, term in TERMS.items())
+    terms = sum(term.weight * first[f"{name}_loss"] for name, term in TAUGHT.items())
     assert first["loss"] == pytest.approx(mixture + terms, rel=1e-4)
     # Checkpoints hold the projections beside the student, and what is exported does not hold them at all.
     assert set(student.state_dict()) == names
@@ -431,7 +520,7 @@ def test_a_resumed_training_with_projections_is_the_same_bit_by_bit(arguments, t
     resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))
     for left, right in (
         (straight.model, resumed.model),
-        (straight.representation_terms, resumed.representation_terms),
+        (straight.feature_terms, resumed.feature_terms),
     ):
         for name, tensor in left.state_dict().items():
             assert torch.equal(tensor, right.state_dict()[name]), name
@@ -446,7 +535,7 @@ def test_accumulated_micro_batches_give_the_terms_gradient_of_the_large_batch(ar
             gradient_accumulation_steps=accumulation, train_sampling_strategy="sequential",
         )  # fmt: skip
         watcher = FirstGradient()
-        trainer = with_terms(bert(1), wide_teacher(), settings, {name: TermConfig(weight=10.0)}, callbacks=[watcher])
+        trainer = with_terms(bert(1), wide_teacher(), settings, {name: TERMS[name](weight=10.0)}, callbacks=[watcher])
         trainer.train()
         gradients.append(watcher.gradient)
     assert any("projections" in parameter for parameter in gradients[0]) == (name in ("pkd", "hidden"))
@@ -466,7 +555,7 @@ def test_a_model_seen_through_another_tokenizer_is_the_same_model(arguments):
         ]
     del state["bert.embeddings.word_embeddings.weight"]
     teacher.load_state_dict(state, strict=False)
-    terms = {name: TermConfig() for name in ("hidden", "attention", "minilm")}
+    terms = {name: TERMS[name]() for name in ("hidden", "attention", "minilm")}
     trainer = with_terms(
         student, teacher, arguments(alpha=1.0, max_steps=1, logging_steps=1), terms,
         teacher_processing_class=TEACHER_TOKENIZER,
@@ -479,11 +568,11 @@ def test_a_model_seen_through_another_tokenizer_is_the_same_model(arguments):
 
 
 def test_terms_that_cannot_work_are_refused(arguments):
-    with pytest.raises(UserError, match=r"loss.terms.hidden: compares tokens, but with tokenization=student_ids"):
+    with pytest.raises(UserError, match=r"^terms.hidden: compares tokens, but with tokenization=student_ids"):
         with_terms(bert(1), bert(2, vocabulary=TEACHER_TOKENIZER), arguments(tokenization="student_ids"))
-    with pytest.raises(UserError, match=r"train.batch_size: is 2, but loss.terms.rkd relates the examples"):
-        with_terms(bert(1), bert(2), arguments(per_device_train_batch_size=2), {"rkd": TermConfig()})
-    terms = {"hidden": TermConfig(), "minilm": TermConfig(alignment=Alignment.position)}
+    with pytest.raises(UserError, match=r"^batch_size: is 2, but rkd relates the examples"):
+        with_terms(bert(1), bert(2), arguments(per_device_train_batch_size=2), {"rkd": RKD()})
+    terms = {"hidden": Hidden(), "minilm": MiniLM(alignment=Alignment.position)}
     with pytest.raises(UserError, match="use one alignment for all terms"):
         with_terms(bert(1), bert(2), arguments(), terms)
     padded = dataset().map(lambda batch: STUDENT_TOKENIZER(batch["text"], padding="max_length"), batched=True)
@@ -494,7 +583,7 @@ def test_terms_that_cannot_work_are_refused(arguments):
         )  # fmt: skip
     trainer = DistillationTrainer(
         bert(1), arguments(alpha=1.0), train_dataset=dataset(), processing_class=STUDENT_TOKENIZER,
-        representation_terms=RepresentationTerms(bert(1).config, bert(2).config, TERMS),
+        feature_terms=FeatureTerms(bert(1).config, bert(2).config, TAUGHT),
     )  # fmt: skip
-    with pytest.raises(ValueError, match="representation_terms need a teacher: pass teacher_model"):
+    with pytest.raises(ValueError, match="feature_terms need a teacher: pass teacher_model"):
         trainer.train()

@@ -1,53 +1,87 @@
 """One line for what Hydra and OmegaConf refuse: what, got, and the legal choices."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
-from enum import EnumMeta
 from typing import Any
 
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from kdexp.cli.conf_dir import CONF_DIR
+from kdexp.cli.help import GROUPS, options
+from kdexp.cli.schema import field_types, in_words
+from kdexp.errors import UserError
+from kdexp.loss.terms import TERMS, FeatureTerm
+
+_RENAMED = {"train.keep": "train.select=best"}
+"""Settings of earlier versions, also below `teacher`, and what they are now."""
 
 
-def explain(error: BaseException) -> str:
-    """Tell a refused composition in one line, in the words of kdexp's own errors."""
+def explain(error: BaseException) -> UserError:
+    """A refused composition in the words of kdexp's own errors."""
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        # Hydra does not say what there is where a list of options was asked for.
-        folder = "teacher" if group == "more_teachers" else group
-        options = error.options or sorted(path.stem for path in (CONF_DIR / folder).glob("*.yaml"))
-        choices = [name for name in options if name != "default"] or list(options)
-        return f"{group}={option}: no such option; expected one of {', '.join(choices)}"
+        return _unknown_option(error)
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return _explain_setting(cause)
     message = " ".join(str(error).split())
     if isinstance(error, ConfigCompositionException) and cause is not None:
         message = f"{message} {' '.join(str(cause).split())}"
+    in_file = re.search(r"full_key: loss\.terms\.(\w+).* object_type=FeatureTerm", message)
+    if in_file:
+        return undeclared_term(in_file.group(1))
     if "Could not override" in message and "No match in the defaults list" in message:
         found = re.search(r"override '?([\w/@.]+)'?", message)
-        return (
-            f"{found.group(1) if found else 'override'}: no such group; "
-            "expected one of teacher, more_teachers, student, task, loss, terms, hardware, train, tracking, "
-            "condition, experiment"
+        return UserError(
+            found.group(1) if found else "override", "no such group", f"expected one of {', '.join(GROUPS)}"
         )
-    return message
+    several = re.search(r"Ambiguous value for argument '([^=]+)=(.*?)' 1\.", message)
+    if several:
+        setting, values = several.groups()
+        remedy = f"compare them with -m (--multirun), or write {setting}=[{values}] for a list"
+        return UserError(setting, f"got several values, {values}", remedy)
+    return UserError("command line", message, "see python -m kdexp --help")
 
 
-def _explain_setting(error: OmegaConfBaseException) -> str:
+def unknown_setting(setting: str, known: Iterable[str]) -> UserError:
+    """Of a setting that is not there: what to use in its place."""
+    for old_name, new_name in _RENAMED.items():
+        if f".{setting}".endswith(f".{old_name}"):
+            return UserError(setting, "was renamed", f"use {new_name}")
+    return UserError(setting, "no such setting", f"expected one of {', '.join(known)}")
+
+
+def _unknown_option(error: MissingConfigException) -> UserError:
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    # Hydra does not say what there is where a list of options was asked for.
+    choices = error.options or list(options(group))
+    choices = [name for name in choices if name != "default"] or choices
+    return UserError(f"{group}={option}", "no such option", f"expected one of {', '.join(choices)}")
+
+
+def _explain_setting(error: OmegaConfBaseException) -> UserError:
     setting = error.full_key or str(error.key)
+    if error.object_type is FeatureTerm or "not a subclass of FeatureTerm" in str(error.msg):
+        return undeclared_term(setting.removeprefix("loss.terms.").partition(".")[0])
     if setting.startswith("loss.terms.") and isinstance(error, ConfigKeyError) and setting.count(".") == 2:
-        return f"{setting}: the loss has no such term; add it with 'terms=[{error.key}]'"
+        return UserError(setting, "the loss has no such term", f"add it with 'terms=[{error.key}]'")
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
-        return f"{setting}: no such setting; expected one of {', '.join(_siblings(error))}"
+        return unknown_setting(setting, _siblings(error))
     if isinstance(error, ValidationError):
-        got = re.search(r"[Vv]alue '(.*?)'", str(error.msg), re.DOTALL)
-        value = got.group(1) if got else str(error.msg)
-        return f"{setting}: got {value!r}; expected {_expected(error)}"
-    return f"{setting}: {' '.join(str(error.msg or error).split())}"
+        return UserError(setting, _refused_value(str(error.msg)), f"expected {in_words(_type_of(error))}")
+    return UserError(setting, str(error.msg or error), "see python -m kdexp --help")
+
+
+def undeclared_term(name: str) -> UserError:
+    """A term that nobody named in a defaults list: what can be set of it is not known."""
+    if name not in TERMS:
+        return UserError(f"loss.terms.{name}", "no such term", f"expected one of {', '.join(TERMS)}")
+    return UserError(
+        f"loss.terms.{name}",
+        "is not declared",
+        f"add it with 'terms=[{name}]', or in the defaults list of a loss with `- /terms@terms.{name}: {name}`",
+    )
 
 
 def _siblings(error: OmegaConfBaseException) -> list[str]:
@@ -60,19 +94,17 @@ def _siblings(error: OmegaConfBaseException) -> list[str]:
     return ["the settings that --cfg job shows"]
 
 
-def _expected(error: OmegaConfBaseException) -> str:
-    kind = error.ref_type if error.ref_type is not None else type(None)
-    if isinstance(kind, EnumMeta):
-        return "one of " + ", ".join(kind.__members__)
-    words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
-    name = getattr(kind, "__name__", str(kind))
-    if name not in words:
-        match = re.search(r"(Float|Integer|Boolean|String|List)", str(error.msg))
-        name = {"Float": "float", "Integer": "int", "Boolean": "bool", "String": "str"}.get(
-            match.group(1) if match else "", name
-        )
-    if "[" in str(error.msg):
-        choices = re.search(r"expected one of \[(.*?)\]", str(error.msg))
-        if choices:
-            return f"one of {choices.group(1)}"
-    return words.get(name, name)
+def _refused_value(message: str) -> str:
+    """What a person gave, from OmegaConf's sentence on it; of a value of a wrong kind it names the kind alone."""
+    value = re.search(r"[Vv]alue '(.*?)'", message, re.DOTALL)
+    kind = re.search(r"(?:assigned:|Cannot assign) (\w+) ", message)
+    if value:
+        return f"got {value.group(1)!r}"
+    return f"got a value of type {kind.group(1)}" if kind else "got null"
+
+
+def _type_of(error: OmegaConfBaseException) -> Any:
+    """The type of the refused setting, as the class that holds it says."""
+    holder: Any = error.object_type
+    known = field_types(holder) if isinstance(holder, type) and is_dataclass(holder) else {}
+    return known.get(str(error.key), error.ref_type)

@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import NoReturn
 
+from kdexp.cli.commands import answer_without_hydra, find_command
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
 
 logger = logging.getLogger(__name__)
@@ -18,58 +19,57 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 def main() -> None:
     """Entry point of `kdexp` and of `python -m kdexp`."""
-    if any(argument in ("-h", "--help") for argument in sys.argv[1:]):
-        from kdexp.cli.help import help_text
-
-        sys.stdout.write(help_text())
+    arguments = sys.argv[1:]
+    answer = answer_without_hydra(arguments)
+    if answer is not None:
+        sys.stdout.write(answer)
         return
-    if sys.argv[1:2] == ["summary"]:
-        from kdexp.study.summary import main as print_summaries
-
-        try:
-            return print_summaries(sys.argv[2:])
-        except UserError as error:
-            _refuse(str(error))
-    if sys.argv[1:2] == ["transplant"]:
-        from kdexp.model.transplanted import main as write_twin
-
-        try:
-            return write_twin(sys.argv[2:])
-        except UserError as error:
-            _refuse(str(error))
-    # Hydra would shorten every traceback and turn every failure into exit code 1; the lines below
-    # tell a person's mistake from a bug instead.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from kdexp.cli.composition import register_schemas
-    from kdexp.cli.conf_dir import CONF_DIR
-    from kdexp.cli.explain import explain
-
-    register_schemas()
-    job = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_job)
+    command = find_command(arguments[0]) if arguments else None
     try:
-        job()
+        if command:
+            command(arguments[1:])
+        else:
+            _compose_and_run()
     except UserError as error:
         _refuse(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        _refuse(explain(error))
     except SweepError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(JOBS_FAILED)
     except OSError as error:
         # Hydra makes the run's folder before the job starts; any other OSError is a bug.
-        if _job_has_started():
+        if command or "kdexp.run" in sys.modules:
             raise
-        _refuse(
-            f"hydra.run.dir: cannot write {error.filename}: {error.strerror}; "
-            "choose another folder with hydra.run.dir=<folder>"
-        )
+        problem = f"hydra.run.dir: cannot write {error.filename}: {error.strerror}"
+        _refuse(f"{problem}; choose another folder with hydra.run.dir=<folder>")
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command continues from the last checkpoint\n")
         sys.exit(INTERRUPTED)
+
+
+def _compose_and_run() -> None:
+    """Compose what the command line says, and run it: one job, or a sweep's jobs by the sweeper.
+
+    Raises:
+        UserError: Hydra refuses the composition, or kdexp refuses what it holds.
+    """
+    # Hydra would shorten every traceback and turn every failure into exit code 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from kdexp.cli.composition import refuse_null_options
+    from kdexp.cli.conf_dir import CONF_DIR
+    from kdexp.cli.explain import explain
+    from kdexp.cli.sweeper import register
+
+    register()
+    refuse_null_options(sys.argv[1:])
+    job = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_job)
+    try:
+        job()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error) from error
 
 
 def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature: no annotations it would not know
@@ -77,27 +77,30 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from kdexp.cli.composition import refuse_merged_options, resolve
+    from kdexp.cli.composition import resolve
+    from kdexp.processes import Processes
 
+    is_main = Processes.current().is_main
     signal.signal(signal.SIGTERM, interrupt)
     is_alone = HydraConfig.get().mode != RunMode.MULTIRUN
     try:
-        refuse_merged_options(HydraConfig.get().runtime.choices)
-        config = resolve(composed)
+        config = resolve(composed, HydraConfig.get().runtime.choices)
+        config.tracking.enabled &= is_main  # of the processes of one training, one tracks and prints
         # Imported here: torch, transformers and mlflow are loaded only when a run really starts.
         from kdexp.results.terminal import print_line, print_result
-        from kdexp.study.sweep import run_job
+        from kdexp.study.job import run_job
+        from kdexp.tracking.uri import ui_command
 
         # The Trainer collects garbage after every training; the libraries' million objects are none, and
         # looking through them again took longer than a small student's epoch.
         gc.freeze()
-        result = run_job(config)
-        if result is None:
+        record = run_job(config)
+        if record is None or not is_main:
             return None
         if is_alone:
-            print_result(result, config.tracking.uri, config.cache_dir)
+            print_result(record, ui_command(config.tracking.uri), config.cache_dir)
         else:
-            print_line(result)
+            print_line(record)
     except UserError as error:
         if is_alone:
             _refuse(str(error))
@@ -110,13 +113,12 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
         if not is_alone:
             logger.exception("the job failed")
         raise
-    return result.comparison.student.validation[result.comparison.primary_metric]
-
-
-def _job_has_started() -> bool:
-    return "kdexp.run" in sys.modules
+    return record.score("validation")
 
 
 def _refuse(message: str) -> NoReturn:
-    sys.stderr.write(f"error: {message}\n")
+    from kdexp.processes import Processes
+
+    if Processes.current().is_main:
+        sys.stderr.write(f"error: {message}\n")
     sys.exit(USAGE_ERROR)

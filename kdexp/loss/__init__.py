@@ -1,1 +1,1 @@
-"""Losses and terms, usable alone."""
+"""Losses and feature terms, usable alone: `from kdexp.loss.logit import KD`, `from kdexp.loss.terms import Hidden`."""

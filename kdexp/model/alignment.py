@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp.errors import UserError
-from kdexp.loss.config import Alignment
+from kdexp.loss.terms import Alignment
 from kdexp.model.tokens import tokenizer_fingerprint
 
 NO_WORD = -1
@@ -252,28 +252,10 @@ def align_positions(student_lengths: Sequence[int], teacher_lengths: Sequence[in
     )
 
 
-def pad_words(rows: Sequence[Sequence[int]], num_tokens: int, padding_side: str) -> Tensor:
-    """Stack rows to [batch, num_tokens], with `NO_WORD` where the tokenizer pads."""
-    words = torch.full((len(rows), num_tokens), NO_WORD)
+def pad_words(rows: Sequence[Sequence[int]], num_tokens: int, padding_side: str, value: int = NO_WORD) -> Tensor:
+    """Stack rows to [batch, num_tokens], with `value` where the tokenizer pads."""
+    words = torch.full((len(rows), num_tokens), value)
     for row, numbers in enumerate(rows):
         start = num_tokens - len(numbers) if padding_side == "left" else 0
         words[row, start : start + len(numbers)] = torch.tensor(numbers, dtype=torch.long)
     return words
-
-
-def membership(words: Tensor, num_words: int) -> Tensor:
-    """Which token belongs to which word, as zeros and ones.
-
-    Args:
-        words: [batch, tokens], `NO_WORD` for none.
-
-    Returns:
-        [batch, num_words, tokens], float32
-    """
-    return (words[:, None, :] == torch.arange(num_words, device=words.device)[None, :, None]).float()
-
-
-def averaging(words: Tensor, num_words: int) -> Tensor:
-    """[batch, num_words, tokens] that averages over the tokens of each word: `averaging(...) @ hidden_states`."""
-    members = membership(words, num_words)
-    return members / members.sum(-1, keepdim=True).clamp(min=1)

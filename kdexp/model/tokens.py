@@ -16,9 +16,10 @@ from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokeni
 from kdexp.arrow import Column, Ragged, Rows, write_table
 from kdexp.cache import Cache
 from kdexp.fingerprint import library_versions
+from kdexp.task.kind import UNITS, TaskKind
 from kdexp.task.split import Split
 
-_TYPES = {"input_ids": pa.list_(pa.int32()), "token_type_ids": pa.list_(pa.int8())}
+_TYPES = {"input_ids": pa.list_(pa.int32()), "token_type_ids": pa.list_(pa.int8()), UNITS: pa.list_(pa.int8())}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class Tokens:
         return pc.max(pc.list_flatten(self.data.data.column(name))).as_py() or 0
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int, cache: Cache) -> Tokens:
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int, kind: TaskKind, cache: Cache
+) -> Tokens:
     """Tokenize a split with one model's own tokenizer, cutting what is longer than it reads; each text only once.
 
     Raises:
@@ -60,12 +63,13 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int, 
     """
 
     def build(target: Path, work: Path) -> None:
-        names = [name for name in _TYPES if name in tokenizer.model_input_names]
+        own = {UNITS} if kind.has_units else set()
+        names = [name for name in _TYPES if name in {*tokenizer.model_input_names, *own}]
         num_truncated = 0
 
         def batches() -> Iterator[pa.RecordBatch]:
             nonlocal num_truncated
-            for tokens in tokenized(tokenizer, split, max_length):
+            for tokens in tokenized(tokenizer, split, max_length, kind):
                 num_truncated += count_truncated(tokens)
                 yield pa.record_batch({name: pa.array(tokens[name], _TYPES[name]) for name in names})
 
@@ -73,10 +77,10 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int, 
         (target / "facts.json").write_text(json.dumps({"num_truncated": num_truncated}), encoding="utf-8")
 
     parts = {
-        "format": 1,
         "text": split.text_digest,
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "max_length": max_length,
+        "units": kind.has_units,
         "versions": library_versions(),
     }
     path = cache.folder("tokens", parts, build).path
@@ -84,10 +88,12 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int, 
     return Tokens(Dataset.from_file(str(path / "tokens.arrow")), facts["num_truncated"])
 
 
-def tokenized(tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> Iterator[BatchEncoding]:
+def tokenized(
+    tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int, kind: TaskKind
+) -> Iterator[BatchEncoding]:
     """What the tokenizer makes of a split, a batch of rows at a time."""
     for first, second in split.text_batches():
-        yield tokenizer(first, second, truncation=True, max_length=max_length)
+        yield kind.tokenize(tokenizer, first, second, max_length)
 
 
 def count_truncated(tokens: BatchEncoding) -> int:

@@ -5,6 +5,6 @@ from dataclasses import dataclass
 from kdexp.model.config import ModelConfig
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StudentConfig(ModelConfig):
     """A student."""

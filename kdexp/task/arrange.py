@@ -12,6 +12,7 @@ import numpy as np
 
 from kdexp.errors import UserError
 from kdexp.task.config import FileTaskConfig, PublicTaskConfig
+from kdexp.task.kind import Labels, TaskKind
 from kdexp.task.split import Split
 
 HELD_OUT = "held out of train"
@@ -35,11 +36,8 @@ class Selection:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
-    def labels(self) -> np.ndarray:
-        """[rows], class indices."""
-        assert isinstance(self.split.labels, np.ndarray)
-        return self.split.labels[self.rows]
+    def labels(self, kind: TaskKind) -> Labels:
+        return kind.labels(self.split.labels).take(self.rows)
 
     @property
     def text_keys(self) -> np.ndarray:
@@ -57,7 +55,7 @@ class Selection:
 class Arrangement:
     """What a task's splits are made of, and what is said of it (see `Task`)."""
 
-    label_names: list[str]
+    kind: TaskKind
     splits: dict[str, Selection]
     notes: list[str]
     tags: dict[str, str]
@@ -65,7 +63,7 @@ class Arrangement:
 
 def arrange(
     config: PublicTaskConfig | FileTaskConfig,
-    label_names: list[str],
+    kind: TaskKind,
     splits: dict[str, Split],
     sources: tuple[str, str],
 ) -> Arrangement:
@@ -86,19 +84,19 @@ def arrange(
     num_rows, seed = len(train), config.seed
     if test is None:
         size = config.test_size or max(1, round(0.2 * num_rows))
-        test, train = _hold_out(train, size, "test", seed)
+        test, train = _hold_out(kind, train, size, "test", seed)
     elif config.test_size is not None:
-        test = _sample(test, config.test_size, "test", seed)
+        test = _sample(kind, test, config.test_size, "test", seed)
     train, num_in_test = _without_texts_of(test, train)
     if validation is None:
         size = config.validation_size or max(1, round(0.1 * num_rows))
-        validation, train = _hold_out(train, size, "validation", seed)
+        validation, train = _hold_out(kind, train, size, "validation", seed)
     elif config.validation_size is not None and isinstance(config, FileTaskConfig):
-        validation = _sample(validation, config.validation_size, "validation", seed)
+        validation = _sample(kind, validation, config.validation_size, "validation", seed)
     train, num_in_validation = _without_texts_of(validation, train)
     if config.train_size is not None:
-        train = _sample(train, config.train_size, "train", seed)
-    _check_classes(train, label_names)
+        train = _sample(kind, train, config.train_size, "train", seed)
+    kind.refuse_untrainable(train.labels(kind))
 
     chosen = {"train": train, "validation": validation, "test": test}
     notes = [f"train: {len(train):,} of {num_rows:,} rows"]
@@ -112,7 +110,7 @@ def arrange(
         chosen["transfer"], note = _clean_transfer(given["transfer"], test, validation)
         notes.append(note)
     tags = {"kdexp.validation_split": sources[0], "kdexp.test_split": sources[1]}
-    return Arrangement(label_names, chosen, notes, tags)
+    return Arrangement(kind, chosen, notes, tags)
 
 
 def _clean_transfer(transfer: Selection, test: Selection, validation: Selection) -> tuple[Selection, str]:
@@ -125,44 +123,40 @@ def _clean_transfer(transfer: Selection, test: Selection, validation: Selection)
     return transfer, note
 
 
-def _stratified_order(labels: np.ndarray, stream: str) -> np.ndarray:
-    """Order rows at random so that every prefix holds each class in its share, to within one row."""
+def _stratified_order(strata: np.ndarray, stream: str) -> np.ndarray:
+    """Order rows at random so that every prefix holds each stratum in its share, to within one row.
+
+    Args:
+        strata: [rows], such as class indices.
+    """
     random = Random(stream)
-    classes = np.unique(labels)
-    rows = [array("q", np.flatnonzero(labels == label).tobytes()) for label in classes]
+    numbers = np.unique(strata)
+    rows = [array("q", np.flatnonzero(strata == number).tobytes()) for number in numbers]
     for each in rows:
         random.shuffle(each)
     shares = [(np.arange(len(each)) + 0.5) / len(each) for each in rows]
-    repeated = np.repeat(classes, [len(each) for each in rows])
-    numbers = np.concatenate([np.frombuffer(each, dtype=np.int64) for each in rows])
-    return numbers[np.lexsort((numbers, repeated, np.concatenate(shares)))]
+    repeated = np.repeat(numbers, [len(each) for each in rows])
+    shuffled = np.concatenate([np.frombuffer(each, dtype=np.int64) for each in rows])
+    return shuffled[np.lexsort((shuffled, repeated, np.concatenate(shares)))]
 
 
-def _hold_out(train: Selection, size: int, name: str, seed: int) -> tuple[Selection, Selection]:
+def _hold_out(kind: TaskKind, train: Selection, size: int, name: str, seed: int) -> tuple[Selection, Selection]:
     """Take `size` rows out of train; return them and the rest."""
     if size >= len(train):
         problem = f"{size:,} rows asked, but train has {len(train):,}"
         raise UserError(f"task.{name}_size", problem, f"ask for fewer, or name a file of its own in task.{name}")
-    order = _stratified_order(train.labels, f"{name}/{seed}")
+    order = _stratified_order(kind.strata(train.labels(kind)), f"{name}/{seed}")
     return train.take(order[:size]), train.take(order[size:])
 
 
-def _sample(selection: Selection, size: int, name: str, seed: int) -> Selection:
+def _sample(kind: TaskKind, selection: Selection, size: int, name: str, seed: int) -> Selection:
     if size > len(selection):
         problem = f"{size:,} rows asked, but {name} has {len(selection):,}"
         raise UserError(f"task.{name}_size", problem, "ask for fewer, or leave it out to use all of them")
-    return selection.take(_stratified_order(selection.labels, f"{name}/{seed}")[:size])
+    return selection.take(_stratified_order(kind.strata(selection.labels(kind)), f"{name}/{seed}")[:size])
 
 
 def _without_texts_of(other: Selection, selection: Selection) -> tuple[Selection, int]:
     """Drop the rows whose text, or pair of texts, also occurs in another selection; also say how many."""
     places = np.flatnonzero(~np.isin(selection.text_keys, other.text_keys))
     return selection.take(places), len(selection) - len(places)
-
-
-def _check_classes(train: Selection, label_names: list[str]) -> None:
-    classes = np.unique(train.labels)
-    if len(classes) < 2:
-        left = f"all have the label '{label_names[classes[0]]}'" if len(classes) else "there are none"
-        problem = f"of the {len(train)} rows left to train on, {left}"
-        raise UserError("task.train_size", problem, "a classifier needs two classes: keep more rows for training")

@@ -5,7 +5,7 @@ local copy, and `task=file` reads a person's own tables.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,14 +16,16 @@ import numpy as np
 
 from kdexp.cache import Cache
 from kdexp.errors import UserError
-from kdexp.fingerprint import path_digest, plain
+from kdexp.fingerprint import path_digest, plain, texts_fingerprint
 from kdexp.task import inference, reviews
 from kdexp.task.arrange import HELD_OUT, Arrangement, arrange
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.task.file import read_table
+from kdexp.task.kind import Labels, TaskKind
 from kdexp.task.public import PublicSources, public_sources
+from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split, write_split
-from kdexp.task.table import Table, class_indices, class_names, texts_of
+from kdexp.task.table import Table, texts_of
 
 
 @dataclass(frozen=True)
@@ -31,28 +33,48 @@ class Task:
     """Everything that a run knows about its data.
 
     Attributes:
-        label_names: Class names in index order.
+        kind: What is asked of a text, and everything that follows from it.
         transfer: Unlabelled text that the teacher may label; None when there is none.
         notes: One-line announcements of what was decided about the splits, for the log.
         tags: The same facts for MLflow (`kdexp.validation_split`, `kdexp.test_split`).
     """
 
     name: str
-    label_names: list[str]
+    kind: TaskKind
     train: Split
     validation: Split
     test: Split
     transfer: Split | None
-    primary_metric: str = "accuracy"
     notes: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def label_names(self) -> Sequence[str]:
+        return self.kind.label_names
 
-def load_task(config: TaskConfig, cache: Cache) -> Task:
+    @property
+    def primary_metric(self) -> str:
+        return self.kind.primary_metric
+
+    def labels(self, name: str) -> Labels:
+        """The gold labels of a split that has them."""
+        split: Split = getattr(self, name)
+        return self.kind.labels(split.labels)
+
+    def fingerprint(self, *names: str) -> str:
+        """SHA-256 of label names, texts and labels of the named splits."""
+        splits: list[Split] = [getattr(self, name) for name in names]
+        return texts_fingerprint([self.kind.name, *self.label_names], [split.digest for split in splits])
+
+
+def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] = SingleLabel) -> Task:
     """Load the splits that a configuration describes.
 
     What is read from files is kept in the cache as Arrow tables, and mapped from there: by the content of the
     files, and by the settings.
+
+    Args:
+        kind: Of a task that is read from a person's files.
 
     Raises:
         UserError: A file, column, label, text or size is not what the configuration says.
@@ -63,7 +85,7 @@ def load_task(config: TaskConfig, cache: Cache) -> Task:
         case PublicTaskConfig():
             return _load_public(config, cache)
         case FileTaskConfig():
-            return _load_file(config, cache)
+            return _load_file(config, cache, kind)
         case _:
             raise TypeError(f"no loader for {type(config).__name__}")
 
@@ -79,7 +101,7 @@ def _load_embedded(config: EmbeddedTaskConfig) -> Task:
     splits = _generated(config.name, tuple(sizes.items()), config.seed, config.label_noise)
     return Task(
         name=config.name,
-        label_names=list(label_names),
+        kind=SingleLabel(list(label_names)),
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
@@ -114,48 +136,53 @@ def _generated(name: str, sizes: tuple[tuple[str, int], ...], seed: int, label_n
 def _load_public(config: PublicTaskConfig, cache: Cache) -> Task:
     text = _text_columns(config.text, config.label)
     sources = public_sources(config, [*text, config.label])
-    return _kept(config, sources.digests, cache, lambda scratch: _arrange_public(config, text, sources, scratch))
+    return _kept(
+        config, SingleLabel, sources.digests, cache, lambda scratch: _arrange_public(config, text, sources, scratch)
+    )
 
 
 def _arrange_public(config: PublicTaskConfig, text: list[str], sources: PublicSources, scratch: Path) -> Arrangement:
     tables = sources.read(scratch)
-    splits = {name: _public_split(shards, text, config, scratch / f"{name}.arrow") for name, shards in tables.items()}
+    kind = SingleLabel(list(config.labels))
+    splits = {
+        name: write_split(scratch / f"{name}.arrow", _public_shards(shards, text, config, kind))
+        for name, shards in tables.items()
+    }
     for name in ("train", "validation"):
         if not splits[name].is_labelled:
             problem = f"the split {name} of {config.name} has no labels"
             raise UserError("task.path" if config.path else "task.dataset", problem, "name one that has them")
-    names = list(config.labels)
     if "test" in splits and splits["test"].is_labelled:
         why = "task.validation_size is not used: the data set has a dev set and a labelled test set"
-        arranged = arrange(config, names, splits, ("public dev set", "public test set"))
+        arranged = arrange(config, kind, splits, ("public dev set", "public test set"))
     else:
         why = "test: the public dev set is used, because the labels of the public test set are hidden"
         splits = {"train": splits["train"], "test": splits["validation"]}
-        arranged = arrange(config, names, splits, (HELD_OUT, "public dev set"))
+        arranged = arrange(config, kind, splits, (HELD_OUT, "public dev set"))
     return replace(arranged, notes=[why, *arranged.notes])
 
 
-def _public_split(shards: list[Table], text: list[str], config: PublicTaskConfig, target: Path) -> Split:
+def _public_shards(
+    shards: list[Table], text: list[str], config: PublicTaskConfig, kind: TaskKind
+) -> list[tuple[list[Iterator[list[str]]], np.ndarray | None]]:
     texts = [[column.batches() for column in texts_of(table, text)] for table in shards]
-    labels = [_public_labels(table, config) for table in shards]
+    labels = [_public_labels(table, config, kind) for table in shards]
     if any(each is None for each in labels):
         labels = [None] * len(shards)
-    return write_split(target, list(zip(texts, labels, strict=True)))
+    return list(zip(texts, labels, strict=True))
 
 
-def _public_labels(table: Table, config: PublicTaskConfig) -> np.ndarray | None:
+def _public_labels(table: Table, config: PublicTaskConfig, kind: TaskKind) -> Any:
     # GLUE hides its test labels: TSV files have no such column, the hub's files have -1.
     if config.label not in table.names:
         return None
     column = table.column(config.label, "task.label")
     if all(str(value) == "-1" for value in column):
         return None
-    ids = {str(index): index for index in range(len(config.labels))}
-    names = {name: index for index, name in enumerate(config.labels)}
-    return class_indices(column, ids | names)
+    return kind.encode(column, by_number=True)
 
 
-def _load_file(config: FileTaskConfig, cache: Cache) -> Task:
+def _load_file(config: FileTaskConfig, cache: Cache, kind: type[TaskKind]) -> Task:
     text = _text_columns(config.text, config.label)
     files = {
         "train": config.train,
@@ -166,10 +193,12 @@ def _load_file(config: FileTaskConfig, cache: Cache) -> Task:
     paths = {name: Path(path) for name, path in files.items() if path is not None}
     # A file that is not there is told of where it is read.
     digests = {name: path_digest(path) if path.is_file() else None for name, path in paths.items()}
-    return _kept(config, digests, cache, lambda scratch: _arrange_file(config, text, paths, scratch))
+    return _kept(config, kind, digests, cache, lambda scratch: _arrange_file(config, kind, text, paths, scratch))
 
 
-def _arrange_file(config: FileTaskConfig, text: list[str], paths: dict[str, Path], scratch: Path) -> Arrangement:
+def _arrange_file(
+    config: FileTaskConfig, kind_class: type[TaskKind], text: list[str], paths: dict[str, Path], scratch: Path
+) -> Arrangement:
     tables = {
         name: read_table(
             path,
@@ -180,21 +209,21 @@ def _arrange_file(config: FileTaskConfig, text: list[str], paths: dict[str, Path
         )
         for name, path in paths.items()
     }
-    label_names = class_names(tables["train"].column(config.label, "task.label"), config.labels)
-    known = {name: index for index, name in enumerate(label_names)}
+    kind = kind_class.from_column(tables["train"].column(config.label, "task.label"), config.labels)
     splits = {}
     for name, table in tables.items():
         texts = [column.batches() for column in texts_of(table, text)]
         labels = None
         if name != "transfer":
-            labels = class_indices(table.column(config.label, "task.label"), known)
+            labels = kind.encode(table.column(config.label, "task.label"))
         splits[name] = write_split(scratch / f"{name}.arrow", [(texts, labels)])
     sources = ("own file" if config.validation else HELD_OUT, "own file" if config.test else HELD_OUT)
-    return arrange(config, label_names, splits, sources)
+    return arrange(config, kind, splits, sources)
 
 
 def _kept(
     config: PublicTaskConfig | FileTaskConfig,
+    kind: type[TaskKind],
     digests: Mapping[str, Any],
     cache: Cache,
     arrange_in: Callable[[Path], Arrangement],
@@ -211,14 +240,15 @@ def _kept(
             arranged = arrange_in(Path(scratch))
             for name, selection in arranged.splits.items():
                 selection.write(target / f"{name}.arrow")
-            facts = {"label_names": arranged.label_names, "notes": arranged.notes, "tags": arranged.tags}
+            facts = {"label_names": list(arranged.kind.label_names), "notes": arranged.notes, "tags": arranged.tags}
             (target / "task.json").write_text(json.dumps(facts), encoding="utf-8")
 
-    entry = cache.folder("tasks", {"format": 1, "task": plain(config) | digests}, build)
+    entry = cache.folder("tasks", {"kind": kind.name, "task": plain(config) | digests}, build)
     facts = json.loads((entry.path / "task.json").read_text(encoding="utf-8"))
     splits = {path.stem: Split.from_file(path) for path in entry.path.glob("*.arrow")}
     return Task(
         name=config.name,
+        kind=kind(facts.pop("label_names")),
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],

@@ -1,20 +1,15 @@
 """What can be set of a teacher."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from kdexp.model.config import ModelConfig
-from kdexp.training.config import TrainConfig
+from kdexp.ranges import NaturalNumber, Positive, Weight
+from kdexp.training.config import Tokenization, TrainConfig
+
+__all__ = ["TeacherConfig", "Tokenization"]
 
 
-class Tokenization(StrEnum):
-    """Whose token ids the teacher reads."""
-
-    own = "own"
-    student_ids = "student_ids"
-
-
-@dataclass
+@dataclass(kw_only=True)
 class TeacherConfig(ModelConfig):
     """A teacher, and how it is fine-tuned where it still has to be.
 
@@ -26,7 +21,7 @@ class TeacherConfig(ModelConfig):
 
     finetune: bool | None = None
     chance_check: bool = True
-    cache_hidden: float | None = 1.0
-    weight: float = 1.0
-    seed: int = 0
+    cache_hidden: Weight | None = 1.0
+    weight: Positive = 1.0
+    seed: NaturalNumber = 0
     train: TrainConfig = field(default_factory=TrainConfig)

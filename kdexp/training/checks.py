@@ -4,26 +4,22 @@ Each raises before anything expensive, with the reason. They are used by every k
 `DistillationTrainer` alike.
 """
 
-import inspect
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import torch
-from scipy.stats import binomtest
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
-from kdexp.errors import UserError
-from kdexp.loss.config import (
-    DISTConfig,
-    DKDConfig,
-    LogitStdConfig,
-    LossConfig,
-    MSEConfig,
-    NKDConfig,
-    SoftLossConfig,
-)
-from kdexp.loss.logit import SMALLEST_BATCH
+from kdexp.errors import UserError, under
+from kdexp.loss.base import Loss, Outputs
+from kdexp.loss.logit import LOSSES
+from kdexp.loss.terms import SMALLEST_BATCH, TERMS, FeatureTerm, WordTerm
+from kdexp.model.encoder import label_names
+from kdexp.task.single_label import class_order
+from kdexp.training.config import Tokenization
+
+logger = logging.getLogger(__name__)
 
 
 def freeze(teacher: nn.Module) -> None:
@@ -51,41 +47,42 @@ def refuse_shared_parameters(student: nn.Module, teacher: nn.Module) -> None:
         )
 
 
-def label_names(config: PretrainedConfig) -> list[str]:
-    """Class names of a model, in the order of its logits."""
-    return [str(config.id2label[index]) for index in range(config.num_labels)]
-
-
 def are_generic(names: Sequence[str]) -> bool:
     """Whether the names only number the classes (transformers' default LABEL_0, LABEL_1, ...)."""
     return all(re.fullmatch(r"(?i)(label[_ -]?)?\d+", name) for name in names)
 
 
-def class_order(teacher_names: Sequence[str], task_names: Sequence[str], role: str = "teacher") -> list[int]:
-    """Where each of the task's classes lies among the teacher's: `teacher_logits[:, order]` is in the task's order.
-
-    Names are compared without regard to case, spaces, hyphens and underscores.
-
-    Args:
-        role: What the teacher's settings begin with, for errors.
+def common_class_order(teacher: PretrainedConfig, student: PretrainedConfig) -> list[int] | None:
+    """`class_order` of two models; None where one of them only numbers its classes: they are matched by index.
 
     Raises:
-        UserError: The names are not the same set; both lists are shown.
+        ValueError: They do not have as many classes, or others.
     """
-
-    def key(name: str) -> str:
-        return re.sub(r"[\s_-]+", "", name).casefold()
-
-    position = {key(name): index for index, name in enumerate(teacher_names)}
-    wanted = [key(name) for name in task_names]
-    if len(position) != len(teacher_names) or sorted(position) != sorted(wanted):
-        raise UserError(
-            f"{role}.labels",
-            f"the teacher's classes [{', '.join(teacher_names)}] are not the task's [{', '.join(task_names)}]",
-            f"name the teacher's classes in its own order with {role}.labels=[...], "
-            f"or give it a new head with {role}.finetune=true",
+    if teacher.num_labels != student.num_labels:
+        raise ValueError(
+            f"teacher has {teacher.num_labels} classes, student has {student.num_labels}; "
+            "both must answer the same question"
         )
-    return [position[name] for name in wanted]
+    teacher_names, student_names = label_names(teacher), label_names(student)
+    if are_generic(teacher_names) or are_generic(student_names):
+        logger.warning("classes are matched by index: teacher %s, student %s", teacher_names, student_names)
+        return None
+    return class_order(teacher_names, student_names)
+
+
+def refuse_foreign_vocabulary(teacher: PretrainedConfig, student: PretrainedConfig) -> None:
+    """Refuse to feed a teacher the ids of a student with another vocabulary.
+
+    Raises:
+        ValueError: Their vocabularies differ in size.
+    """
+    if teacher.vocab_size != student.vocab_size:
+        raise ValueError(
+            f"teacher ({teacher.model_type}) has {teacher.vocab_size} tokens, student "
+            f"({student.model_type}) has {student.vocab_size}: the student's ids mean nothing "
+            "to the teacher; pass teacher_processing_class=<the teacher's tokenizer>, or ask for the "
+            "ablation with tokenization='student_ids'"
+        )
 
 
 def refuse_foreign_ids(teacher_config: PretrainedConfig, *, largest_id: int, largest_token_type: int) -> None:
@@ -114,60 +111,75 @@ def refuse_foreign_ids(teacher_config: PretrainedConfig, *, largest_id: int, lar
         )
 
 
-def refuse_unfit_loss(loss: LossConfig, num_classes: int, batch_size: int) -> None:
-    """Refuse a soft loss that says nothing, or something else than meant, about so many classes.
+def check_fit(loss: Loss, outputs: Outputs, num_outputs: int, tokenization: Tokenization, batch_size: int) -> None:
+    """Refuse a loss that does not fit the run, before anything is written.
+
+    Args:
+        outputs: What the task's logits say, `num_outputs` of them a row.
+        tokenization: Whose token ids the teacher reads.
+        batch_size: Rows of a micro-batch.
 
     Raises:
         UserError: With the reason and the alternatives.
     """
-    if not isinstance(loss, SoftLossConfig):
-        return
-    if num_classes == 1 and not isinstance(loss, MSEConfig):
-        raise UserError("loss", f"{loss.name} compares classes, but there is one output", "use loss=mse or loss=ce")
-    if num_classes == 2:
-        reasons = {
-            DKDConfig: "with two classes there is one other class, and its non-target term is identically zero",
-            NKDConfig: "with two classes there is one other class, and its non-target term is identically zero",
-            DISTConfig: "the correlation over two classes is +1 or -1: it says which is ahead, and nothing of how far",
-            LogitStdConfig: "two logits standardise to the same two numbers whatever they are",
-        }
-        reason = reasons.get(type(loss))
-        if reason:
-            remedy = "use loss=kd, mse, reverse_kl, jsd or tvd"
-            raise UserError("loss", f"{loss.name} is degenerate here: {reason}", remedy)
-    if isinstance(loss, DISTConfig) and loss.intra_weight and batch_size < SMALLEST_BATCH:
-        raise UserError(
-            "train.batch_size",
-            f"is {batch_size}, but the intra-class term of dist correlates the rows of a batch",
-            f"use at least {SMALLEST_BATCH}, better 32, or loss.intra_weight=0",
-        )
+    refuse_unfit_loss(loss, outputs, num_outputs)
+    with under("loss"):
+        refuse_unfit_terms(loss.terms, tokenization)
+    with under("train"):
+        refuse_small_batch(loss, batch_size)
 
 
-def refuse_chance(num_correct: int, labels: Sequence[int], task_names: Sequence[str], role: str = "teacher") -> None:
-    """Refuse a teacher that is not better than always answering the most frequent class.
-
-    One-sided exact binomial test at 1 %, so that a small validation split is judged fairly.
+def refuse_unfit_loss(loss: Loss, outputs: Outputs, num_outputs: int) -> None:
+    """Refuse a loss that says nothing, or something else than meant, about such logits.
 
     Raises:
-        UserError: With the two rates and the likely reasons.
+        UserError: With the reason and the losses that fit.
     """
-    total = len(labels)
-    majority = torch.bincount(torch.tensor(labels), minlength=len(task_names)).max().item() / total
-    accuracy = num_correct / total
-    if binomtest(num_correct, total, min(majority, 1.0), alternative="greater").pvalue < 0.01:
+
+    def fits(kind: Loss | type[Loss]) -> bool:
+        return outputs in kind.outputs and (outputs != Outputs.classes or num_outputs >= kind.min_classes)
+
+    if fits(loss):
         return
-    below = accuracy < 1 / len(task_names) - 0.05
-    reason = "are its class names in the wrong order?" if below else "is it fine-tuned for this task?"
+    if outputs not in loss.outputs:
+        compared = " or ".join(sorted(loss.outputs))
+        problem = f"{loss.name} compares {compared}, but here the logits say {outputs}"
+    else:
+        problem = f"{loss.name} is degenerate here: {loss.degenerate}"
     raise UserError(
-        role,
-        f"answers {accuracy:.1%} of {total} validation rows correctly, no better than always answering "
-        f"the most frequent class ({majority:.1%}): {reason}",
-        f"fine-tune it longer ({role}.train.epochs), check {role}.labels=[...], or go on all the same "
-        f"with {role}.chance_check=false",
+        "loss", problem, f"expected one of {', '.join(name for name, kind in LOSSES.items() if fits(kind))}"
     )
 
 
-def accepted_inputs(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The inputs that the model's forward names; a DistilBERT, say, has no token_type_ids."""
-    accepted = inspect.signature(model.forward).parameters
-    return {name: value for name, value in inputs.items() if name in accepted}
+def refuse_unfit_terms(terms: Mapping[str, FeatureTerm], tokenization: Tokenization) -> None:
+    """Refuse terms that compare words where the teacher reads no words.
+
+    Raises:
+        UserError: With the terms that can be used.
+    """
+    if tokenization != Tokenization.student_ids:
+        return
+    for name, term in terms.items():
+        if isinstance(term, WordTerm):
+            wordless = [other for other, kind in TERMS.items() if not issubclass(kind, WordTerm)]
+            raise UserError(
+                f"terms.{name}",
+                "compares tokens, but with tokenization=student_ids the teacher reads tokens that mean nothing to it",
+                f"use tokenization=own, or terms that need no tokens: {', '.join(wordless)}",
+            )
+
+
+def refuse_small_batch(loss: Loss, batch_size: int) -> None:
+    """Refuse batches too small for what relates their rows to each other.
+
+    Raises:
+        UserError: With the smallest batch.
+    """
+    relating = [name for name, term in loss.terms.items() if term.relates_rows]
+    relating += [loss.name] if loss.relates_rows else []
+    if relating and batch_size < SMALLEST_BATCH:
+        raise UserError(
+            "batch_size",
+            f"is {batch_size}, but {relating[0]} relates the examples of a batch to each other",
+            f"use at least {SMALLEST_BATCH}, better 32; gradient accumulation does not make up for it",
+        )

@@ -3,33 +3,47 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kdexp.ranges import Checked, Positive, PositiveInt, Share, Weight
 
-class Keep(StrEnum):
-    """Which epoch's weights are kept: chosen on validation, or simply the last."""
+
+class Tokenization(StrEnum):
+    """Whose token ids the teacher reads."""
+
+    own = "own"
+    student_ids = "student_ids"
+
+
+class CheckpointSelection(StrEnum):
+    """Which epoch's weights a training ends with: chosen on validation, or simply the last."""
 
     best = "best"
     last = "last"
 
 
-@dataclass
-class TrainConfig:
-    """Schedule of one training. `None` means: depends on the model, see `resolve`."""
+@dataclass(kw_only=True)
+class TrainConfig(Checked):
+    """Schedule of one training.
 
-    epochs: int | None = None
-    max_steps: int | None = None
-    batch_size: int = 32
-    gradient_accumulation: int = 1
-    eval_batch_size: int = 128
-    learning_rate: float | None = None
-    weight_decay: float = 0.01
-    warmup_ratio: float = 0.1
-    max_grad_norm: float = 1.0
-    label_smoothing: float = 0.0
+    Attributes:
+        epochs, learning_rate: None means: depends on the model, see `kdexp.config.Config`.
+        max_steps: Optimizer steps, in place of epochs.
+    """
+
+    epochs: PositiveInt | None = None
+    max_steps: PositiveInt | None = None
+    batch_size: PositiveInt = 32
+    gradient_accumulation: PositiveInt = 1
+    eval_batch_size: PositiveInt = 128
+    learning_rate: Positive | None = None
+    weight_decay: Weight = 0.01
+    warmup_ratio: Share = 0.1
+    max_grad_norm: Positive = 1.0
+    label_smoothing: Share = 0.0
     group_by_length: bool = True
-    keep: Keep = Keep.best
+    select: CheckpointSelection = CheckpointSelection.best
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StudentTrainConfig(TrainConfig):
     """The student's schedule, and its baseline's."""
 

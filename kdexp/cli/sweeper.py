@@ -1,16 +1,15 @@
 """Hydra's side of a sweep: which jobs there are, and how the launcher is asked to run them.
 
-Hydra accepts sweepers only from the namespace package `hydra_plugins`, and imports this module whenever it starts:
-nothing heavy may be imported here.
+The command line imports this module whenever it starts: nothing heavy may be imported here.
 """
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -20,9 +19,15 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from kdexp.cli.composition import register_schemas, resolve
+from kdexp.cli.hydra_adapter import register_sweeper, returned
+from kdexp.errors import UserError
+
 if TYPE_CHECKING:
     from kdexp.study.search import Choice, Interval
     from kdexp.study.sweep import Job, Outcome
+
+_PLUGIN_MODULE = "hydra_plugins.kdexp"
 
 
 class KdexpSweeper(Sweeper):
@@ -56,28 +61,31 @@ class KdexpSweeper(Sweeper):
     def _sweep_grid(self, overrides: dict[str, Override]) -> None:
         from kdexp.study.sweep import run_sweep
 
-        swept = {name: each for name, each in overrides.items() if each.is_sweep_override() or name in self.params}
-        (combinations,) = BasicSweeper.split_arguments(list(swept.values()), None)
-        fixed = _lines(each for name, each in overrides.items() if name not in swept)
-        run_sweep([self.compose(fixed, each) for each in combinations], list(swept), self.launch)
+        swept, fixed = self._split(overrides)
+        jobs = [self.compose(fixed, combination) for combination in _combinations(swept.values())]
+        run_sweep(jobs, list(swept), self.launch)
 
     def _sweep_cross_family(self, overrides: dict[str, Override]) -> None:
         from kdexp.study.cross_family import pair_overrides, run_cross_family
 
-        swept = {name: each for name, each in overrides.items() if each.is_sweep_override() or name in self.params}
-        (combinations,) = BasicSweeper.split_arguments(list(swept.values()), None)
-        fixed = _lines(each for name, each in overrides.items() if name not in swept)
+        swept, fixed = self._split(overrides)
         base = self.compose(fixed, [])
         if base.config is None:
             raise base.refusal or AssertionError("a job has a config or a refusal")
-        jobs = [self.compose(fixed, [*pair, *each]) for pair in pair_overrides(base.config) for each in combinations]
+        jobs = [
+            self.compose(fixed, [*pair, *combination])
+            for pair in pair_overrides(base.config)
+            for combination in _combinations(swept.values())
+        ]
         run_cross_family(jobs, ["teacher", "student", "condition", *swept], self.launch)
 
     def _sweep_search(self, overrides: dict[str, Override], search: DictConfig) -> None:
         from kdexp.study.search import SearchSettings, run_search
 
-        space = {name: _searched(name, each) for name, each in overrides.items() if each.is_sweep_override()}
-        fixed = _lines(each for name, each in overrides.items() if name not in space)
+        space = {
+            name: _searched(name, override) for name, override in overrides.items() if override.is_sweep_override()
+        }
+        fixed = [_line(override) for name, override in overrides.items() if name not in space]
         settings = SearchSettings(
             num_trials=search.num_trials,
             num_parallel=self._num_parallel(search.num_trials),
@@ -99,15 +107,22 @@ class KdexpSweeper(Sweeper):
         """The study's own params, and over them what the command line says, by setting."""
         lines = [f"{setting}={value}" for setting, value in self.params.items()] + arguments
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        return {each.get_key_element(): each for each in parser.parse_overrides(lines)}
+        return {override.get_key_element(): override for override in parser.parse_overrides(lines)}
+
+    def _split(self, overrides: dict[str, Override]) -> tuple[dict[str, Override], list[str]]:
+        """Those that the sweep varies by setting, and as typed those that all jobs have in common."""
+        swept = {
+            name: override
+            for name, override in overrides.items()
+            if override.is_sweep_override() or name in self.params
+        }
+        return swept, [_line(override) for name, override in overrides.items() if name not in swept]
 
     def compose(self, fixed: Sequence[str], chosen: Sequence[str]) -> "Job":
         """One job: what all have in common, and what was chosen for it, which is its name.
 
         Its config is refused here, before anything starts, where a value is out of range.
         """
-        from kdexp.cli.composition import resolve
-        from kdexp.errors import UserError
         from kdexp.study.sweep import Job
 
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, [*fixed, *chosen])
@@ -125,12 +140,10 @@ class KdexpSweeper(Sweeper):
         extra = [*extra, *self._share_of_threads(len(jobs))]
         first = self._num_launched
         self._num_launched += len(jobs)
-        returned = self.launcher.launch([[*job.overrides, *extra] for job in jobs], initial_job_idx=first)
+        ended = self.launcher.launch([[*job.overrides, *extra] for job in jobs], initial_job_idx=first)
         return [
-            Outcome(job, None, each._return_value)
-            if each.status == JobStatus.FAILED
-            else Outcome(job, each._return_value, None)
-            for job, each in zip(jobs, returned, strict=True)
+            Outcome(job, None, returned(end)) if end.status == JobStatus.FAILED else Outcome(job, returned(end), None)
+            for job, end in zip(jobs, ended, strict=True)
         ]
 
     def _num_parallel(self, num_jobs: int) -> int:
@@ -152,8 +165,25 @@ class KdexpSweeper(Sweeper):
         return [f"hardware.num_threads={max(1, _num_cores() // parallel)}"]
 
 
-def _lines(overrides: Iterable[Override]) -> list[str]:
-    return [f"{each.get_key_element()}={each.get_value_element_as_str()}" for each in overrides]
+def _line(override: Override) -> str:
+    return f"{override.get_key_element()}={override.get_value_element_as_str()}"
+
+
+def _combinations(swept: Iterable[Override]) -> list[tuple[str, ...]]:
+    """Every combination of the listed values, each as it would be typed; a single value is a list of one."""
+    return list(itertools.product(*(_values(override) for override in swept)))
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [_line(override)]
+    if not override.is_discrete_sweep():
+        raise UserError(
+            override.get_key_element(),
+            f"cannot list every value of {override.input_line}",
+            "list some (0.1,0.5), or search with experiment=search",
+        )
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
 def _num_cores() -> int:
@@ -162,7 +192,6 @@ def _num_cores() -> int:
 
 
 def _searched(name: str, override: Override) -> "Interval | Choice":
-    from kdexp.errors import UserError
     from kdexp.study.search import Choice, Interval
 
     match override.value():
@@ -190,10 +219,14 @@ class SearchConfig:
 
 @dataclass
 class KdexpSweeperConfig:
-    _target_: str = "hydra_plugins.kdexp_sweeper.KdexpSweeper"
+    _target_: str = f"{_PLUGIN_MODULE}.KdexpSweeper"
     params: dict[str, Any] | None = field(default_factory=dict)
     search: SearchConfig | None = None
     study: str = "grid"
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="kdexp", node=KdexpSweeperConfig, provider="kdexp")
+def register() -> None:
+    """Tell Hydra all that conf/ needs: the types, and the sweeper with its settings."""
+    register_schemas()
+    register_sweeper(KdexpSweeper, _PLUGIN_MODULE)
+    ConfigStore.instance().store(group="hydra/sweeper", name="kdexp", node=KdexpSweeperConfig, provider="kdexp")

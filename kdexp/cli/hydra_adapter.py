@@ -1,0 +1,58 @@
+"""What kdexp uses of Hydra that Hydra does not document. A test of each fails when a release moves it."""
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import RunMode
+from hydra.version import VersionBase, setbase
+from omegaconf import DictConfig
+
+VERSION_BASE = "1.3"
+
+
+def compose(config_dir: Path, config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """What `hydra.compose` returns, with Hydra's own settings under `hydra`, and no global state changed.
+
+    `hydra.initialize_config_dir` is refused inside of another `hydra.initialize`, and changes the version base of the
+    whole process.
+    """
+    version = VersionBase.instance()
+    before = version.version_base
+    try:
+        setbase(VERSION_BASE)
+        loader = ConfigLoaderImpl(create_config_search_path(str(config_dir)))
+        return loader.load_configuration(config_name, list(overrides), RunMode.RUN, from_shell=False)
+    finally:
+        version.version_base = before
+
+
+def register_sweeper(sweeper: type[Sweeper], module: str) -> None:
+    """Let Hydra find a sweeper that lies in this package.
+
+    Hydra instantiates only what is called `hydra_plugins.<...>`, by which it means installed plugins, and looks the
+    name up as a module: the class gets that name, and so does the module that it lies in.
+
+    Args:
+        module: `hydra_plugins.<name>`.
+    """
+    if module not in sys.modules:
+        if find_spec("hydra_plugins") is None:  # no plugin is installed
+            sys.modules["hydra_plugins"] = namespace = ModuleType("hydra_plugins")
+            namespace.__path__ = []
+        sys.modules[module] = sys.modules[sweeper.__module__]
+        sweeper.__module__ = module
+    Plugins.instance().register(sweeper)
+
+
+def returned(job: JobReturn) -> Any:
+    """What a job returned, or the exception that it raised; `JobReturn.return_value` would raise it."""
+    return job._return_value

@@ -1,0 +1,33 @@
+"""The hard loss: what the gold labels say."""
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from kdexp.loss.base import IGNORED_LABEL, precise
+
+
+def hard_loss(
+    student_logits: Tensor,
+    labels: Tensor,
+    *,
+    num_examples: Tensor | int | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy with the gold labels, in float32 (float64 where that is what it is given): a scalar.
+
+    Rows labelled -100 (unlabelled transfer text) add nothing, but count in the mean: an unlabelled
+    row has no hard loss, it does not make its neighbours' heavier.
+
+    Args:
+        student_logits: [batch, classes]
+        labels: [batch], class indices
+        num_examples: Rows of the whole optimizer step, by which the sum is divided; None takes those at hand.
+    """
+    total = cross_entropy(
+        precise(student_logits),
+        labels,
+        reduction="sum",
+        ignore_index=IGNORED_LABEL,
+        label_smoothing=label_smoothing,
+    )
+    return total / (len(student_logits) if num_examples is None else num_examples)

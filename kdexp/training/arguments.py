@@ -1,0 +1,87 @@
+"""The settings of a `DistillationTrainer`."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from transformers import TrainingArguments
+
+from kdexp.errors import UserError, under
+from kdexp.loss.base import LogitLoss
+from kdexp.loss.logit import KD, LOSSES
+from kdexp.training.config import Tokenization
+
+
+@dataclass
+class DistillationTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` plus the distillation's own, which `to_dict()` records too.
+
+    Args:
+        alpha: Weight of the gold labels, 0 to 1: 1 trains without a teacher, 0 on the teacher alone.
+        alpha_end: Where alpha gets to, linearly, at the last step; None keeps it.
+        temperature: T, above 0; softens both distributions. Of Hinton's loss: a `soft_loss` has its own.
+        soft_loss: Another soft loss than Hinton's, by name with its settings, as in conf/loss:
+            `{"name": "dkd", "temperature": 4.0, "target_weight": 1.0, "nontarget_weight": 8.0}`.
+        tokenization: `own`, each model reads its own tokens; `student_ids`, the teacher is fed the
+            student's ids though its vocabulary is another one (an ablation: its answers are nonsense).
+        text_columns: One or two dataset columns that hold the text, read by `teacher_processing_class`.
+        teacher_max_length: The teacher's texts are cut after so many of its tokens; by default its
+            tokenizer's own limit.
+    """
+
+    alpha: float = 0.5
+    alpha_end: float | None = None
+    temperature: float = 4.0
+    soft_loss: dict[str, Any] | None = None
+    tokenization: str = "own"
+    text_columns: list[str] = field(default_factory=lambda: ["text"])
+    teacher_max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.logit_loss()
+        if self.tokenization not in set(Tokenization):
+            raise UserError("tokenization", f"got {self.tokenization!r}", f"expected one of {', '.join(Tokenization)}")
+
+    def logit_loss(self) -> LogitLoss:
+        """The loss that the settings describe as they are now.
+
+        Raises:
+            UserError: A `ValueError`: `soft_loss` names none, or a setting is not legal.
+        """
+        hinton = KD(alpha=self.alpha, alpha_end=self.alpha_end, temperature=self.temperature)
+        if not self.soft_loss:
+            return hinton
+        if not isinstance(self.soft_loss, dict):
+            raise UserError("soft_loss", f"got {self.soft_loss!r}", 'expected {"name": ...} with its settings')
+        settings = dict(self.soft_loss)
+        with under("soft_loss"):
+            return _named_loss(settings.pop("name", None), settings, alpha=self.alpha, alpha_end=self.alpha_end)
+
+
+def _named_loss(name: object, settings: dict[str, Any], *, alpha: float, alpha_end: float | None) -> LogitLoss:
+    """The loss of that name.
+
+    Raises:
+        UserError: There is none of that name, a setting is unknown, missing, of a wrong type or out of range.
+    """
+    kinds = {known: kind for known, kind in LOSSES.items() if issubclass(kind, LogitLoss)}
+    kind = kinds.get(str(name))
+    if kind is None:
+        raise UserError("name", f"got {name!r}", f"expected one of {', '.join(kinds)}")
+    shared = {item.name for item in fields(LogitLoss)}
+    legal = [item.name for item in fields(kind) if item.name not in shared]
+    remedy = f"{name} takes {', '.join(legal) or 'no settings'}"
+    for setting in settings:
+        if setting not in legal:
+            raise UserError(str(setting), "no such setting", remedy)
+    for setting in legal:
+        if setting not in settings:
+            raise UserError(setting, "is not set", remedy)
+    return kind(alpha=alpha, alpha_end=alpha_end, **settings)
+
+
+def soft_loss_settings(loss: LogitLoss) -> dict[str, Any]:
+    """`soft_loss` for a loss: the name of its formula, whatever a preset calls it, and its settings."""
+    shared = {item.name for item in fields(LogitLoss)}
+    own = {item.name: getattr(loss, item.name) for item in fields(loss) if item.name not in shared}
+    return {"name": next(name for name, kind in LOSSES.items() if kind is type(loss))} | own

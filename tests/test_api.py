@@ -1,0 +1,96 @@
+"""A whole run from Python: composed as on the command line, with nothing global touched."""
+
+import subprocess
+import sys
+
+import hydra
+import pytest
+from conftest import SMALL
+from hydra.core.global_hydra import GlobalHydra
+from hydra.version import VersionBase
+
+import kdexp
+from kdexp import compose, conf_dir, resolve
+from kdexp.errors import UserError
+
+
+def test_what_is_composed_is_complete_and_in_range():
+    config = compose("teacher=roberta", "loss.alpha=0.25", "more_teachers=[electra]")
+    assert (config.teacher.name, config.loss.alpha, list(config.more_teachers)) == ("roberta", 0.25, ["electra"])
+    assert config.train.epochs == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["loss.alpa=0.3"], "loss.alpa: no such setting; expected one of name, terms, alpha"),
+        (["teacher=gpt"], "teacher=gpt: no such option; expected one of albert"),
+        (["loss.alpha=2"], "loss.alpha: got 2.0; expected a number from 0"),
+        (["student.num_layers=0"], "student.num_layers: got 0; expected a whole number of at least 1"),
+        (["teacher=[bert,roberta]"], "teacher: got a list of options, which would be merged into one"),
+        (["task=file"], "task.train: is not set"),
+        (["loss.alpha=0.1,0.2"], "loss.alpha: got several values, 0.1,0.2; compare them with -m"),
+        (["student=null"], "student: got null; expected one of albert"),
+        (["+loss.x=1"], "loss.x: no such setting"),
+        (["alpha"], "command line: Error parsing override 'alpha'"),
+        (
+            ["experiment=alpha_temperature", "seed=1"],
+            "experiment=alpha_temperature: is many runs, and one config holds one; "
+            "run it on the command line: python -m kdexp experiment=alpha_temperature seed=1",
+        ),
+        (["experiment=search"], "experiment=search: is many runs"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(overrides, line):
+    with pytest.raises(UserError) as refused:
+        compose(*overrides)
+    assert str(refused.value).startswith(line)
+    assert "\n" not in str(refused.value)
+
+
+def test_hydras_own_state_stays_as_it_was():
+    version = VersionBase.instance().version_base
+    assert compose("seed=3") == compose("seed=3")
+    assert not GlobalHydra.instance().is_initialized()
+    assert VersionBase.instance().version_base is version
+
+
+def test_hydras_own_compose_works_beside_it():
+    overrides = ["student=distilbert", "loss.temperature=3"]
+    with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
+        before = GlobalHydra.instance().hydra
+        assert resolve(hydra.compose("config", overrides)) == compose(*overrides)
+        assert GlobalHydra.instance().hydra is before
+
+
+def test_every_public_name_is_there():
+    assert all(getattr(kdexp, name) for name in kdexp.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = kdexp.nothing
+
+
+PROGRAM = """
+import logging, os, signal, sys
+import kdexp
+assert not {"torch", "hydra"} & set(sys.modules)
+handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+from kdexp import compose, distil
+config = compose(*sys.argv[1:])
+first, second = distil(config), distil(config)
+assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+assert not logging.getLogger().handlers and not logging.getLogger("kdexp").handlers
+assert not os.path.exists("multirun")
+from hydra.core.global_hydra import GlobalHydra
+assert not GlobalHydra.instance().is_initialized()
+"""
+
+
+@pytest.mark.slow
+def test_a_run_and_the_same_run_again(tmp_path, kdexp):
+    """Twice in one process, as in a notebook, and then by the command line, which finds all of it in the cache."""
+    settings = [*SMALL, "tracking=mlflow", f"cache_dir={tmp_path}/cache"]
+    subprocess.run([sys.executable, "-c", PROGRAM, *settings], cwd=tmp_path, check=True)
+    assert (tmp_path / "mlflow.db").exists()
+    result = kdexp(*settings)
+    assert result.returncode == 0, result.stderr
+    assert "student bert: kept from an earlier run" in result.stderr
