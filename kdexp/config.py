@@ -5,6 +5,7 @@ The settings of each part stand with the part; parts never see `Config`. Nothing
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,10 +14,12 @@ from kdexp.errors import UserError
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import Loss
+from kdexp.loss.logit import LOSSES
+from kdexp.loss.terms import TERMS
 from kdexp.model.config import ModelConfig
 from kdexp.ranges import Checked, NaturalNumber, Positive
 from kdexp.student.config import StudentConfig
-from kdexp.task.config import TaskConfig
+from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.teacher.config import TeacherConfig, Tokenization
 from kdexp.tracking.config import TrackingConfig
 from kdexp.training.config import StudentTrainConfig
@@ -120,6 +123,13 @@ class Config(Checked):
                 )
 
 
+SCHEMAS: dict[str, Mapping[str, type]] = {
+    "task": {"embedded": EmbeddedTaskConfig, "public": PublicTaskConfig, "file": FileTaskConfig},
+    "loss": LOSSES,
+    "terms": TERMS,
+}
+"""Groups whose options differ in what can be set: the classes that their files name as `/schema/<group>/<name>`."""
+
 Settings = TypeVar("Settings", bound=Checked)
 Model = TypeVar("Model", bound=ModelConfig)
 
@@ -170,12 +180,15 @@ def flatten(config: object) -> dict[str, Any]:
     return walk("", plain(config))
 
 
-def config_hash(config: Config) -> str:
+def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     """SHA-256 of everything that can change a result: two runs with one hash are the same computation.
 
     Local files that the config names count by their content, libraries by their version. Where
     results are written, how they are tracked and what the study is called do not count, and without
     a teacher (alpha = 1) neither do the other settings of the loss.
+
+    Args:
+        given: Digests of what a program handed in, in place of what the config describes.
     """
     parts = plain(config)
     for irrelevant in (
@@ -197,6 +210,8 @@ def config_hash(config: Config) -> str:
         del parts["more_teachers"], parts["teacher"]["weight"]
     parts["files"] = {setting: path_digest(path) for setting, path in _local_inputs(config).items()}
     parts["versions"] = library_versions()
+    if given:
+        parts["given"] = dict(given)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

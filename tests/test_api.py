@@ -30,6 +30,7 @@ def test_what_is_composed_is_complete_and_in_range():
         (["teacher=[bert,roberta]"], "teacher: got a list of options, which would be merged into one"),
         (["task=file"], "task.train: is not set"),
         (["loss.alpha=0.1,0.2"], "loss.alpha: got several values, 0.1,0.2; compare them with -m"),
+        (["student=null"], "student: got null; expected one of albert"),
         (["+loss.x=1"], "loss.x: no such setting"),
         (["alpha"], "command line: Error parsing override 'alpha'"),
         (

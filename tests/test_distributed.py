@@ -1,5 +1,6 @@
 """Several processes in one training: real ones, over gloo, that must agree, end together, and never hang."""
 
+import dataclasses
 import json
 import logging
 import multiprocessing
@@ -19,7 +20,6 @@ import pytest
 import torch
 import torch.distributed
 from conftest import SMALL
-from kdexp.loss.config import KDConfig
 from safetensors.torch import load_file
 from transformers import set_seed
 
@@ -27,15 +27,21 @@ from kdexp import DistillationTrainer, DistillationTrainingArguments
 from kdexp.cache import Cache, Key
 from kdexp.errors import UserError
 from kdexp.fingerprint import weights_fingerprint
-from kdexp.hardware import Device, HardwareConfig, prepare_hardware
+from kdexp.hardware import Device, Hardware, HardwareConfig, _device, prepare_hardware
+from kdexp.loss.logit import KD
 from kdexp.model import families
-from kdexp.model.encoder import LoadedModel, encode
+from kdexp.model.encoder import Encoder
+from kdexp.model.tokens import tokenize
 from kdexp.processes import Processes
-from kdexp.student.train import encode_task, train_student
-from kdexp.task.load import Split, Task
-from kdexp.teacher.config import Tokenization
-from kdexp.teacher.encoder import Teacher, teacher_logits
+from kdexp.student.train import train_student
+from kdexp.task.load import Task
+from kdexp.task.single_label import SingleLabel
+from kdexp.task.split import Split
+from kdexp.teacher.config import TeacherConfig
+from kdexp.teacher.encoder import EncoderTeacher
+from kdexp.teacher.logits import Cached
 from kdexp.training.config import StudentTrainConfig
+from kdexp.training.course import Course
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gloo between processes is tried on POSIX")
 
@@ -196,6 +202,21 @@ def test_one_process_alone_needs_no_others() -> None:
         raise KeyError
 
 
+def test_each_process_drives_the_gpu_of_its_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert _device(Device.auto, Processes(1, 4, 1, 2)) == torch.device("cuda", 1)
+    assert _device(Device.cpu, Processes(1, 4, 1, 2)) == torch.device("cpu")
+    with pytest.raises(UserError, match="4 processes were started, but there are 2 GPUs"):
+        _device(Device.gpu, Processes(1, 4, 1, 4))
+
+
+def test_results_of_several_processes_are_told_apart_from_those_of_one() -> None:
+    alone = Hardware(torch.device("cpu"), bfloat16=False, num_threads=1, num_workers=0)
+    assert alone.numerics == {"device": "cpu", "bfloat16": False}
+    assert dataclasses.replace(alone, num_processes=2).numerics != alone.numerics
+
+
 # ---- the cache ----
 
 
@@ -271,7 +292,7 @@ def test_the_processes_of_a_training_wait_for_another_one(tmp_path: Path) -> Non
 # ---- training ----
 
 
-def loaded(family: str, width: int) -> LoadedModel:
+def loaded(family: str, width: int) -> Encoder:
     tokenizer = families.train_tokenizer(family, TEXTS, vocab_size=330, max_length=16)
     config = families.compact_config(
         family, tokenizer, num_layers=1, hidden_size=width, num_heads=2, max_length=16, label_names=NAMES
@@ -279,14 +300,15 @@ def loaded(family: str, width: int) -> LoadedModel:
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         setattr(config, name, 0.0)
     set_seed(width)
-    return LoadedModel(families.build_compact_model(config).eval(), tokenizer, 16, True)
+    return Encoder(families.build_compact_model(config).eval(), tokenizer, 16, True)
 
 
 def train_directly(folder: Path) -> object:
     """Six steps of 32 rows, however many processes share them, with the teacher in the loop."""
     hardware = prepare_hardware(HardwareConfig(device=Device.cpu))
     student, teacher = loaded("bert", 8), loaded("bert", 16)
-    rows = encode(student.tokenizer, Split(TEXTS, None, LABELS), 16).with_columns(labels=LABELS)
+    split, kind = Split.from_lists(TEXTS, None, LABELS), SingleLabel(NAMES)
+    rows = tokenize(student.tokenizer, split, 16, kind, Cache(folder / "cache")).rows(labels=split.labels)
     trainer = DistillationTrainer(
         student.model,
         DistillationTrainingArguments(
@@ -295,7 +317,7 @@ def train_directly(folder: Path) -> object:
             learning_rate=1e-1, alpha=0.5, temperature=2.0,
             optim="sgd",  # Adam would make a whole step of a gradient that is only rounding
         ),
-        train_dataset=datasets.Dataset.from_list(rows),
+        train_dataset=datasets.Dataset.from_list([rows[row] for row in range(len(rows))]),
         processing_class=student.tokenizer,
         teacher_model=teacher.model,
     )  # fmt: skip
@@ -319,22 +341,22 @@ def train_in_a_cache(root: Path, killed: int | None = None) -> object:
     """What a run does: the teacher's logits once, then the student's training on them."""
     hardware, cache = prepare_hardware(HardwareConfig(device=Device.cpu)), Cache(root)
     student, model = loaded("bert", 8), loaded("roberta", 16)
-    teacher = Teacher(model, weights_fingerprint(model.model.state_dict()), [0, 1, 2], 0.0, False)
-    parts = [Split(TEXTS[start:], None, LABELS[start:]) for start in (0, 40, 50)]
-    task = Task("words", NAMES, *parts, transfer=None)
-    answers = {"train": teacher_logits(teacher, task.train, "train", student, Tokenization.own, cache, hardware, 16)}
+    parts = [Split.from_lists(TEXTS[start:], None, LABELS[start:]) for start in (0, 40, 50)]
+    task = Task("words", SingleLabel(NAMES), *parts, transfer=None)
+    settings = TeacherConfig(name="roberta", family="roberta")
+    teacher = Cached(EncoderTeacher("teacher", settings, model, task, cache, hardware), cache)
+    teacher.prepare()
+    answers = {"train": teacher.answer(task.train, "train")}
 
-    def watch(metrics: dict[str, float], step: int) -> None:
+    def watch(score: float, step: int) -> None:
         if killed == Processes.current().rank and step >= 8:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    trained = train_student(
-        student, encode_task(student, task, use_transfer=False), KDConfig("kd", alpha=0.5, temperature=2.0), answers,
-        StudentTrainConfig(epochs=4, batch_size=16, learning_rate=1e-2), cache, hardware,
-        seed=0, resume=True, description="student", watch=watch,
-    )  # fmt: skip
+    schedule = StudentTrainConfig(epochs=4, batch_size=16, learning_rate=1e-2)
+    course = Course(student, task, schedule, cache, hardware, seed=0, resume=True)
+    trained = train_student(course, "student", KD(alpha=0.5, temperature=2.0), answers, watch=watch)
     weights = weights_fingerprint(load_file(trained.folder / "model.safetensors"))
-    return [trained.was_kept, trained.num_steps, weights, answers["train"].num_forwarded]
+    return [trained.from_cache, trained.num_steps, weights, answers["train"].num_forwarded]
 
 
 def test_a_student_is_trained_by_two_processes_and_kept_once(tmp_path: Path) -> None:
@@ -342,7 +364,8 @@ def test_a_student_is_trained_by_two_processes_and_kept_once(tmp_path: Path) -> 
     main, other = [result["value"] for result in launch(tmp_path, train_in_a_cache, root)]
     assert main == other
     assert main[:2] == [False, 16]
-    assert len(entries(root)) == 2
+    for kind in ("students", "teacher_logits"):
+        assert len([path for path in (root / kind).iterdir() if path.suffix != ".lock"]) == 1
     assert "trained in" in (tmp_path / "log-0").read_text()
     assert (tmp_path / "log-1").read_text() == ""  # the main process tells what all of them do
     for result in launch(tmp_path, train_in_a_cache, root):

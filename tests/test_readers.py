@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kdexp.arrow import BATCH_ROWS
 from kdexp.errors import UserError
 from kdexp.task.file import read_table
 from kdexp.task.table import Table, class_indices, class_names, texts_of
@@ -43,8 +44,8 @@ JSON = '{"text": "good", "label": "1"}\n{"label": "0", "text": "bad"}\n'
         ("a.csv", "label, text\n1,good\n\n0,bad"),
         ("a.tsv", TSV),
         ("a.txt", b"\xef\xbb\xbf" + TSV.replace("\n", "\r\n").encode()),
-        ("a.tsv.gz", gzip.compress(TSV.encode())),
-        ("a.csv.gz", gzip.compress(CSV.encode())),
+        ("a.tsv.gz", gzip.compress(TSV.encode(), mtime=0)),
+        ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
         ("a.jsonl", JSON),
         ("a.ndjson", b"\xef\xbb\xbf" + JSON.replace("\n", "\r\n\r\n").encode()),
         ("a.json", JSON),
@@ -93,6 +94,44 @@ def test_a_text_of_a_million_characters_is_read_whole(tmp_path, name):
     assert list(texts_of(read(write(tmp_path, name, content)), ["text"])[0]) == [text]
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz", "a.jsonl", "a.parquet"])
+def test_many_rows_keep_their_order_and_places(tmp_path, name):
+    texts = [f"row {i}, é" for i in range(2 * BATCH_ROWS + 3)]
+    labels = [str(i % 3) for i in range(len(texts))]
+    path = tmp_path / name
+    if name == "a.parquet":
+        pq.write_table(pa.table({"text": texts, "label": labels}), path)
+    elif name == "a.jsonl":
+        write(
+            tmp_path, name, "\n".join(json.dumps({"text": t, "label": y}) for t, y in zip(texts, labels, strict=True))
+        )
+    elif name == "a.csv":
+        write(tmp_path, name, "text,label\n" + "".join(f'"{t}",{y}\n' for t, y in zip(texts, labels, strict=True)))
+    else:
+        content = "text\tlabel\n" + "".join(f"{t}\t{y}\n" for t, y in zip(texts, labels, strict=True))
+        write(tmp_path, name, gzip.compress(content.encode()))
+    table = read(path)
+    assert values_of(table) == {"text": texts, "label": labels}
+    first_line = {"a.jsonl": 1, "a.parquet": None}.get(name, 2)
+    place = f"row {len(texts)}" if first_line is None else f"line {len(texts) - 1 + first_line}"
+    assert table.where(len(texts) - 1) == f"{path}, {place}"
+
+
+@pytest.mark.parametrize("character", ["é", "漢", "😀"])
+def test_what_is_not_utf8_is_found_far_into_a_file(tmp_path, character):
+    # Characters of several bytes that the pieces in which a file is read cut in two.
+    for shift in range(4):
+        good = "text,label\n" + "x" * shift + f"{character * 1000},1\n" * 1500
+        path = write(tmp_path, "a.csv", good)
+        assert values_of(read(path))["text"][1] == character * 1000
+        path = write(tmp_path, "a.csv", good.encode() + b"caf\xe9,2\n")
+        with pytest.raises(UserError, match=rf"line 1502 \(byte {len(good.encode()) + 3}\): not UTF-8"):
+            read(path)
+        path = write(tmp_path, "a.csv", good.encode() + character.encode()[:-1])
+        with pytest.raises(UserError, match=rf"line 1502 \(byte {len(good.encode())}\): not UTF-8"):
+            read(path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -111,7 +150,7 @@ def test_a_text_of_a_million_characters_is_read_whole(tmp_path, name):
         ("a.json", '[{"text": "x"}]', r"line 1: a JSON list, not an object"),
         ("a.csv", b"text,label\nx,1\ncaf\xe9,2\n", r"line 3 \(byte 18\): not UTF-8; .*iconv -f cp1252"),
         ("a.tsv", TSV.encode("utf-16"), r"line 1 \(byte 0\): not UTF-8; .*iconv -f utf-16"),
-        ("a.csv.gz", gzip.compress(CSV.encode())[:-12], "cannot read"),
+        ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:-12], "cannot read"),
         ("a.csv.gz", CSV, "cannot read"),
         ("a.parquet", b"PAR1 nonsense", "cannot read .* whole Parquet file"),
         ("a.xlsx", b"", r"unknown kind of file; use one of \.csv, "),

@@ -12,7 +12,10 @@ from kdexp.results.diagnostics import Calibration, Diagnostics, TokenizerStatist
 from kdexp.results.measure import ModelAnswers, measure, prediction_table
 from kdexp.results.record import RunRecord, Scores
 from kdexp.results.statistics import Gain
-from kdexp.task.load import Split, Task
+from kdexp.task.kind import Answers
+from kdexp.task.load import Task
+from kdexp.task.single_label import SingleLabel
+from kdexp.task.split import Split
 from kdexp.tracking.store import StoredRun
 
 RIGHT, WRONG = [1.0, 0.0], [0.0, 1.0]
@@ -20,13 +23,13 @@ RIGHT, WRONG = [1.0, 0.0], [0.0, 1.0]
 
 def answers(num_right: int, num_parameters: int | None, num_rows: int = 400) -> ModelAnswers:
     """Of rows that all have the first class."""
-    logits = torch.tensor([RIGHT] * num_right + [WRONG] * (num_rows - num_right))
-    return ModelAnswers({"validation": logits, "test": logits}, num_parameters)
+    said = Answers(torch.tensor([RIGHT] * num_right + [WRONG] * (num_rows - num_right)))
+    return ModelAnswers({"validation": said, "test": said}, num_parameters)
 
 
 def task(num_rows: int = 400) -> Task:
-    split = Split(["text"] * num_rows, None, [0] * num_rows)
-    return Task("task", ["no", "yes"], split, split, split, None)
+    split = Split.from_lists(["text"] * num_rows, None, [0] * num_rows)
+    return Task("task", SingleLabel(["no", "yes"]), split, split, split, None)
 
 
 def stored(record: RunRecord) -> StoredRun:

@@ -104,6 +104,24 @@ def test_missing_splits_are_held_out_in_proportion(tmp_path):
     assert file_task(train, seed=1).test != task.test
 
 
+def test_files_are_read_once_for_their_content_and_settings(tmp_path):
+    def num_entries() -> int:
+        return len([path for path in (tmp_path / "cache" / "tasks").iterdir() if path.is_dir()])
+
+    train = write_csv(tmp_path / "a.csv", numbered("row", 40))
+    task = file_task(train)
+    (tmp_path / "moved").mkdir()
+    assert file_task(write_csv(tmp_path / "moved" / "a.csv", numbered("row", 40))) == task
+    assert num_entries() == 1
+    assert file_task(train, seed=1) != task
+    assert file_task(write_csv(tmp_path / "a.csv", numbered("line", 40))) != task
+    assert num_entries() == 3
+    with pytest.raises(UserError, match="no column 'kind'"):
+        file_task(train, label="kind")
+    left = [path.name for path in (tmp_path / "cache" / "tasks").rglob("*") if "arrow" in path.name]
+    assert sorted(left) == sorted(3 * ["train.arrow", "validation.arrow", "test.arrow"])  # and nothing half made
+
+
 def test_a_smaller_train_size_keeps_the_other_rows(tmp_path):
     train = write_csv(tmp_path / "a.csv", numbered("row", 400))
     large, small = file_task(train, train_size=200), file_task(train, train_size=40)

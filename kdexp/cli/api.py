@@ -22,9 +22,10 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from kdexp.cli import hydra_adapter
-from kdexp.cli.composition import refuse_merged_options, register_schemas, resolve
+from kdexp.cli.composition import refuse_null_options, resolve
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.explain import explain
+from kdexp.cli.sweeper import register
 from kdexp.config import Config
 from kdexp.errors import UserError
 
@@ -43,16 +44,17 @@ def compose(*overrides: str) -> Config:
     Raises:
         UserError: A setting is unknown, of the wrong type or out of range, or this would be many runs.
     """
-    register_schemas()
+    register()
+    refuse_null_options(overrides)
     try:
         composed = hydra_adapter.compose(CONF_DIR, "config", overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error) from None
     _refuse_sweep(composed, overrides)
-    refuse_merged_options(composed.hydra.runtime.choices)
+    choices = composed.hydra.runtime.choices
     with open_dict(composed):
         del composed["hydra"]
-    return resolve(composed)
+    return resolve(composed, choices)
 
 
 def distil(config: Config, *, task: "Task | None" = None, teacher: "Teacher | None" = None) -> "RunRecord":
@@ -85,7 +87,7 @@ def distil(config: Config, *, task: "Task | None" = None, teacher: "Teacher | No
 
 def conf_dir() -> str:
     """The folder for `hydra.initialize_config_dir`; tells Hydra kdexp's types, without which it cannot be composed."""
-    register_schemas()
+    register()
     return str(CONF_DIR)
 
 

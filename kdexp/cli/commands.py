@@ -1,12 +1,25 @@
-"""`python -m kdexp <command> ...`: what is not a run. Each takes the words after its own."""
+"""`python -m kdexp <command> ...`: what is not a run. Whatever it needs is imported only when it is asked for."""
 
 from collections.abc import Callable, Sequence
 
 Command = Callable[[Sequence[str]], None]
 
 
+def answer_without_hydra(arguments: Sequence[str]) -> str | None:
+    """The help screen, or what a TAB asks for; None where that is not the question."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        from kdexp.cli.help import help_text
+
+        return help_text()
+    if arguments[:1] == ["-sc"]:
+        from kdexp.cli.completion import answer
+
+        return answer(arguments[1:])
+    return None
+
+
 def find_command(name: str) -> Command | None:
-    """The command of that name, or None; its module is imported only now."""
+    """The command of that name, which takes the words after its own; None where there is none."""
     match name:
         case "summary":
             from kdexp.study.summary_report import main as summary

@@ -6,30 +6,34 @@ the setting that a person typed.
 This module imports neither torch nor transformers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp.cli import sweeper
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.explain import undeclared_term, unknown_setting
-from kdexp.config import Config
+from kdexp.cli.help import GROUPS, options
+from kdexp.config import SCHEMAS, Config
 from kdexp.errors import UserError
 from kdexp.loss.base import Loss
-from kdexp.loss.logit import LOSSES
 from kdexp.loss.terms import TERMS
-from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig
 
 
-def resolve(composed: DictConfig) -> Config:
+def resolve(composed: DictConfig, choices: Mapping[str, Any] | None = None) -> Config:
     """Turn the composed config into plain dataclasses, complete and within range.
+
+    Args:
+        choices: Hydra's chosen option by group, where they are known; a group that was given a list of options is
+            missing from it.
 
     Raises:
         UserError: A value is out of range, or a setting does not belong to the chosen option.
     """
+    if choices is not None:
+        _refuse_merged_options(choices)
     _refuse_missing(composed)
     _refuse_unknown(composed)
     config: Config = build(composed)
@@ -45,6 +49,17 @@ def build(node: DictConfig) -> Any:
         raise error.under(_refused_part(node)) from error.__cause__
 
 
+def refuse_null_options(overrides: Sequence[str]) -> None:
+    """Refuse `student=null`, on which Hydra fails.
+
+    Raises:
+        UserError: A group was given no option.
+    """
+    for group in GROUPS:
+        if f"{group}=null" in overrides:
+            raise UserError(group, "got null", f"expected one of {', '.join(options(group))}")
+
+
 def _refused_part(node: DictConfig) -> str:
     """Path of the innermost node whose constructor refuses: it named its field, and not where it stands."""
     for key in node:
@@ -57,15 +72,8 @@ def _refused_part(node: DictConfig) -> str:
     return ""
 
 
-def refuse_merged_options(choices: Mapping[str, Any]) -> None:
-    """Refuse `teacher=[bert,roberta]`, which Hydra would merge into one teacher with settings of both.
-
-    Args:
-        choices: Hydra's chosen option by group; a group with a list of options is missing from it.
-
-    Raises:
-        UserError: A group that takes one option was given several.
-    """
+def _refuse_merged_options(choices: Mapping[str, Any]) -> None:
+    """Refuse `teacher=[bert,roberta]`, which Hydra would merge into one teacher with settings of both."""
     for group in ("teacher", "student", "task", "loss", "hardware", "train", "tracking"):
         if group not in choices:
             remedy = "choose one, or compare them in a sweep with -m"
@@ -101,20 +109,12 @@ def _refuse_undeclared_terms(loss: Loss) -> None:
 
 
 def register_schemas() -> None:
-    """Tell Hydra the types and the sweeper. `base_config` types every group; tasks and losses differ by option."""
-    sweeper.register()
+    """Tell Hydra the types. `base_config` types every group; `SCHEMAS`, what differs by option."""
     store = ConfigStore.instance()
     store.store(name="base_config", node=Config)
-    for name, schema in {
-        "embedded": EmbeddedTaskConfig,
-        "public": PublicTaskConfig,
-        "file": FileTaskConfig,
-    }.items():
-        store.store(group="schema/task", name=name, node=schema)
-    for name, loss_schema in LOSSES.items():
-        store.store(group="schema/loss", name=name, node=loss_schema)
-    for name, term_schema in TERMS.items():
-        store.store(group="schema/terms", name=name, node=term_schema)
+    for group, schemas in SCHEMAS.items():
+        for name, schema in schemas.items():
+            store.store(group=f"schema/{group}", name=name, node=schema)
     # Every teacher can be a further one too, under its own name.
     for option in CONF_DIR.glob("teacher/*.yaml"):
         name = option.stem

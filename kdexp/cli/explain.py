@@ -3,21 +3,19 @@
 import re
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
-from enum import EnumMeta
 from typing import Any
 
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from kdexp.cli.conf_dir import CONF_DIR
+from kdexp.cli.help import GROUPS, options
+from kdexp.cli.schema import field_types, in_words
 from kdexp.errors import UserError
 from kdexp.loss.terms import TERMS, FeatureTerm
 
 _RENAMED = {"train.keep": "train.select=best"}
 """Settings of earlier versions, also below `teacher`, and what they are now."""
-
-_GROUPS = "teacher, more_teachers, student, task, loss, terms, hardware, train, tracking, condition, experiment"
 
 
 def explain(error: BaseException) -> UserError:
@@ -35,7 +33,9 @@ def explain(error: BaseException) -> UserError:
         return undeclared_term(in_file.group(1))
     if "Could not override" in message and "No match in the defaults list" in message:
         found = re.search(r"override '?([\w/@.]+)'?", message)
-        return UserError(found.group(1) if found else "override", "no such group", f"expected one of {_GROUPS}")
+        return UserError(
+            found.group(1) if found else "override", "no such group", f"expected one of {', '.join(GROUPS)}"
+        )
     several = re.search(r"Ambiguous value for argument '([^=]+)=(.*?)' 1\.", message)
     if several:
         setting, values = several.groups()
@@ -55,9 +55,8 @@ def unknown_setting(setting: str, known: Iterable[str]) -> UserError:
 def _unknown_option(error: MissingConfigException) -> UserError:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     # Hydra does not say what there is where a list of options was asked for.
-    folder = "teacher" if group == "more_teachers" else group
-    options = error.options or sorted(path.stem for path in (CONF_DIR / folder).glob("*.yaml"))
-    choices = [name for name in options if name != "default"] or list(options)
+    choices = error.options or list(options(group))
+    choices = [name for name in choices if name != "default"] or choices
     return UserError(f"{group}={option}", "no such option", f"expected one of {', '.join(choices)}")
 
 
@@ -70,9 +69,7 @@ def _explain_setting(error: OmegaConfBaseException) -> UserError:
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         return unknown_setting(setting, _siblings(error))
     if isinstance(error, ValidationError):
-        got = re.search(r"[Vv]alue '(.*?)'", str(error.msg), re.DOTALL)
-        value = got.group(1) if got else str(error.msg)
-        return UserError(setting, f"got {value!r}", f"expected {_expected(error)}")
+        return UserError(setting, _refused_value(str(error.msg)), f"expected {in_words(_type_of(error))}")
     return UserError(setting, str(error.msg or error), "see python -m kdexp --help")
 
 
@@ -97,19 +94,17 @@ def _siblings(error: OmegaConfBaseException) -> list[str]:
     return ["the settings that --cfg job shows"]
 
 
-def _expected(error: OmegaConfBaseException) -> str:
-    kind = error.ref_type if error.ref_type is not None else type(None)
-    if isinstance(kind, EnumMeta):
-        return "one of " + ", ".join(kind.__members__)
-    words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
-    name = getattr(kind, "__name__", str(kind))
-    if name not in words:
-        match = re.search(r"(Float|Integer|Boolean|String|List)", str(error.msg))
-        name = {"Float": "float", "Integer": "int", "Boolean": "bool", "String": "str"}.get(
-            match.group(1) if match else "", name
-        )
-    if "[" in str(error.msg):
-        choices = re.search(r"expected one of \[(.*?)\]", str(error.msg))
-        if choices:
-            return f"one of {choices.group(1)}"
-    return words.get(name, name)
+def _refused_value(message: str) -> str:
+    """What a person gave, from OmegaConf's sentence on it; of a value of a wrong kind it names the kind alone."""
+    value = re.search(r"[Vv]alue '(.*?)'", message, re.DOTALL)
+    kind = re.search(r"(?:assigned:|Cannot assign) (\w+) ", message)
+    if value:
+        return f"got {value.group(1)!r}"
+    return f"got a value of type {kind.group(1)}" if kind else "got null"
+
+
+def _type_of(error: OmegaConfBaseException) -> Any:
+    """The type of the refused setting, as the class that holds it says."""
+    holder: Any = error.object_type
+    known = field_types(holder) if isinstance(holder, type) and is_dataclass(holder) else {}
+    return known.get(str(error.key), error.ref_type)

@@ -22,7 +22,7 @@ examples:
   mlflow ui                                              browse and compare the runs
 """
 
-_GROUPS = {
+GROUPS = {
     "teacher": "the teacher",
     "more_teachers": "further teachers: 'more_teachers=[roberta,electra]' (same options)",
     "student": "the student (same options)",
@@ -48,23 +48,24 @@ eval "$(kdexp -sc install=bash)"                  tab completion for the `kdexp`
 
 def help_text() -> str:
     """Groups, their options with one line each, and examples."""
-    return "\n".join([_INTRODUCTION, *(_group(name) for name in _GROUPS if _options(name)), _ENDING])
+    return "\n".join([_INTRODUCTION, *(_group(name) for name in GROUPS), _ENDING])
 
 
 def _group(name: str) -> str:
-    lines = [f"{name}=    {_GROUPS[name]}"]
+    lines = [f"{name}=    {GROUPS[name]}"]
     if name in ("student", "more_teachers"):  # the teacher's list again would fill half a screen
         return lines[0] + "\n"
-    options = _options(name)
-    width = max(len(option) for option in options)
-    lines += [f"  {option:<{width}}  {purpose}" for option, purpose in options.items()]
+    purposes = options(name)
+    width = max(len(option) for option in purposes)
+    lines += [f"  {option:<{width}}  {purpose}" for option, purpose in purposes.items()]
     return "\n".join(lines) + "\n"
 
 
-def _options(group: str) -> dict[str, str]:
-    """Purpose of every option: the first comment of its file that is not meant for Hydra (`# @package`)."""
+def options(group: str) -> dict[str, str]:
+    """Purpose of every option of a group: the first comment of its file that is not meant for Hydra (`# @package`)."""
     purposes = {}
-    for path in sorted((CONF_DIR / group).glob("*.yaml")):
+    folder = "teacher" if group == "more_teachers" else group
+    for path in sorted((CONF_DIR / folder).glob("*.yaml")):
         lines = path.read_text(encoding="utf-8").splitlines()
         purposes[path.stem] = next(line for line in lines if not line.startswith("# @")).removeprefix("#").strip()
     return purposes

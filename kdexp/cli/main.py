@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from kdexp.cli.commands import find_command
+from kdexp.cli.commands import answer_without_hydra, find_command
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
 
 logger = logging.getLogger(__name__)
@@ -20,10 +20,9 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 def main() -> None:
     """Entry point of `kdexp` and of `python -m kdexp`."""
     arguments = sys.argv[1:]
-    if any(argument in ("-h", "--help") for argument in arguments):
-        from kdexp.cli.help import help_text
-
-        sys.stdout.write(help_text())
+    answer = answer_without_hydra(arguments)
+    if answer is not None:
+        sys.stdout.write(answer)
         return
     command = find_command(arguments[0]) if arguments else None
     try:
@@ -40,10 +39,8 @@ def main() -> None:
         # Hydra makes the run's folder before the job starts; any other OSError is a bug.
         if command or "kdexp.run" in sys.modules:
             raise
-        _refuse(
-            f"hydra.run.dir: cannot write {error.filename}: {error.strerror}; "
-            "choose another folder with hydra.run.dir=<folder>"
-        )
+        problem = f"hydra.run.dir: cannot write {error.filename}: {error.strerror}"
+        _refuse(f"{problem}; choose another folder with hydra.run.dir=<folder>")
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command continues from the last checkpoint\n")
         sys.exit(INTERRUPTED)
@@ -55,18 +52,19 @@ def _compose_and_run() -> None:
     Raises:
         UserError: Hydra refuses the composition, or kdexp refuses what it holds.
     """
-    # Hydra would shorten every traceback and turn every failure into exit code 1; `main` tells a person's mistake
-    # from a bug instead.
+    # Hydra would shorten every traceback and turn every failure into exit code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from kdexp.cli.composition import register_schemas
+    from kdexp.cli.composition import refuse_null_options
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
+    from kdexp.cli.sweeper import register
 
-    register_schemas()
+    register()
+    refuse_null_options(sys.argv[1:])
     job = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_job)
     try:
         job()
@@ -79,15 +77,14 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from kdexp.cli.composition import refuse_merged_options, resolve
+    from kdexp.cli.composition import resolve
     from kdexp.processes import Processes
 
     is_main = Processes.current().is_main
     signal.signal(signal.SIGTERM, interrupt)
     is_alone = HydraConfig.get().mode != RunMode.MULTIRUN
     try:
-        refuse_merged_options(HydraConfig.get().runtime.choices)
-        config = resolve(composed)
+        config = resolve(composed, HydraConfig.get().runtime.choices)
         config.tracking.enabled &= is_main  # of the processes of one training, one tracks and prints
         # Imported here: torch, transformers and mlflow are loaded only when a run really starts.
         from kdexp.results.terminal import print_line, print_result

@@ -19,6 +19,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from kdexp.cli.composition import register_schemas, resolve
 from kdexp.cli.hydra_adapter import register_sweeper, returned
 from kdexp.errors import UserError
 
@@ -122,7 +123,6 @@ class KdexpSweeper(Sweeper):
 
         Its config is refused here, before anything starts, where a value is out of range.
         """
-        from kdexp.cli.composition import resolve
         from kdexp.study.sweep import Job
 
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, [*fixed, *chosen])
@@ -226,6 +226,7 @@ class KdexpSweeperConfig:
 
 
 def register() -> None:
-    """Tell Hydra of the sweeper and its settings."""
+    """Tell Hydra all that conf/ needs: the types, and the sweeper with its settings."""
+    register_schemas()
     register_sweeper(KdexpSweeper, _PLUGIN_MODULE)
     ConfigStore.instance().store(group="hydra/sweeper", name="kdexp", node=KdexpSweeperConfig, provider="kdexp")

@@ -24,7 +24,7 @@ WORDS = "word_ids"
 WORD_MASK = "word_mask"
 """Of a batch: [batch, words], true where a row has a word of that number."""
 
-TARGETS = "targets"
+FEATURES = "features"
 """Column, with `TEACHER_PREFIX`, of the teacher's features of a row, computed beforehand."""
 
 
@@ -61,10 +61,10 @@ class DistillationCollator:
             # Of rows with several units, one after another.
             join = torch.cat if units else torch.stack
             batch[TEACHER_PREFIX + "logits"] = join([torch.as_tensor(row) for row in logits])
-        targets = _take(teacher_rows, TARGETS)
-        if targets:
-            batch[TEACHER_PREFIX + TARGETS] = {
-                name: stack_padded([row[name] for row in targets]) for name in targets[0]
+        features = _take(teacher_rows, FEATURES)
+        if features:
+            batch[TEACHER_PREFIX + FEATURES] = {
+                name: stack_padded([row[name] for row in features]) for name in features[0]
             }
         words = _take(teacher_rows, WORDS)
         if teacher_rows[0]:
@@ -107,7 +107,7 @@ class Batch:
 
     Attributes:
         student: What the student's forward takes.
-        teacher: What the teacher's forward takes, and its `logits` and `TARGETS` where they were computed beforehand.
+        teacher: What the teacher's forward takes, and its `logits` and `FEATURES` where they were computed beforehand.
         labels: [units], -100 where there is none; a unit is a row unless `units` says otherwise.
         has_labels: Whether the rows say which there are.
         words: [batch, tokens], the word of each of the student's tokens; None where the rows do not say.

@@ -191,7 +191,7 @@ def _arguments(
         output_dir=str(work),
         **_loss_arguments(lesson.loss or CrossEntropy()),
         max_steps=total_steps,
-        per_device_train_batch_size=_rows_per_process(schedule, hardware),
+        per_device_train_batch_size=rows_per_process(schedule, hardware),
         per_device_eval_batch_size=schedule.eval_batch_size,
         gradient_accumulation_steps=schedule.gradient_accumulation,
         learning_rate=schedule.learning_rate,
@@ -226,8 +226,12 @@ def _arguments(
     return arguments
 
 
-def _rows_per_process(schedule: TrainConfig, hardware: Hardware) -> int:
-    """A batch is as large as the schedule says, whatever number of processes share it."""
+def rows_per_process(schedule: TrainConfig, hardware: Hardware) -> int:
+    """Each process's share of a batch, which is as large as the schedule says, whatever their number.
+
+    Raises:
+        UserError: It cannot be shared equally.
+    """
     if schedule.batch_size % hardware.num_processes:
         raise UserError(
             "train.batch_size",

@@ -27,6 +27,7 @@ class CommandLine:
             "OMP_NUM_THREADS": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
+            "LOGNAME": "kdexp",  # what is recorded names nobody
             # The checkout, unless the package is installed.
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         }

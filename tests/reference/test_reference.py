@@ -8,6 +8,7 @@ looked at; one that is meant to be called otherwise is entered in `RENAMED`.
 import json
 import os
 import re
+import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,17 @@ import pytest
 from forked import CommandLine
 from record import (
     HERE,
+    STORE_PLACE,
     execute,
+    findings,
     history,
     library_versions,
     measure_cross_family,
     measure_keys,
     measure_sweep,
+    predict,
     predictions,
+    relocate,
     write_files,
 )
 
@@ -33,6 +38,7 @@ RENAMED: dict[str, str] = {}
 
 EXACT = os.environ.get("KDEXP_REFERENCE_EXACT") == "1"
 RUNS = json.loads((HERE / "runs.json").read_text(encoding="utf-8"))
+STORE = json.loads((HERE / "store.json").read_text(encoding="utf-8"))
 KEYS = json.loads((HERE / "keys.json").read_text(encoding="utf-8"))
 
 TOLERANCES: list[tuple[str, dict[str, float]]] = [
@@ -147,3 +153,33 @@ def test_hashes_and_cache_keys_stay(kdexp: CommandLine) -> None:
     assert {kind: len(names) for kind, names in today["cache"].items()} == {
         kind: len(names) for kind, names in KEYS["cache"].items()
     }
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store that an earlier kdexp wrote."""
+    folder = tmp_path_factory.mktemp("stored")
+    with tarfile.open(HERE / "store.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    relocate(folder, STORE_PLACE, str(folder))
+    return folder
+
+
+def test_an_earlier_sweep_is_summed_up_as_it_was(stored: Path, kdexp: CommandLine) -> None:
+    result = kdexp("summary", "study=stored_sweep", f"tracking.uri=sqlite:///{stored}/mlflow.db")
+    assert result.returncode == 0, result.stderr
+    assert "(4 FINISHED)" in result.stdout
+    assert findings(result.stdout) == STORE["findings"]
+
+
+def test_an_earlier_student_answers_as_it_did(stored: Path) -> None:
+    answers, expected = predict(stored, STORE["run_id"]), STORE["pyfunc"]
+    assert answers["pyfunc"].keys() == expected.keys()
+    assert answers["pyfunc"].pop("label") == expected["label"]
+    for name, values in answers["pyfunc"].items():
+        assert values == pytest.approx(expected[name], abs=1e-5), name
+    assert answers["transformers"]["labels"] == STORE["transformers"]["labels"]
+    for row, values in zip(
+        answers["transformers"]["probabilities"], STORE["transformers"]["probabilities"], strict=True
+    ):
+        assert row == pytest.approx(values, abs=1e-5)
