@@ -58,11 +58,13 @@ def _compose_and_run() -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from kdexp.cli import sweeper
     from kdexp.cli.composition import refuse_null_options, register_schemas
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
 
     register_schemas()
+    sweeper.register()
     refuse_null_options(sys.argv[1:])
     job = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_job)
     try:
