@@ -5,10 +5,14 @@ import logging
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from kdexp.cli.commands import answer_without_hydra, find_command
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
+
+if TYPE_CHECKING:
+    from kdexp.config import Config
+    from kdexp.results.record import RunRecord
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +62,13 @@ def _compose_and_run() -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from kdexp.cli.composition import refuse_null_options
+    from kdexp.cli import sweeper
+    from kdexp.cli.composition import refuse_null_options, register_schemas
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
-    from kdexp.cli.sweeper import register
 
-    register()
+    register_schemas()
+    sweeper.register()
     refuse_null_options(sys.argv[1:])
     job = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_job)
     try:
@@ -86,21 +91,10 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
     try:
         config = resolve(composed, HydraConfig.get().runtime.choices)
         config.tracking.enabled &= is_main  # of the processes of one training, one tracks and prints
-        # Imported here: torch, transformers and mlflow are loaded only when a run really starts.
-        from kdexp.results.terminal import print_line, print_result
-        from kdexp.study.job import run_job
-        from kdexp.tracking.uri import ui_command
-
-        # The Trainer collects garbage after every training; the libraries' million objects are none, and
-        # looking through them again took longer than a small student's epoch.
-        gc.freeze()
-        record = run_job(config)
+        record = _run(config)
         if record is None or not is_main:
             return None
-        if is_alone:
-            print_result(record, ui_command(config.tracking.uri), config.cache_dir)
-        else:
-            print_line(record)
+        _show(record, config, is_alone=is_alone)
     except UserError as error:
         if is_alone:
             _refuse(str(error))
@@ -114,6 +108,26 @@ def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature
             logger.exception("the job failed")
         raise
     return record.score("validation")
+
+
+def _run(config: "Config") -> "RunRecord | None":
+    # torch, transformers and mlflow are loaded only when a run really starts.
+    from kdexp.study.job import run_job
+
+    # The Trainer collects garbage after every training; the libraries' million objects are none, and
+    # looking through them again took longer than a small student's epoch.
+    gc.freeze()
+    return run_job(config)
+
+
+def _show(record: "RunRecord", config: "Config", *, is_alone: bool) -> None:
+    from kdexp.results.terminal import print_line, print_result
+    from kdexp.tracking.uri import ui_command
+
+    if is_alone:
+        print_result(record, ui_command(config.tracking.uri), config.cache_dir)
+    else:
+        print_line(record)
 
 
 def _refuse(message: str) -> NoReturn:

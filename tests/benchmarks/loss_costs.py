@@ -15,9 +15,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from kdexp.cache import Cache
-from kdexp.cli.composition import resolve
+from kdexp.cli.composition import register_schemas, resolve
 from kdexp.cli.conf_dir import CONF_DIR
-from kdexp.cli.sweeper import register
 from kdexp.hardware import prepare_hardware
 from kdexp.model.encoder import load_model
 from kdexp.run import _look_inside
@@ -29,7 +28,7 @@ REPETITIONS = 5
 
 
 def main(num_steps: int) -> None:
-    register()
+    register_schemas()
     losses = sorted(path.stem for path in (CONF_DIR / "loss").glob("*.yaml"))
     seconds: dict[str, list[float]] = {loss: [] for loss in losses}
     with TemporaryDirectory() as folder, initialize_config_dir(str(CONF_DIR), version_base="1.3"):

@@ -112,9 +112,8 @@ def measure(path: Path) -> Meter:
     from hydra import compose, initialize_config_dir
 
     from kdexp.cache import Cache
-    from kdexp.cli.composition import resolve
+    from kdexp.cli.composition import register_schemas, resolve
     from kdexp.cli.conf_dir import CONF_DIR
-    from kdexp.cli.sweeper import register
     from kdexp.hardware import prepare_hardware
     from kdexp.model.encoder import load_model
     from kdexp.model.tokens import tokenize
@@ -122,7 +121,7 @@ def measure(path: Path) -> Meter:
     from kdexp.task.load import load_task
     from kdexp.teacher.encoder import Teacher, load_teacher, teacher_logits
 
-    register()
+    register_schemas()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = resolve(compose("config", [*SETTINGS, f"task.train={path}"]))
     hardware, cache, meter = prepare_hardware(config.hardware), Cache(path.with_suffix(".cache")), Meter()
