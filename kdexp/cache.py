@@ -8,58 +8,82 @@ An entry is found by a key made of everything that determines it, so a changed i
     <root>/<kind>/<key>.work/           while the entry is being computed; outlives a killed process
     <root>/<kind>/<key>.lock            held while the entry is being computed
 
+Find, claim, commit is all there is to it; `folder` and `tensors` do so for their callers:
+
+    while (path := cache.find(key)) is None:
+        if claim := cache.claim(key):  # else another process computes it
+            with claim:
+                cache.commit(claim, write)
+
 What is guaranteed, whatever kills a process and whenever:
 - A half-written entry is never read: it is written and synced beside its place, then renamed into it.
-- An entry is verified each time it is read; a damaged one is built again, with one warning.
-- Processes that want the same entry compute it once. The operating system drops the lock of a killed
+- An entry is verified each time it is read; a damaged one is built again, with one warning. A file that did not
+  change since this process verified it (size, time, inode) is not read again for that.
+- Processes that want the same entry compute it once. The operating system drops the claim of a killed
   process, and the next one continues from `work`. Between machines this holds as far as the file system's
   locks do: NFSv4, and Lustre or GPFS with flock enabled, but not object stores mounted as folders.
-- Finished entries are read without the lock, so a cache that cannot be written still serves what it holds.
+- The processes of one training compute an entry together: the main one claims and commits it for all of them,
+  the others take no lock, and an error in one is raised by all.
+- Finished entries are read without a claim, so a cache that cannot be written still serves what it holds.
 """
 
 import contextlib
-import errno
-import hashlib
-import json
 import logging
 import os
-import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from kdexp.errors import UserError
+from kdexp.files import find_damage, is_disk_full, seal, sync, sync_folder, try_lock, write_once
+from kdexp.fingerprint import content_key
+from kdexp.processes import Processes
 
 logger = logging.getLogger(__name__)
 
+CACHE_FORMAT = 1
+"""Part of every key: a new number when the meaning of parts, or the layout of files, changes."""
+
 _TENSORS_FILE = "tensors.safetensors"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# safetensors (Rust) and torch.save (C++) report a full disk without an errno, in these words.
-_NO_ROOM_WORDS = re.compile(
-    rf"\(os error ({errno.ENOSPC}|{errno.EDQUOT}|{errno.EFBIG})\)"
-    r"|unexpected pos \d+ vs \d+|PytorchStreamWriter failed writing"
-)
+_POLL_SECONDS = 0.2
+# How long what one machine wrote may take to be seen by another one through a network file system.
+_VISIBLE_SECONDS = 30.0
 
 
-def content_key(parts: Mapping[str, object]) -> str:
-    """Name what `parts` describes: 32 hex digits of the SHA-256 of their canonical JSON.
+class Key:
+    """What names an entry.
 
-    Order of keys does not matter; 1, 1.0, True and "1" are four different values.
-
-    Raises:
-        TypeError: A value is not a str, int, float, bool, None, list or dict of such with str keys.
+    Args:
+        kind: Folder that groups like entries: `teachers`, `teacher_logits`, ...
+        parts: Everything that determines the content; see `content_key`. CACHE_FORMAT is added to them.
     """
-    plain = dict(parts)
-    _require_json(plain)
-    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+    def __init__(self, kind: str, parts: Mapping[str, object]) -> None:
+        self.kind = kind
+        self.parts = {"format": CACHE_FORMAT, **parts}
+        self.digest = content_key(self.parts)
+
+
+@dataclass(frozen=True)
+class Claim(contextlib.AbstractContextManager):
+    """The right to compute an entry, against other processes, until it is released or its process ends."""
+
+    key: Key
+    lock: FileLock = field(repr=False)
+
+    def release(self) -> None:
+        self.lock.release()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
 
 @dataclass(frozen=True)
@@ -92,11 +116,80 @@ class Cache:
         Raises:
             UserError: It cannot.
         """
-        with self._blame_place():
+        with self._as_cache_error():
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".probe-", dir=self.root) as probe:
                 Path(probe, "probe").write_bytes(bytes(4096))
                 sync(Path(probe))
+
+    def find(self, key: Key) -> Path | None:
+        """Return the folder of a finished entry, verified; None where there is none, or a damaged one.
+
+        Raises:
+            UserError: The cache cannot be read.
+        """
+        entry = self._entry(key)
+        with self._as_cache_error():
+            if not entry.exists() or find_damage(entry) is not None:
+                return None
+        work = _work(entry)
+        if work.exists():  # of a process that was killed before it cleaned up, or is about to
+            with contextlib.suppress(UserError), self.lock(key.kind, key.digest, wait=False) as is_free:
+                if is_free:
+                    shutil.rmtree(work, ignore_errors=True)
+        return entry / "files"
+
+    def claim(self, key: Key) -> Claim | None:
+        """Claim an entry, to compute it; None where another process has it: `find` it later.
+
+        Raises:
+            UserError: The cache cannot be written.
+        """
+        lock = self._try_lock(key.kind, key.digest)
+        if lock is None:
+            return None
+        with self._as_cache_error():
+            for leftover in self._entry(key).parent.glob(f"{key.digest}.*.tmp"):
+                shutil.rmtree(leftover)
+        return Claim(key, lock)
+
+    def workspace(self, key: Key) -> Path:
+        """Return a folder for what is begun (checkpoints); it is there again when a killed computation is repeated.
+
+        What was being written when the process was killed may be half there. `commit` removes the folder.
+
+        Raises:
+            UserError: The cache cannot be written.
+        """
+        work = _work(self._entry(key))
+        with self._as_cache_error():
+            work.mkdir(parents=True, exist_ok=True)
+        return work
+
+    def commit(self, claim: Claim, write: Callable[[Path], None]) -> Path:
+        """Make an entry of what `write(target)` puts into the empty folder `target`; return its final place.
+
+        An undamaged entry that is there already stays as it is.
+
+        Raises:
+            UserError: The cache cannot be used, or has no room left. What else `write` raises passes unchanged.
+        """
+        entry = self._entry(claim.key)
+        with self._as_cache_error():
+            damage = find_damage(entry) if entry.exists() else None
+            if damage is not None:
+                logger.warning("%s is damaged and is built again: %s", entry, damage)
+                shutil.rmtree(entry)
+        with self._temporary(claim.key) as temporary:
+            write(temporary / "files")
+            with self._as_cache_error():
+                seal(temporary, claim.key.parts)
+                if not entry.exists():
+                    os.replace(temporary, entry)
+                    sync_folder(entry.parent)
+                if _work(entry).exists():
+                    shutil.rmtree(_work(entry))
+        return entry / "files"
 
     def tensors(
         self, kind: str, parts: Mapping[str, object], compute: Callable[[Path], Mapping[str, torch.Tensor]]
@@ -118,58 +211,39 @@ class Cache:
     def folder(self, kind: str, parts: Mapping[str, object], build: Callable[[Path, Path], None]) -> FolderEntry:
         """Return the folder that `parts` describe, calling `build(target, work)` if it is not there.
 
+        All processes of one training call this, and `build`, together. What the main one's puts into `target`
+        is the entry; `work` is the same folder for all of them.
+
         Args:
-            kind: Folder that groups like entries: `teacher`, `logits`, ...
-            parts: Everything that determines the content; see `content_key`.
             build: Fills the empty folder `target`. What it keeps in `work` (training checkpoints) is still
                 there when an attempt that was killed, or that raised, is repeated; what was being written at
                 that moment may be half there. `work` is removed once the entry is finished.
 
         Raises:
-            UserError: The cache cannot be used, or has no room left. Whatever else `build` raises passes
-                unchanged.
+            UserError: The cache cannot be used, or has no room left. What else `build` raises passes unchanged.
         """
-        key = content_key(parts)
-        place = self.root / kind / key
-        work = place.with_name(f"{key}.work")
-        finished = FolderEntry(place / "files", key, hit=True)
-        with self._blame_place():
-            # An entry with a `work` beside it is of a process killed before it cleaned up: done below.
-            if place.exists() and not work.exists() and _damage(place) is None:
-                return finished
-        with self._lock(place):
-            # Unique, so that even where locks fail two processes never write into the same folder.
-            temporary = place.with_name(f"{key}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-            target = temporary / "files"
-            try:
-                with self._blame_place():
-                    for leftover in place.parent.glob(f"{key}.*.tmp"):
-                        shutil.rmtree(leftover)
-                    if place.exists():
-                        damage = _damage(place)
-                        if damage is None:  # finished by another process in the meantime
-                            shutil.rmtree(work, ignore_errors=True)
-                            return finished
-                        logger.warning("%s is damaged and is built again: %s", place, damage)
-                        shutil.rmtree(place)
-                    work.mkdir(exist_ok=True)
-                    target.mkdir(parents=True)
-                try:
-                    build(target, work)
-                except Exception as error:
-                    if _tells_no_room(error):
-                        raise self._refusal(f"no room left ({error})") from error
-                    raise
-                with self._blame_place():
-                    _write_json(temporary / "parts.json", dict(parts))
-                    _write_json(temporary / "manifest.json", _manifest(target))
-                    sync(temporary)
-                    os.replace(temporary, place)
-                    _sync_folder(place.parent)
-                    shutil.rmtree(work)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-        return FolderEntry(place / "files", key, hit=False)
+        key = Key(kind, parts)
+        processes = Processes.current()
+        claim: Claim | None = None
+
+        def is_there() -> bool:
+            nonlocal claim
+            claim = self._claim_unless_there(key)
+            return claim is None
+
+        hit = processes.share(f"cache/{kind}", is_there)
+        if not hit:
+            with claim or contextlib.nullcontext(), processes.together(f"cache/{kind}"):
+                work = self.workspace(key)
+                if claim:
+                    self.commit(claim, lambda target: build(target, work))
+                else:
+                    with self._temporary(key) as temporary:
+                        build(temporary / "files", work)
+        path = self._entry(key) / "files"
+        if not processes.is_main:
+            self._wait_until_visible(path)
+        return FolderEntry(path, key.digest, hit)
 
     def forget(self, kind: str, parts: Mapping[str, object]) -> None:
         """Remove the entry that `parts` describe, and what was begun of it, so that it is built anew.
@@ -177,67 +251,90 @@ class Cache:
         Raises:
             UserError: The cache cannot be used.
         """
-        place = self.root / kind / content_key(parts)
-        with self._lock(place), self._blame_place():
-            for leftover in (place, place.with_name(f"{place.name}.work")):
-                if leftover.exists():
-                    shutil.rmtree(leftover)
+        entry = self._entry(Key(kind, parts))
+
+        def remove() -> None:
+            with self.lock(kind, entry.name), self._as_cache_error():
+                for leftover in (entry, _work(entry)):
+                    if leftover.exists():
+                        shutil.rmtree(leftover)
+
+        Processes.current().share(f"cache/{kind}", remove)
 
     @contextlib.contextmanager
-    def lock(self, kind: str, key: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold the lock of that name against other processes; the value tells whether it could be had.
+    def lock(self, kind: str, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold the lock of that name against other processes; the value tells whether it could be had without `wait`.
 
-        Args:
-            wait: False returns at once when another process holds it.
+        The main process of a training holds it for all of them: the others go on at once.
         """
-        with self._blame_place():
-            folder = self.root / kind
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{key}.lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            if not wait:
-                yield False
-                return
-            logger.info("waiting for another process that is busy with the same (%s %s)", kind, key[:8])
-            lock.acquire(poll_interval=0.2)
-        try:
+        if not Processes.current().is_main:
             yield True
+            return
+        lock = self._try_lock(kind, name)
+        if lock is None and wait:
+            logger.info("waiting for another process that is busy with the same (%s %s)", kind, name[:8])
+        while lock is None and wait:
+            time.sleep(_POLL_SECONDS)
+            lock = self._try_lock(kind, name)
+        try:
+            yield lock is not None
         finally:
-            lock.release()
+            if lock:
+                lock.release()
 
     def identity(self) -> str:
         """A name of this cache, whatever path it is mounted at: processes that share it share its locks."""
-        with self._blame_place():
-            self.root.mkdir(parents=True, exist_ok=True)
-            place = self.root / "identity"
-            if not place.exists():
-                # A link is made or refused in one step: of two processes one names the cache, both read it.
-                proposal = self.root / f".identity-{uuid.uuid4().hex}"
-                proposal.write_text(uuid.uuid4().hex, encoding="ascii")
-                with contextlib.suppress(FileExistsError):
-                    os.link(proposal, place)
-                proposal.unlink()
-            return place.read_text(encoding="ascii")
+        with self._as_cache_error():
+            return write_once(self.root / "identity", uuid.uuid4().hex)
+
+    def _claim_unless_there(self, key: Key) -> Claim | None:
+        """Claim the entry, unless it is there or another process computes it: that one is waited for."""
+        is_told = False
+        while self.find(key) is None:
+            claim = self.claim(key)
+            if claim and self.find(key) is None:
+                return claim
+            if claim:  # finished in the meantime
+                claim.release()
+            elif not is_told:
+                logger.info("waiting for another process that is computing %s", self._entry(key))
+                is_told = True
+            time.sleep(_POLL_SECONDS)
+        return None
+
+    def _wait_until_visible(self, path: Path) -> None:
+        """Wait for what the main process, maybe on another machine, has found or written."""
+        deadline = time.monotonic() + _VISIBLE_SECONDS
+        while not path.exists():
+            if time.monotonic() > deadline:
+                raise self._refusal(f"{path} is not seen by all processes of the training, which must share the cache")
+            time.sleep(_POLL_SECONDS)
+
+    def _try_lock(self, kind: str, name: str) -> FileLock | None:
+        with self._as_cache_error():
+            return try_lock(self.root / kind / f"{name}.lock")
+
+    def _entry(self, key: Key) -> Path:
+        return self.root / key.kind / key.digest
 
     @contextlib.contextmanager
-    def _lock(self, place: Path) -> Iterator[None]:
-        with self._blame_place():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(place.with_name(f"{place.name}.lock"))
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                logger.info("waiting for another process that is computing %s", place)
-                lock.acquire(poll_interval=0.2)
+    def _temporary(self, key: Key) -> Iterator[Path]:
+        """Make a folder to fill before it may become the entry; where the disk gets full, that is told."""
+        # Unique, so that even where locks fail two processes never write into the same folder.
+        temporary = self.root / key.kind / f"{key.digest}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
         try:
-            yield
+            with self._as_cache_error():
+                (temporary / "files").mkdir(parents=True)
+            yield temporary
+        except Exception as error:
+            if is_disk_full(error):
+                raise self._refusal(f"no room left ({error})") from error
+            raise
         finally:
-            lock.release()
+            shutil.rmtree(temporary, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _blame_place(self) -> Iterator[None]:
+    def _as_cache_error(self) -> Iterator[None]:
         """Turn an OSError into the person's: only the cache's own reading and writing goes inside."""
         try:
             yield
@@ -249,79 +346,5 @@ class Cache:
         return UserError("cache_dir", f"cannot use {self.root}: {problem}", remedy)
 
 
-def _require_json(value: object) -> None:
-    """Refuse what JSON would not give back as it was, such as tuples, paths and numbers as keys."""
-    match value:
-        case None | str() | int() | float():  # bool is an int
-            pass
-        case list():
-            for item in value:
-                _require_json(item)
-        case dict():
-            for name, item in value.items():
-                if not isinstance(name, str):
-                    raise TypeError(f"a key's parts need names that are str, got {name!r}")
-                _require_json(item)
-        case _:
-            raise TypeError(f"a key's parts are str, int, float, bool, None, list or dict, got {value!r}")
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def _manifest(files: Path) -> dict[str, list[int | str]]:
-    """Size and SHA-256 of every file; not of hidden ones, which desktops and NFS leave behind anywhere."""
-    manifest: dict[str, list[int | str]] = {}
-    for path in sorted(files.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            manifest[path.relative_to(files).as_posix()] = [path.stat().st_size, digest]
-    return manifest
-
-
-def _damage(place: Path) -> str | None:
-    """Say what is wrong with the entry at `place`, None if nothing is.
-
-    Raises:
-        PermissionError: It is another person's: not damaged, and not to be removed.
-    """
-    try:
-        if content_key(json.loads((place / "parts.json").read_text(encoding="utf-8"))) != place.name:
-            return "parts.json does not give the name of its folder"
-        if json.loads((place / "manifest.json").read_text(encoding="utf-8")) != _manifest(place / "files"):
-            return "its files are not those that manifest.json lists"
-    except PermissionError:
-        raise
-    except (OSError, ValueError, TypeError) as error:  # errors of JSON and Unicode are ValueErrors
-        return str(error)
-    return None
-
-
-def _tells_no_room(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in _NO_ROOM
-    return _NO_ROOM_WORDS.search(str(error)) is not None
-
-
-def sync(folder: Path) -> None:
-    """Have the disk hold everything below `folder` before a rename says that it is there."""
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            _sync_folder(path)
-        else:
-            # Windows syncs only what is open for writing.
-            with path.open("rb" if os.name == "posix" else "r+b") as file:
-                os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    # Windows cannot open a folder, and some network file systems cannot sync one; there it is up to them.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _work(entry: Path) -> Path:
+    return entry.with_name(f"{entry.name}.work")

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+_COARSEST_CLOCK_NS = 2_000_000_000  # of FAT; others tick every few milliseconds
 
 
 def plain(config: object) -> Any:
@@ -27,17 +30,63 @@ def library_versions() -> dict[str, str]:
 def path_digest(path: Path) -> list[list[str]]:
     """Name and SHA-256 of every file below `path`."""
     files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
-    return [[file.name, _file_sha256(file, file.stat().st_mtime_ns, file.stat().st_size)] for file in files]
+    return [[file.name, file_sha256(file)] for file in files]
 
 
-@lru_cache(maxsize=1024)
-def _file_sha256(file: Path, modified_ns: int, size: int) -> str:
-    """Of a file as it is now: a sweep asks for the same files once per job."""
-    with file.open("rb") as stream:
+def file_sha256(path: Path) -> str:
+    """Of a file as it is now; not computed again in this process while its size, times and inode stay.
+
+    Clocks of file systems are coarse: a file may change twice within what they call the same moment. One that
+    was just written is therefore not remembered.
+    """
+    status = path.stat()
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _COARSEST_CLOCK_NS:
+        return _sha256(path)
+    return _remembered_sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _remembered_sha256(path: Path, *state: int) -> str:
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def texts_fingerprint(*columns: Sequence[str] | None) -> str:
+def content_key(parts: Mapping[str, object]) -> str:
+    """Name what `parts` describes: 32 hex digits of the SHA-256 of their canonical JSON.
+
+    Order of keys does not matter; 1, 1.0, True and "1" are four different values.
+
+    Raises:
+        TypeError: A value is not a str, int, float, bool, None, list or dict of such with str keys.
+    """
+    plain = dict(parts)
+    _require_json(plain)
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def _require_json(value: object) -> None:
+    """Refuse what JSON would not give back as it was, such as tuples, paths and numbers as keys."""
+    match value:
+        case None | str() | int() | float():  # bool is an int
+            pass
+        case list():
+            for item in value:
+                _require_json(item)
+        case dict():
+            for name, item in value.items():
+                if not isinstance(name, str):
+                    raise TypeError(f"a key's parts need names that are str, got {name!r}")
+                _require_json(item)
+        case _:
+            raise TypeError(f"a key's parts are str, int, float, bool, None, list or dict, got {value!r}")
+
+
+def texts_fingerprint(*columns: Collection[str] | None) -> str:
     """Digest columns of text (SHA-256, hex), the boundaries between texts and between columns included."""
     digest = hashlib.sha256()
     for column in columns:

@@ -1,7 +1,6 @@
 """What a run is called, logged as, and announced with."""
 
 import logging
-from collections.abc import Sequence
 from functools import lru_cache
 
 import kdexp
@@ -16,10 +15,10 @@ from kdexp.config import (
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware
 from kdexp.model.config import ModelConfig
-from kdexp.model.encoder import LoadedModel
+from kdexp.model.encoder import Encoder
 from kdexp.task.load import Task
+from kdexp.teacher.base import Teacher
 from kdexp.teacher.config import Tokenization
-from kdexp.teacher.encoder import Teacher
 from kdexp.teacher.features import alignment_tag
 
 logger = logging.getLogger(__name__)
@@ -61,47 +60,45 @@ def task_tags(config: Config, task: Task) -> dict[str, str]:
     return {
         "kdexp.pairing": "same-family" if same else "cross-family",
         "kdexp.tokenization": config.tokenization.value.replace("_", "-"),
-        "kdexp.alignment": alignment_tag(config.loss),
+        "kdexp.alignment": alignment_tag(config.loss.terms),
         "kdexp.primary_metric": task.primary_metric,
         **task.tags,
     }
 
 
-def teacher_tags(config: Config, teachers: Sequence[Teacher]) -> dict[str, str]:
-    """Of each teacher's weights: `kdexp.teacher_sha256`, and with a name for every further teacher."""
-    first, *others = teachers
-    named = zip(config.more_teachers, others, strict=True)
-    return {"kdexp.teacher_sha256": first.sha256} | {
-        f"kdexp.teacher_sha256.{name}": teacher.sha256 for name, teacher in named
+def teacher_tags(teacher: Teacher) -> dict[str, str]:
+    """What each teacher answers by: `kdexp.teacher_sha256`, and with a name for every further teacher."""
+    first, *others = teacher.members.items() or [(teacher.name, teacher)]
+    return {"kdexp.teacher_sha256": first[1].digest} | {
+        f"kdexp.teacher_sha256.{name}": member.digest for name, member in others
     }
 
 
-def announce(
-    config: Config, hardware: Hardware, task: Task, teachers: Sequence[LoadedModel], student: LoadedModel
-) -> None:
+def announce(config: Config, hardware: Hardware, task: Task, teacher: Teacher, student: Encoder) -> None:
     """Say what was decided that the command line did not say; of a sweep's jobs, what the one before did not say."""
     say = _say_once if config.parent_run else logger.info
     for note in task.notes:
         say(note)
-    models: list[tuple[str, ModelConfig, LoadedModel]] = [
-        ("teacher", settings, loaded)
-        for settings, loaded in zip(teacher_settings(config).values(), teachers, strict=True)
-    ]
-    for role, model, loaded in [*models, ("student", config.student, student)]:
-        kind = (
-            f"compact {model.family} from scratch, tokenizer trained on the training text"
-            if model.checkpoint is None
-            else f"{model.checkpoint}"
-            if model.transplant is None
-            else f"encoder of {model.checkpoint}, tokens of {model.transplant}, as {model.family}"
-        )
-        say(f"{role} {model.name}: {kind}, {loaded.num_parameters:,} parameters")
+    sizes = {name: member.num_parameters for name, member in teacher.members.items()}
+    for settings in teacher_settings(config).values():
+        num_parameters = sizes.get(settings.name, teacher.num_parameters)
+        say(f"teacher {settings.name}: {_origin(settings)}, {num_parameters:,} parameters")
+    say(f"student {config.student.name}: {_origin(config.student)}, {student.num_parameters:,} parameters")
     number_format = "bfloat16" if hardware.bfloat16 else "float32"
     say(f"hardware: {hardware.name}, {number_format}, {hardware.num_threads} threads")
     if config.tokenization == Tokenization.student_ids:
         logger.warning("ablation: the teacher is fed the student's token ids, which mean nothing to it")
     if config.train.use_transfer and task.transfer is None:
         logger.warning("train.use_transfer is ignored: task %s has no transfer text", task.name)
+
+
+def _origin(model: ModelConfig) -> str:
+    """What a model is made from."""
+    if model.checkpoint is None:
+        return f"compact {model.family} from scratch, tokenizer trained on the training text"
+    if model.transplant is None:
+        return model.checkpoint
+    return f"encoder of {model.checkpoint}, tokens of {model.transplant}, as {model.family}"
 
 
 @lru_cache(maxsize=256)

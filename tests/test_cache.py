@@ -1,6 +1,7 @@
 """The cache: keys, locks, kills, damage and full disks, with real files and real processes."""
 
 import errno
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -16,11 +17,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdexp.cache import Cache, content_key
+from kdexp.cache import CACHE_FORMAT, Cache, Key
 from kdexp.errors import UserError
-from kdexp.fingerprint import texts_fingerprint, weights_fingerprint
+from kdexp.fingerprint import content_key, texts_fingerprint, weights_fingerprint
 
 PARTS = {"teacher": "roberta", "length": 128, "columns": ["premise", "hypothesis"]}
+KEY = Key("any", PARTS).digest
 LOGITS = {"logits": torch.arange(12.0).reshape(4, 3)}
 
 # A fork server has torch imported already: starting a process takes milliseconds instead of seconds.
@@ -153,7 +155,8 @@ def test_tensors_are_computed_once_and_read_back_exactly(tmp_path: Path) -> None
             assert entry.tensors[name].dtype == tensor.dtype
             assert torch.equal(entry.tensors[name], tensor)
     assert kept(tmp_path) == [first.key]
-    assert json.loads((tmp_path / "logits" / first.key / "parts.json").read_text()) == PARTS
+    parts = json.loads((tmp_path / "logits" / first.key / "parts.json").read_text())
+    assert parts == {"format": CACHE_FORMAT, **PARTS}
 
 
 def test_folder_is_built_once_with_everything_below_it(tmp_path: Path) -> None:
@@ -188,7 +191,7 @@ def test_forgotten_entries_and_work_are_computed_anew(tmp_path: Path) -> None:
     cache.forget("logits", PARTS)  # nothing there yet
     cache.tensors("logits", PARTS, lambda work: LOGITS)
     other = cache.tensors("logits", PARTS | {"length": 256}, lambda work: LOGITS)
-    (tmp_path / "logits" / f"{content_key(PARTS)}.work").mkdir()
+    (tmp_path / "logits" / f"{KEY}.work").mkdir()
     cache.forget("logits", PARTS)
     assert kept(tmp_path) == [other.key]
     assert not cache.tensors("logits", PARTS, lambda work: LOGITS).hit
@@ -212,7 +215,7 @@ def test_errors_of_the_computation_pass_unchanged_and_keep_work(tmp_path: Path, 
     with pytest.raises(type(error)) as raised:
         Cache(tmp_path).folder("teacher", PARTS, fail)
     assert raised.value is error
-    key = content_key(PARTS)
+    key = KEY
     assert kept(tmp_path) == [f"{key}.work"]
 
     def succeed(target: Path, work: Path) -> None:
@@ -222,6 +225,67 @@ def test_errors_of_the_computation_pass_unchanged_and_keep_work(tmp_path: Path, 
     entry = Cache(tmp_path).folder("teacher", PARTS, succeed)
     assert (entry.path / "model").read_text() == "1"
     assert kept(tmp_path) == [key]
+
+
+# ---- find, claim, commit ----
+
+
+def test_an_entry_is_found_once_it_is_committed(tmp_path: Path) -> None:
+    cache, key = Cache(tmp_path), Key("teachers", PARTS)
+    assert cache.find(key) is None
+    claim = cache.claim(key)
+    assert claim is not None
+    assert cache.claim(Key("teachers", PARTS)) is None
+    assert cache.claim(Key("teachers", PARTS | {"length": 1})) is not None
+    work = cache.workspace(key)
+    (work / "checkpoint").write_text("1")
+
+    def write(target: Path) -> None:
+        assert cache.find(key) is None
+        (target / "model").write_text((cache.workspace(key) / "checkpoint").read_text())
+
+    path = cache.commit(claim, write)
+    assert cache.find(key) == path
+    assert (path / "model").read_text() == "1"
+    assert kept(tmp_path) == [key.digest]
+    assert cache.claim(key) is None
+    claim.release()
+    with cache.claim(key) as again:  # a second computation changes nothing
+        assert cache.commit(again, lambda target: (target / "model").write_text("2")) == path
+    assert (path / "model").read_text() == "1"
+
+
+def test_a_claim_is_released_and_work_stays_when_writing_fails(tmp_path: Path) -> None:
+    cache, key = Cache(tmp_path), Key("teachers", PARTS)
+    (cache.workspace(key) / "checkpoint").write_text("1")
+    with pytest.raises(ZeroDivisionError), cache.claim(key) as claim:
+        cache.commit(claim, lambda target: 1 / 0)
+    assert cache.find(key) is None
+    assert kept(tmp_path) == [f"{key.digest}.work"]
+    assert cache.claim(key) is not None
+    assert (cache.workspace(key) / "checkpoint").read_text() == "1"
+
+
+def test_unchanged_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, key = Cache(tmp_path), Key("logits", PARTS)
+    cache.tensors("logits", PARTS, lambda work: LOGITS)
+    path = tmp_path / "logits" / key.digest / "files" / "tensors.safetensors"
+    hashed = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(file.name) or digest(file, name))
+    assert cache.find(key)
+    assert cache.find(key)
+    assert len(hashed) == 2  # just written: it may change again within what a coarse clock calls the same moment
+    monkeypatch.setattr("kdexp.fingerprint._COARSEST_CLOCK_NS", 0)
+    assert cache.find(key)
+    assert cache.find(key)
+    assert cache.tensors("logits", PARTS, lambda work: {}).hit
+    assert len(hashed) == 3
+    before = path.stat()
+    time.sleep(0.05)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # the same size and time, and the same inode
+    assert cache.find(key) is None
 
 
 # ---- damage ----
@@ -327,7 +391,7 @@ def test_the_one_that_waits_continues_the_work_of_a_killed_one(tmp_path: Path, f
     (tmp_path / "b.go").touch()
     assert result_of(first_and_second[1], tmp_path / "b.result") == [False, [ord("a"), ord("b")]]
     assert (tmp_path / "computed").read_text() == "a\nb\n"
-    assert kept(tmp_path / "cache") == [content_key(PARTS)]
+    assert kept(tmp_path / "cache") == [KEY]
 
 
 def build_and_be_killed(root: Path, moment: str) -> None:
@@ -359,7 +423,7 @@ def test_killed_at_any_moment_leaves_all_or_nothing(
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    key = content_key(PARTS)
+    key = KEY
     assert f"{key}.work" in kept(tmp_path)
     assert len(kept(tmp_path)) == 2  # and the temporary, or the entry
 
@@ -409,7 +473,7 @@ def test_full_disk_is_told_and_leaves_only_work(small_disk: Path, fill: Callable
     cache.ensure_writable()
     with pytest.raises(UserError, match=r"^cache_dir: cannot use .*no room left .*cache_dir=<folder>$"):
         cache.folder("teacher", PARTS, fill)
-    assert kept(cache.root) == [f"{content_key(PARTS)}.work"]
+    assert kept(cache.root) == [f"{KEY}.work"]
 
 
 def test_full_disk_while_tensors_are_written(small_disk: Path) -> None:
@@ -457,7 +521,7 @@ def test_limit_on_the_size_of_files(tmp_path: Path, limit: int) -> None:
     process = processes.Process(target=write_beyond_a_limit, args=(root, limit, report))
     process.start()
     process.join(60)
-    left = [] if limit == 100 else [f"{content_key(PARTS)}.work"]
+    left = [] if limit == 100 else [f"{KEY}.work"]
     assert report.read_text().startswith(f"cache_dir: cannot use {root}: ")
     assert "File too large" in report.read_text()
     assert report.read_text().endswith(f"/ {left}")

@@ -4,10 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdexp.results.diagnostics import Confidence, ReadingHabits
+from kdexp.results.diagnostics import Calibration, TokenizerStatistics
+from kdexp.results.record import RunRecord, Scores
 from kdexp.results.report import html_page, markdown_page
-from kdexp.study.cross_report import findings_table, forest_figure, matrix_figure, report_blocks
-from kdexp.study.rules import judge
+from kdexp.results.terminal import print_blocks
+from kdexp.study.cross_family import tidy
+from kdexp.study.cross_report import findings_table, forest_figure, matrix_figure, report_blocks, verdict_blocks
+from kdexp.study.rules import COLUMNS, judge
 
 NOISE = (-0.002, 0.001, 0.0, -0.001, 0.002)
 
@@ -84,8 +87,8 @@ def test_report_says_what_the_verdict_says(examples):
         table,
         metric="accuracy",
         data="reviews (1,000 test rows)",
-        habits={"bert": ReadingHabits(1000, 1.2, 0.01, 0.0, False)},
-        confidences={"bert": Confidence(0.9, 0.03, 0.2, 4.0, 0.6, 0.69)},
+        tokenizers={"bert": TokenizerStatistics(1000, 1.2, 0.01, 0.0, False)},
+        calibrations={"bert": Calibration(0.9, 0.03, 0.2, 4.0, 0.6, 0.69)},
         notes=["Compact models from scratch."],
         command="python -m kdexp experiment=cross_family",
     )
@@ -110,6 +113,54 @@ def test_report_of_one_seed_claims_nothing():
     table = runs(-0.5, num_seeds=1)
     verdict = judge(table, margin=1.0)
     assert set(findings_table(verdict)["is"]) == {"not settled by these data", "not measured"}
-    text = markdown_page("t", report_blocks(verdict, table, metric="accuracy", data="d", habits={}, confidences={}))
+    text = markdown_page(
+        "t", report_blocks(verdict, table, metric="accuracy", data="d", tokenizers={}, calibrations={})
+    )
     for claim in ("hurts", "helps", "equivalent within"):
         assert claim not in text.replace("It does not hurt", "")
+
+
+class Store:
+    """A study of one pair, run with two settings of alpha: the second is better on validation."""
+
+    def __init__(self):
+        self.predictions = pd.DataFrame({"gold": ["a", "b"], "student": ["a", "b"], "baseline": ["a", "a"]})
+
+    def table_artifact(self, run_id, path):
+        assert path == "predictions.parquet"
+        return self.predictions
+
+    def records(self):
+        return [self.record(alpha, seed) for alpha in ("0.1", "0.9") for seed in ("0", "1")]
+
+    def record(self, alpha, seed):
+        settings = {"teacher.family": "roberta", "student.family": "bert", "condition": "own_tokens", "seed": seed}
+        scores = {
+            role: Scores({"accuracy": value + float(alpha) / 100}, {"accuracy": value})
+            for role, value in (("student", 1.0), ("baseline", 0.5), ("teacher", 0.9))
+        }
+        return RunRecord("name", "accuracy", scores, settings | {"loss.alpha": alpha}, run_id="id")
+
+
+def test_the_setting_that_is_best_on_validation_stands_for_a_pair():
+    store = Store()
+    frame = tidy(store, store.records())
+    assert frame["setting"].tolist() == ["0.9 None"] * 2
+    assert set(COLUMNS) <= set(frame.columns)
+    row = frame.iloc[0]
+    assert (row["student_test"], row["baseline_test"], row["teacher_test"]) == (1.0, 0.5, 0.9)
+    assert row["baseline_correct"].tolist() == [True, False]
+    assert tidy(store, []).empty
+
+
+def test_the_terminal_says_what_the_report_says(capsys):
+    verdict = judge(runs(-0.05), margin=1.0)
+    print_blocks(verdict_blocks(verdict))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "",
+        "May families be crossed?",
+        "Crossing families, with logits only and each model reading its own tokens: supported. crossing hurts",
+    ]
+    assert lines[3].startswith("  A bert student gains")
+    assert lines[-1] == "  No run of this study compares it."

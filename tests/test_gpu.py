@@ -3,9 +3,12 @@
 import pytest
 import torch
 
+from kdexp.cache import Cache
 from kdexp.hardware import Device, HardwareConfig, Precision, prepare_hardware
 from kdexp.model.config import ModelConfig
-from kdexp.model.encoder import encode, load_model, predict_logits
+from kdexp.model.encoder import predict
+from kdexp.model.load import load_encoder
+from kdexp.model.tokens import tokenize
 from kdexp.task.config import EmbeddedTaskConfig
 from kdexp.task.load import load_task
 
@@ -19,26 +22,21 @@ BFLOAT16_TOLERANCE = 0.05
 
 
 @pytest.fixture
-def small_model():
+def small_model(tmp_path):
     sizes = {"train_size": 300, "validation_size": 100, "test_size": 100, "transfer_size": 0}
-    task = load_task(EmbeddedTaskConfig(name="reviews", **sizes, label_noise=0.0))
+    task = load_task(EmbeddedTaskConfig(name="reviews", **sizes, label_noise=0.0), Cache(tmp_path))
     config = ModelConfig(
         name="bert", family="bert", num_layers=2, hidden_size=64, num_heads=4, vocab_size=800, max_length=64
     )
-    return task, load_model("student", config, task, seed=0, new_head=True)
+    cache = Cache(tmp_path)
+    encoder = load_encoder("student", config, task, cache, seed=0)
+    return encoder, tokenize(encoder.tokenizer, task.test, encoder.max_length, task.kind, cache)
 
 
 def logits_on(device: Device, precision: Precision, small_model) -> torch.Tensor:
-    task, loaded = small_model
+    encoder, tokens = small_model
     hardware = prepare_hardware(HardwareConfig(device=device, precision=precision))
-    return predict_logits(
-        loaded.model,
-        loaded.tokenizer,
-        encode(loaded.tokenizer, task.test, loaded.max_length),
-        hardware,
-        batch_size=32,
-        description="test",
-    )
+    return predict(encoder.model, encoder.tokenizer, tokens, hardware, batch_size=32, description="test").values
 
 
 def test_bfloat16_on_the_gpu_is_close_to_float32_on_the_cpu(small_model):
@@ -49,7 +47,7 @@ def test_bfloat16_on_the_gpu_is_close_to_float32_on_the_cpu(small_model):
 
 def test_the_model_goes_to_the_device(small_model):
     logits_on(Device.gpu, Precision.float32, small_model)
-    assert next(small_model[1].model.parameters()).is_cuda
+    assert next(small_model[0].model.parameters()).is_cuda
 
 
 def test_a_whole_run_on_the_gpu(kdexp):

@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kdexp.arrow import BATCH_ROWS
 from kdexp.errors import UserError
-from kdexp.task.file import class_indices, class_names, read_table, texts_of
+from kdexp.task.file import read_table
+from kdexp.task.table import Table, class_indices, class_names, texts_of
 
 COLUMNS = ["text", "label"]
 
@@ -21,7 +23,12 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
 
 
 def read(path: Path, header: bool = True):
-    return read_table(path, COLUMNS if header else ["0", "1"], setting="task.train", header=header)
+    columns = COLUMNS if header else ["0", "1"]
+    return read_table(path, columns, path.parent / "table.arrow", setting="task.train", header=header)
+
+
+def values_of(table: Table) -> dict[str, list]:
+    return {name: list(table.column(name, "task.text")) for name in table.columns}
 
 
 CSV, TSV = "text,label\ngood,1\nbad,0\n", "text\tlabel\ngood\t1\nbad\t0\n"
@@ -37,8 +44,8 @@ JSON = '{"text": "good", "label": "1"}\n{"label": "0", "text": "bad"}\n'
         ("a.csv", "label, text\n1,good\n\n0,bad"),
         ("a.tsv", TSV),
         ("a.txt", b"\xef\xbb\xbf" + TSV.replace("\n", "\r\n").encode()),
-        ("a.tsv.gz", gzip.compress(TSV.encode())),
-        ("a.csv.gz", gzip.compress(CSV.encode())),
+        ("a.tsv.gz", gzip.compress(TSV.encode(), mtime=0)),
+        ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
         ("a.jsonl", JSON),
         ("a.ndjson", b"\xef\xbb\xbf" + JSON.replace("\n", "\r\n\r\n").encode()),
         ("a.json", JSON),
@@ -46,7 +53,7 @@ JSON = '{"text": "good", "label": "1"}\n{"label": "0", "text": "bad"}\n'
 )
 def test_every_text_format_gives_the_same_columns(tmp_path, name, content):
     table = read(write(tmp_path, name, content))
-    assert table.columns == {"text": ["good", "bad"], "label": ["1", "0"]}
+    assert values_of(table) == {"text": ["good", "bad"], "label": ["1", "0"]}
 
 
 def test_parquet_keeps_types_and_reads_only_what_is_asked(tmp_path):
@@ -54,7 +61,7 @@ def test_parquet_keeps_types_and_reads_only_what_is_asked(tmp_path):
     vectors = [[0.0] * 4, [1.0] * 4]
     pq.write_table(pa.table({"text": ["good", "bad"], "label": [1.0, None], "vector": vectors}), path)
     table = read(path)
-    assert table.columns == {"text": ["good", "bad"], "label": [1.0, None]}
+    assert values_of(table) == {"text": ["good", "bad"], "label": [1.0, None]}
     assert table.names == ["text", "label", "vector"]
     assert table.where(1) == f"{path}, row 2"
 
@@ -62,19 +69,19 @@ def test_parquet_keeps_types_and_reads_only_what_is_asked(tmp_path):
 def test_csv_fields_hold_commas_line_breaks_and_quotes(tmp_path):
     path = write(tmp_path, "a.csv", 'text,label\n"a, ""b""\nc",x\n"d\r\n",y\nlast,z\n')
     table = read(path)
-    assert table.columns["text"] == ['a, "b"\nc', "d\r\n", "last"]
-    assert table.lines == [2, 4, 6]
+    assert values_of(table)["text"] == ['a, "b"\nc', "d\r\n", "last"]
+    assert list(table.lines) == [2, 4, 6]
 
 
 def test_tsv_takes_quotes_and_unicode_line_ends_as_text(tmp_path):
     texts = ['"never closed', "a\u2028b\x85c\x0bd\x0ce\x1cf", '""']
     path = write(tmp_path, "a.tsv", "text\tlabel\n" + "".join(f"{text}\tx\n" for text in texts))
-    assert read(path).columns["text"] == texts
+    assert values_of(read(path))["text"] == texts
 
 
 def test_without_a_header_columns_are_numbered(tmp_path):
     table = read(write(tmp_path, "a.tsv", "good\t1\nbad\t0\n"), header=False)
-    assert table.columns == {"0": ["good", "bad"], "1": ["1", "0"]}
+    assert values_of(table) == {"0": ["good", "bad"], "1": ["1", "0"]}
     assert table.where(0).endswith("line 1")
 
 
@@ -84,7 +91,45 @@ def test_a_text_of_a_million_characters_is_read_whole(tmp_path, name):
     row = json.dumps({"text": text, "label": "x"})
     mark = "," if name == "a.csv" else "\t"
     content = row if name == "a.jsonl" else f"text{mark}label\n{text}{mark}x\n"
-    assert texts_of(read(write(tmp_path, name, content)), ["text"])[0] == [text]
+    assert list(texts_of(read(write(tmp_path, name, content)), ["text"])[0]) == [text]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz", "a.jsonl", "a.parquet"])
+def test_many_rows_keep_their_order_and_places(tmp_path, name):
+    texts = [f"row {i}, é" for i in range(2 * BATCH_ROWS + 3)]
+    labels = [str(i % 3) for i in range(len(texts))]
+    path = tmp_path / name
+    if name == "a.parquet":
+        pq.write_table(pa.table({"text": texts, "label": labels}), path)
+    elif name == "a.jsonl":
+        write(
+            tmp_path, name, "\n".join(json.dumps({"text": t, "label": y}) for t, y in zip(texts, labels, strict=True))
+        )
+    elif name == "a.csv":
+        write(tmp_path, name, "text,label\n" + "".join(f'"{t}",{y}\n' for t, y in zip(texts, labels, strict=True)))
+    else:
+        content = "text\tlabel\n" + "".join(f"{t}\t{y}\n" for t, y in zip(texts, labels, strict=True))
+        write(tmp_path, name, gzip.compress(content.encode()))
+    table = read(path)
+    assert values_of(table) == {"text": texts, "label": labels}
+    first_line = {"a.jsonl": 1, "a.parquet": None}.get(name, 2)
+    place = f"row {len(texts)}" if first_line is None else f"line {len(texts) - 1 + first_line}"
+    assert table.where(len(texts) - 1) == f"{path}, {place}"
+
+
+@pytest.mark.parametrize("character", ["é", "漢", "😀"])
+def test_what_is_not_utf8_is_found_far_into_a_file(tmp_path, character):
+    # Characters of several bytes that the pieces in which a file is read cut in two.
+    for shift in range(4):
+        good = "text,label\n" + "x" * shift + f"{character * 1000},1\n" * 1500
+        path = write(tmp_path, "a.csv", good)
+        assert values_of(read(path))["text"][1] == character * 1000
+        path = write(tmp_path, "a.csv", good.encode() + b"caf\xe9,2\n")
+        with pytest.raises(UserError, match=rf"line 1502 \(byte {len(good.encode()) + 3}\): not UTF-8"):
+            read(path)
+        path = write(tmp_path, "a.csv", good.encode() + character.encode()[:-1])
+        with pytest.raises(UserError, match=rf"line 1502 \(byte {len(good.encode())}\): not UTF-8"):
+            read(path)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +150,7 @@ def test_a_text_of_a_million_characters_is_read_whole(tmp_path, name):
         ("a.json", '[{"text": "x"}]', r"line 1: a JSON list, not an object"),
         ("a.csv", b"text,label\nx,1\ncaf\xe9,2\n", r"line 3 \(byte 18\): not UTF-8; .*iconv -f cp1252"),
         ("a.tsv", TSV.encode("utf-16"), r"line 1 \(byte 0\): not UTF-8; .*iconv -f utf-16"),
-        ("a.csv.gz", gzip.compress(CSV.encode())[:-12], "cannot read"),
+        ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:-12], "cannot read"),
         ("a.csv.gz", CSV, "cannot read"),
         ("a.parquet", b"PAR1 nonsense", "cannot read .* whole Parquet file"),
         ("a.xlsx", b"", r"unknown kind of file; use one of \.csv, "),
@@ -136,7 +181,7 @@ def test_a_missing_file_lists_what_is_there(tmp_path):
 
 
 def test_a_missing_column_lists_the_columns(tmp_path):
-    table = read_table(write(tmp_path, "a.csv", CSV), ["question"], setting="task.train")
+    table = read_table(write(tmp_path, "a.csv", CSV), ["question"], tmp_path / "table.arrow", setting="task.train")
     with pytest.raises(UserError, match=r"no column 'question' in .*its columns are: text, label"):
         table.column("question", "task.text")
     table = read(write(tmp_path, "b.csv", "text;label\nx;1\n"))
@@ -165,9 +210,9 @@ def test_text_that_is_none_is_refused(tmp_path, rows, message):
         texts_of(table, ["text"])
 
 
-def table_of_labels(folder: Path, labels: list):
+def column_of_labels(folder: Path, labels: list):
     rows = [json.dumps({"text": f"text {i}", "label": label}) for i, label in enumerate(labels)]
-    return read(write(folder, "labels.jsonl", "\n".join(rows)))
+    return read(write(folder, "labels.jsonl", "\n".join(rows))).column("label", "task.label")
 
 
 @pytest.mark.parametrize(
@@ -184,9 +229,9 @@ def table_of_labels(folder: Path, labels: list):
     ],
 )
 def test_class_names_are_the_labels_as_strings(tmp_path, labels, names):
-    table = table_of_labels(tmp_path, labels)
-    assert class_names(table, "label", None) == names
-    indices = class_indices(table, "label", {name: index for index, name in enumerate(names)})
+    column = column_of_labels(tmp_path, labels)
+    assert class_names(column, None) == names
+    indices = class_indices(column, {name: index for index, name in enumerate(names)})
     assert set(indices) == set(range(len(names)))
 
 
@@ -203,14 +248,14 @@ def test_class_names_are_the_labels_as_strings(tmp_path, labels, names):
 )
 def test_a_column_that_holds_no_classes_is_refused(tmp_path, labels, message):
     with pytest.raises(UserError, match=message):
-        class_names(table_of_labels(tmp_path, labels), "label", None)
+        class_names(column_of_labels(tmp_path, labels), None)
 
 
 def test_given_labels_keep_their_order_and_refuse_others(tmp_path):
-    table = table_of_labels(tmp_path, ["pos", "neg", "other"])
-    assert class_names(table, "label", ["pos", "neg"]) == ["pos", "neg"]
+    column = column_of_labels(tmp_path, ["pos", "neg", "other"])
+    assert class_names(column, ["pos", "neg"]) == ["pos", "neg"]
     with pytest.raises(UserError, match=r"line 3: unknown label 'other'; the classes are: pos, neg"):
-        class_indices(table, "label", {"pos": 0, "neg": 1})
+        class_indices(column, {"pos": 0, "neg": 1})
     for labels in (["pos"], ["pos", "pos"], []):
         with pytest.raises(UserError, match="name two classes or more"):
-            class_names(table, "label", labels)
+            class_names(column, labels)

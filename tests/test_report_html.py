@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from kdexp.results.report import (
     BulletList,
+    Facts,
     FigureBlock,
     Heading,
     Paragraph,
@@ -52,6 +53,7 @@ def every_block():
         Heading(NASTY),
         Paragraph(NASTY),
         BulletList([NASTY, "second"]),
+        Facts([(NASTY, NASTY)]),
         Preformatted(NASTY),
         TableBlock(pd.DataFrame({NASTY: [NASTY]}), caption=NASTY),
         FigureBlock(figure(), NASTY),
@@ -60,8 +62,8 @@ def every_block():
 
 def test_every_text_is_shown_as_it_is_and_runs_nothing():
     page = Page(html_page(NASTY, every_block()))
-    # title, h1, heading, paragraph, item, pre, column, cell, two captions
-    assert page.texts.count(NASTY) == 10
+    # title, h1, heading, paragraph, item, a fact's name and text, pre, column, cell, two captions
+    assert page.texts.count(NASTY) == 12
     assert [attributes["alt"] for tag, attributes in page.elements if tag == "img"] == [NASTY]
     assert not {"script", "link", "iframe", "a"} & {tag for tag, _ in page.elements}
 
@@ -106,6 +108,22 @@ def test_cells_show_numbers_briefly_and_missing_values_blank():
 def test_long_tables_and_long_cells_are_shown_whole():
     table = pd.DataFrame({"text": ["x" * 500] * 300})
     assert html_page("t", [TableBlock(table)]).count("x" * 500) == 300
+
+
+def test_texts_that_read_as_numbers_are_aligned_as_such():
+    table = pd.DataFrame({"gain": ["+1.2 [+0.8, +1.6]", ""], "interval": ["[+0.8, +1.6]", ""], "cased": [True, False]})
+    cells = [
+        attributes.get("class")
+        for tag, attributes in Page(html_page("t", [TableBlock(table)])).elements
+        if tag == "td"
+    ]
+    assert cells == ["number", None, None] * 2
+
+
+def test_facts_are_told_one_a_line():
+    facts = Facts([("gain", "+1.00 points"), ("", "one seed")])
+    assert markdown_page("t", [facts]).splitlines()[2:] == ["- gain: +1.00 points", "- one seed"]
+    assert "<dt>gain</dt><dd>+1.00 points</dd>" in html_page("t", [facts])
 
 
 def test_a_table_without_rows_keeps_its_names():

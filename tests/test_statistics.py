@@ -4,14 +4,15 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from kdexp.results.statistics import (
     Interval,
-    difference_of_differences,
     equivalence_p_value,
     exact_mcnemar,
     holm,
     paired_t,
+    resampled_gain,
     two_level_bootstrap,
 )
 
@@ -27,7 +28,6 @@ def test_paired_t_gives_what_r_gives_for_sleep():
     assert result.p_value == pytest.approx(0.002833, abs=5e-7)
     assert (result.interval.low, result.interval.high) == pytest.approx((-2.4598858, -0.7001142), abs=5e-8)
     assert result.num_seeds == 10
-    assert difference_of_differences(FIRST, SECOND) == result
 
 
 def test_no_estimate_of_chance_no_interval():
@@ -96,6 +96,20 @@ def test_the_bootstrap_covers_what_seeds_and_examples_leave_open():
     assert covered["both"] >= 0.90 * trials
     # An interval over seeds alone does not know that the examples are a sample.
     assert covered["examples only"] < 0.6 * trials
+
+
+@pytest.mark.parametrize("num_rows", [1, 200])
+def test_the_gain_over_resampled_rows_is_that_of_scipy(num_rows):
+    difference = np.random.default_rng(6).integers(-1, 2, size=num_rows).astype(float)
+    gain = resampled_gain(lambda rows: difference[rows].mean(axis=-1), num_rows)
+    assert gain.value == difference.mean()
+    if num_rows == 1:
+        assert gain.low == gain.high == gain.value
+        return
+    expected = stats.bootstrap(
+        (difference,), np.mean, n_resamples=2000, batch=100, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert (gain.low, gain.high) == (expected.low, expected.high)
 
 
 def test_the_bootstrap_is_repeatable_and_nested():

@@ -14,14 +14,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kdexp.cache import Cache
 from kdexp.errors import UserError
-from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig
-from kdexp.task.load import Split, load_task
+from kdexp.task import load
+from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
+from kdexp.task.load import Task
+from kdexp.task.split import Split
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path, monkeypatch):
+    """Each test has a cache of its own."""
+    monkeypatch.setenv("KDEXP_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def load_task(config: TaskConfig) -> Task:
+    return load.load_task(config, Cache(Path(os.environ["KDEXP_CACHE_DIR"])))
 
 
 def rows_of(split: Split) -> list[tuple]:
     seconds = split.second or [None] * len(split)
-    labels = split.labels or [None] * len(split)
+    labels = [None] * len(split) if split.labels is None else split.labels.tolist()
     return list(zip(split.first, seconds, labels, strict=True))
 
 
@@ -73,7 +86,7 @@ def test_own_files_are_taken_as_they_are(tmp_path):
     assert task.label_names == ["a", "b"]
     assert rows_of(task.train)[:2] == [("train 0", None, 1), ("train 1", None, 0)]
     assert [len(task.train), len(task.validation), len(task.test)] == [8, 4, 5]
-    assert task.transfer == Split(["more 0", "more 1", "more 2"], None, None)
+    assert task.transfer == Split.from_lists(["more 0", "more 1", "more 2"])
     assert task.tags == {"kdexp.validation_split": "own file", "kdexp.test_split": "own file"}
 
 
@@ -81,8 +94,8 @@ def test_missing_splits_are_held_out_in_proportion(tmp_path):
     train = write_csv(tmp_path / "a.csv", numbered("row", 400))
     task = file_task(train)
     assert [len(task.train), len(task.validation), len(task.test)] == [280, 40, 80]
-    assert Counter(task.validation.labels) == {0: 30, 1: 10}
-    assert Counter(task.test.labels) == {0: 60, 1: 20}
+    assert Counter(task.validation.labels.tolist()) == {0: 30, 1: 10}
+    assert Counter(task.test.labels.tolist()) == {0: 60, 1: 20}
     texts = [*task.train.first, *task.validation.first, *task.test.first]
     assert sorted(texts) == sorted(text for text, _ in numbered("row", 400))
     assert task.tags["kdexp.validation_split"] == task.tags["kdexp.test_split"] == "held out of train"
@@ -91,12 +104,30 @@ def test_missing_splits_are_held_out_in_proportion(tmp_path):
     assert file_task(train, seed=1).test != task.test
 
 
+def test_files_are_read_once_for_their_content_and_settings(tmp_path):
+    def num_entries() -> int:
+        return len([path for path in (tmp_path / "cache" / "tasks").iterdir() if path.is_dir()])
+
+    train = write_csv(tmp_path / "a.csv", numbered("row", 40))
+    task = file_task(train)
+    (tmp_path / "moved").mkdir()
+    assert file_task(write_csv(tmp_path / "moved" / "a.csv", numbered("row", 40))) == task
+    assert num_entries() == 1
+    assert file_task(train, seed=1) != task
+    assert file_task(write_csv(tmp_path / "a.csv", numbered("line", 40))) != task
+    assert num_entries() == 3
+    with pytest.raises(UserError, match="no column 'kind'"):
+        file_task(train, label="kind")
+    left = [path.name for path in (tmp_path / "cache" / "tasks").rglob("*") if "arrow" in path.name]
+    assert sorted(left) == sorted(3 * ["train.arrow", "validation.arrow", "test.arrow"])  # and nothing half made
+
+
 def test_a_smaller_train_size_keeps_the_other_rows(tmp_path):
     train = write_csv(tmp_path / "a.csv", numbered("row", 400))
     large, small = file_task(train, train_size=200), file_task(train, train_size=40)
     assert (large.validation, large.test) == (small.validation, small.test)
     assert set(small.train.first) < set(large.train.first)
-    assert Counter(small.train.labels) == {0: 30, 1: 10}
+    assert Counter(small.train.labels.tolist()) == {0: 30, 1: 10}
 
 
 def test_sizes_cut_own_files_too(tmp_path):
@@ -112,7 +143,7 @@ def test_texts_of_test_and_validation_leave_train(tmp_path):
         validation=write_csv(tmp_path / "b.csv", [("seen in validation ", "b"), ("x", "a")]),
         test=write_csv(tmp_path / "c.csv", [("seen in test", "b"), ("y", "a")]),
     )
-    assert task.train.first == [text for text, _ in numbered("row", 8)]
+    assert list(task.train.first) == [text for text, _ in numbered("row", 8)]
     expected = "train: 2 rows dropped, because their text is also in test (1) or validation (1)"
     assert expected in task.notes
 
@@ -154,7 +185,7 @@ def test_files_without_header_take_column_numbers(tmp_path):
     (tmp_path / "a.tsv").write_text("".join(f"{label}\tx\t{text}\n" for text, label in numbered("row", 40)))
     task = file_task(str(tmp_path / "a.tsv"), text=2, label="0", header=False)
     assert task.label_names == ["a", "b"]
-    assert task.train.first[0].startswith("row ")
+    assert task.train.head(1)[0].startswith("row ")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +250,7 @@ def test_hidden_test_labels_make_the_dev_set_the_test_set(tmp_path):
     assert task.label_names == ["negative", "positive"]
     assert rows_of(task.test) == [("phrase 7", None, 1), ("other", None, 0)]
     assert [len(task.train), len(task.validation)] == [89, 10]
-    assert "phrase 7 " not in task.train.first + task.validation.first
+    assert "phrase 7 " not in {*task.train.first, *task.validation.first}
     expected = {"kdexp.validation_split": "held out of train", "kdexp.test_split": "public dev set"}
     assert task.tags == expected
     assert "labels of the public test set are hidden" in task.notes[0]
@@ -267,8 +298,8 @@ def test_class_names_and_csv_files_do_as_well(tmp_path):
     (tmp_path / "train.csv").write_text("sentence,label\n" + "".join(f"t {i},positive\nu {i},0\n" for i in range(20)))
     (tmp_path / "validation.csv").write_text("sentence,label\nx,negative\n")
     task = load_task(sst2(tmp_path))
-    assert task.test.labels == [0]
-    assert Counter(task.validation.labels) == {0: 5, 1: 5}
+    assert task.test.labels.tolist() == [0]
+    assert Counter(task.validation.labels.tolist()) == {0: 5, 1: 5}
 
 
 @pytest.mark.parametrize(
@@ -296,14 +327,16 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path):
 
 # The hub client reads its address and its cache folder when it is imported: hence processes of their own.
 LOAD = """
-import sys
+import os, sys
+from pathlib import Path
+from kdexp.cache import Cache
 from kdexp.task.config import PublicTaskConfig
 from kdexp.task.load import load_task
 revision = sys.argv[1] or None
 config = PublicTaskConfig(name="sst2", dataset="org/glue", subset="sst2", revision=revision, text="sentence",
                           label="label", labels=["negative", "positive"], validation_size=10)
 try:
-    task = load_task(config)
+    task = load_task(config, Cache(Path(os.environ["KDEXP_CACHE_DIR"])))
     sizes = [len(split) for split in (task.train, task.validation, task.test)]
     sys.stdout.write(f"{sizes} {task.tags['kdexp.test_split']}")
 except ValueError as error:
@@ -418,7 +451,7 @@ def test_the_real_glue_copy_loads_in_about_a_second():
     seconds = perf_counter() - start
     assert [len(task.validation), len(task.test)] == [2000, 872]
     assert 64_000 < len(task.train) <= 67_349 - 2000
-    assert Counter(task.test.labels) == {1: 444, 0: 428}
+    assert Counter(task.test.labels.tolist()) == {1: 444, 0: 428}
     assert seconds < 5
 
 

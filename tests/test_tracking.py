@@ -15,8 +15,14 @@ import pandas as pd
 import pytest
 
 from kdexp.errors import UserError
-from kdexp.tracking import run as tracking
-from kdexp.tracking import store as run_store
+from kdexp.tracking import delivery
+from kdexp.tracking import run as tracking_run
+from kdexp.tracking import uri as tracking_uri
+from kdexp.tracking.config import TrackingConfig
+from kdexp.tracking.run import RunDescription
+from kdexp.tracking.store import Study, connect
+from kdexp.tracking.student_model import StudentFiles
+from kdexp.tracking.uri import check_reachable, experiment_url, redact, resolve_uri, ui_command
 
 REPOSITORY = Path(__file__).parents[1]
 LABELS = ["calm", "what's up, doc?"]
@@ -28,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("les données")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # MLflow puts artifacts below the folder in which a store is first opened
-        run_store.connect(f"sqlite:///{folder}/mlflow.db")
+        connect(f"sqlite:///{folder}/mlflow.db")
     return folder
 
 
@@ -42,7 +48,7 @@ def in_store(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run_of(uri: str | None, run_id: str) -> Any:
     from mlflow import MlflowClient
 
-    return MlflowClient(run_store.resolve_uri(uri)).get_run(run_id)
+    return MlflowClient(resolve_uri(uri)).get_run(run_id)
 
 
 def last_run(uri: str, study: str) -> Any:
@@ -52,9 +58,9 @@ def last_run(uri: str, study: str) -> Any:
     return client.search_runs([client.get_experiment_by_name(study).experiment_id])[0]
 
 
-def open_run(**changes: Any) -> Any:
-    settings: dict[str, Any] = {"uri": None, "study": "study", "run_name": "a -> b", "params": {}, "tags": {}}
-    return tracking.open_run(**(settings | changes))
+def open_run(uri: str | None = None, *, rescue_folder: Path = Path("multirun/undelivered"), **described: Any) -> Any:
+    description = RunDescription(**{"study": "study", "name": "a -> b"} | described)
+    return tracking_run.open_run(TrackingConfig(uri=uri), description, rescue_folder=rescue_folder)
 
 
 def child(folder: Path, code: str, **kwargs: Any) -> subprocess.Popen[str]:
@@ -93,8 +99,8 @@ def test_a_run_holds_what_was_logged_and_ends_finished(in_store: Path) -> None:
     assert logged.data.params["loss.alpha"] == "0.5"
     assert len(logged.data.params["long"]) == 6000
     assert logged.data.metrics["f1/what_s up_ doc_"] == 1.0
-    history = run._client.get_metric_history(run.run_id, "train/loss")
-    assert [(metric.step, metric.value) for metric in history] == [(step, step / 2) for step in range(2500)]
+    history = Study(None, "study").history(run.run_id, "train/loss")
+    assert history == [(step, step / 2) for step in range(2500)]
     artifacts = Path(logged.info.artifact_uri)
     assert artifacts.is_relative_to(in_store / "mlruns")
     assert (artifacts / "config.yaml").read_text() == "seed: 1\n"
@@ -104,7 +110,7 @@ def test_a_run_holds_what_was_logged_and_ends_finished(in_store: Path) -> None:
 
 
 def test_metrics_arrive_while_the_run_is_open(in_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr(delivery, "FLUSH_SECONDS", 0.1)
     with open_run() as run:
         run.log_metrics({"train/loss": 3.0}, step=1)
         deadline = time.monotonic() + 10
@@ -135,13 +141,13 @@ def test_logging_a_metric_costs_microseconds(in_store: Path) -> None:
 def test_tracking_none_never_imports_mlflow(tmp_path: Path) -> None:
     code = """
 import sys
-from kdexp.tracking import store as run_store
-from kdexp.tracking import run as tracking
-with tracking.open_run(uri=None, study="s", run_name="r", params={}, tags={}, enabled=False) as run:
+from kdexp.tracking.config import TrackingConfig
+from kdexp.tracking.run import RunDescription, open_run
+with open_run(TrackingConfig(enabled=False), RunDescription("s", "r")) as run:
     run.log_metrics({"a": 1.0}); run.set_tags({"a": "b"}); run.log_params({"a": 1})
     run.log_text("a", "b.txt")
     run.log_figure(None, "a.png"); run.log_table(None, "a.csv")
-    run.log_student("nowhere", label_names=[], max_length=1)
+    run.log_student(None)
     assert run.url is None and run.flush()
 print(sorted(name for name in sys.modules if name.split(".")[0] in ("mlflow", "torch", "pandas")))
 """
@@ -182,11 +188,11 @@ def test_a_signal_marks_the_run_killed(store: Path, number: signal.Signals) -> N
     study = f"signal {number}"
     code = f"""
 import signal, time
-from kdexp.tracking import store as run_store
-from kdexp.tracking import run as tracking
+from kdexp.tracking.config import TrackingConfig
+from kdexp.tracking.run import RunDescription, open_run
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line does
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
-with tracking.open_run(uri=None, study={study!r}, run_name="r", params={{}}, tags={{}}) as run:
+with open_run(TrackingConfig(), RunDescription({study!r}, "r")) as run:
     run.log_metrics({{"train/loss": 2.0}}, step=1)
     print("open", flush=True)
     time.sleep(60)
@@ -223,9 +229,9 @@ def test_processes_that_create_one_store_at_once_all_succeed(tmp_path: Path) -> 
     code = """
 import logging
 logging.basicConfig(level=logging.INFO, format="LOG %(message)s")
-from kdexp.tracking import store as run_store
-from kdexp.tracking import run as tracking
-with tracking.open_run(uri=None, study="race", run_name="r", params={}, tags={}) as run:
+from kdexp.tracking.config import TrackingConfig
+from kdexp.tracking.run import RunDescription, open_run
+with open_run(TrackingConfig(), RunDescription("race", "r")) as run:
     run.log_metrics({"a": 1.0})
 print(run.experiment_id)
 """
@@ -245,7 +251,11 @@ print(run.experiment_id)
 
 @pytest.mark.slow
 def test_a_store_whose_creation_was_killed_is_created_again(tmp_path: Path) -> None:
-    code = 'from kdexp import store as run_store; run_store.connect(run_store.resolve_uri(None)); print("done")'
+    code = """
+from kdexp.tracking.store import connect
+from kdexp.tracking.uri import resolve_uri
+connect(resolve_uri(None)); print("done")
+"""
     process = child(tmp_path, code)
     while not (tmp_path / ".mlflow.db.new").exists():
         time.sleep(0.05)
@@ -278,7 +288,7 @@ def test_a_store_that_cannot_be_used_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
-        run_store.check_reachable(uri)
+        check_reachable(uri)
     assert caught.value.setting == "tracking.uri"
     assert "secret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -287,34 +297,36 @@ def test_a_store_that_cannot_be_used_is_refused(
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     uri = _not_a_database(tmp_path)
     with pytest.raises(UserError, match="not an SQLite database"):
-        run_store.check_reachable(uri)
+        check_reachable(uri)
     assert (tmp_path / "notes.db").read_text() == "these are notes, not a database"
 
 
 def test_an_unreachable_server_is_refused_at_once() -> None:
     start = time.monotonic()
     with pytest.raises(UserError, match=r"cannot be reached.*mlflow server.*tracking=none") as caught:
-        run_store.check_reachable(f"http://me:secret@127.0.0.1:{free_port()}")
+        check_reachable(f"http://me:secret@127.0.0.1:{free_port()}")
     assert time.monotonic() - start < 5
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__
 
 
 def test_a_server_that_never_answers_is_refused_in_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_store, "PROBE_SECONDS", 1.0)
+    monkeypatch.setattr(tracking_uri, "PROBE_SECONDS", 1.0)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
         start = time.monotonic()
         with pytest.raises(UserError, match="cannot be reached"):
-            run_store.check_reachable(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+            check_reachable(f"http://127.0.0.1:{deaf.getsockname()[1]}")
         assert time.monotonic() - start < 5
 
 
 def test_a_deleted_study_is_refused(in_store: Path) -> None:
+    from mlflow import MlflowClient
+
     with open_run(study="old") as run:
         pass
-    run._client.delete_experiment(run.experiment_id)
+    MlflowClient(resolve_uri(None)).delete_experiment(run.experiment_id)
     with (
         pytest.raises(UserError, match=r"'old' was deleted.*mlflow experiments restore"),
         open_run(study="old"),
@@ -328,17 +340,19 @@ def test_a_deleted_study_is_refused(in_store: Path) -> None:
 def test_links_and_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert run_store.ui_command(None) == "mlflow ui"
-    assert run_store.ui_command("sqlite:///mlflow.db") == "mlflow ui"
+    assert ui_command(None) == "mlflow ui"
+    assert ui_command("sqlite:///mlflow.db") == "mlflow ui"
     elsewhere = f"sqlite:///{tmp_path}/mlflow.db"
-    assert run_store.ui_command(elsewhere, Path("/")) == f"mlflow ui --backend-store-uri '{elsewhere}'"
-    assert run_store.ui_command("https://me:secret@host/mlflow/") == "https://host/mlflow"
-    link = run_store.experiment_url("http://me:secret@host:5000/", "7")
+    with monkeypatch.context() as root:
+        root.chdir("/")
+        assert ui_command(elsewhere) == f"mlflow ui --backend-store-uri '{elsewhere}'"
+    assert ui_command("https://me:secret@host/mlflow/") == "https://host/mlflow"
+    link = experiment_url("http://me:secret@host:5000/", "7")
     assert link == "http://host:5000/#/experiments/7/runs?workflowType=machine_learning"
-    assert run_store.experiment_url(None, "7").startswith("http://127.0.0.1:5000/#/experiments/7/")
+    assert experiment_url(elsewhere, "7").startswith("http://127.0.0.1:5000/#/experiments/7/")
     (tmp_path / "mlruns" / "0").mkdir(parents=True)
     (tmp_path / "mlruns" / "0" / "meta.yaml").touch()
-    assert "--backend-store-uri" in run_store.ui_command(None)
+    assert "--backend-store-uri" in ui_command(None)
 
 
 @pytest.mark.parametrize(
@@ -352,12 +366,12 @@ def test_links_and_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_credentials_are_redacted(text: str, clean: str) -> None:
-    assert run_store.redact(text) == clean
+    assert redact(text) == clean
 
 
 def test_credentials_reach_no_param_tag_or_text(in_store: Path) -> None:
     address = "http://me:secret@host"
-    with open_run(params={"tracking.uri": address}, tags={"server": address}, run_name=address) as run:
+    with open_run(params={"tracking.uri": address}, tags={"server": address}, name=address) as run:
         run.log_text(f"uri: {address}", "config.yaml")
     logged = run_of(None, run.run_id)
     assert logged.data.params["tracking.uri"] == "http://***@host"
@@ -404,7 +418,7 @@ def student_run(store: Path, student_folder: Path) -> str:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         with open_run(study="students") as run:
             start = time.monotonic()
-            run.log_student(student_folder, label_names=LABELS, max_length=12, example_texts=TEXTS[:1])
+            run.log_student(StudentFiles(student_folder, LABELS, 12, TEXTS[:1]))
             assert time.monotonic() - start < 10
     return run.run_id
 
@@ -494,7 +508,7 @@ class Server:
         deadline = time.monotonic() + 150
         while time.monotonic() < deadline:
             try:
-                run_store.check_reachable(self.uri)
+                check_reachable(self.uri)
                 return
             except UserError:
                 time.sleep(0.5)
@@ -516,13 +530,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_a_run_on_a_server(server: Server, student_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
-    with open_run(uri=server.uri, params={"seed": 1}) as run:
+    with open_run(server.uri, params={"seed": 1}) as run:
         start = time.process_time()
         for step in range(1000):
             run.log_metrics({"train/loss": float(step)}, step=step)
         assert (time.process_time() - start) / 1000 < 1e-3
         run.log_text("seed: 1", "configs/config.yaml")
-        run.log_student(student_folder, label_names=LABELS, max_length=12, example_texts=TEXTS[:1])
+        run.log_student(StudentFiles(student_folder, LABELS, 12, TEXTS[:1]))
     assert run.url == f"{server.uri}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
     logged = run_of(server.uri, run.run_id)
     assert logged.info.status == "FINISHED"
@@ -538,8 +552,8 @@ def test_a_server_that_goes_away_and_comes_back_misses_nothing(
 ) -> None:
     from mlflow import MlflowClient
 
-    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.3)
-    with open_run(uri=server.uri) as run:
+    monkeypatch.setattr(delivery, "FLUSH_SECONDS", 0.3)
+    with open_run(server.uri) as run:
         for step in range(600):
             if step == 150:
                 server.kill()
@@ -556,12 +570,12 @@ def test_a_server_that_goes_away_and_comes_back_misses_nothing(
 def test_a_server_that_stays_away_costs_no_result(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(delivery, "PATIENCE_SECONDS", 2.0)
     # MLflow itself would try to send an artifact for four minutes.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with (  # noqa: PT012
         pytest.raises(UserError, match="1 metrics, 1 artifacts"),
-        open_run(uri=server.uri, rescue_folder=tmp_path) as run,
+        open_run(server.uri, rescue_folder=tmp_path) as run,
     ):
         server.kill()
         run.log_metrics({"test/accuracy": 0.9})

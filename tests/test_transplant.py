@@ -10,8 +10,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from kdexp.cache import Cache
-from kdexp.cli.composition import register_schemas, resolve
+from kdexp.cli.composition import resolve
 from kdexp.cli.conf_dir import CONF_DIR
+from kdexp.cli.sweeper import register
 from kdexp.config import config_hash
 from kdexp.errors import UserError
 from kdexp.model.families import build_compact_model, compact_config, train_tokenizer
@@ -320,7 +321,7 @@ def test_the_command_refuses_in_one_line_and_writes_nothing(checkpoint, roberta_
 
 
 def configured(*settings: str):
-    register_schemas()
+    register()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         return resolve(compose("config", overrides=list(settings)))
 

@@ -5,16 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kdexp.study.rules import (
-    COLUMNS,
-    CONDITIONS,
-    Finding,
-    Question,
-    Support,
-    judge,
-    single_pairs,
-    table,
-)
+from kdexp.study.cross_report import single_pairs, table
+from kdexp.study.cross_wording import CONDITION_NAMES, mechanism_claim, mechanism_sentences
+from kdexp.study.rules import COLUMNS, CONDITIONS, Finding, Question, Support, judge
 
 FAMILIES = ("bert", "roberta")
 # Deviations of five seeds, in points: mean 0, sample standard deviation 0.1 * sqrt(2.5)
@@ -67,6 +60,14 @@ def mechanism(verdict, question=Question.crossing):
     return next(item for item in verdict.mechanisms if item.question == question)
 
 
+def claim(verdict, question=Question.crossing):
+    return mechanism_claim(mechanism(verdict, question), verdict.margin)
+
+
+def sentences(verdict, question=Question.crossing):
+    return mechanism_sentences(mechanism(verdict, question), verdict)
+
+
 BOTH_WAYS = [("bert", "roberta"), ("roberta", "bert")]
 
 
@@ -87,14 +88,14 @@ def test_what_five_clear_seeds_show(effect, finding, support, words):
     verdict = judge(study(everywhere(effect)), margin=1.0)
     assert {contrast.finding for contrast in crossing(verdict).values()} == {finding}
     assert mechanism(verdict).support == support
-    assert mechanism(verdict).claim == f"{words} (bert -> roberta, roberta -> bert)"
-    assert all(words in sentence for sentence in mechanism(verdict).sentences)
+    assert claim(verdict) == f"{words} (bert -> roberta, roberta -> bert)"
+    assert all(words in sentence for sentence in sentences(verdict))
 
 
 def test_wide_intervals_settle_nothing():
     verdict = judge(study(everywhere(-1.0), scale=8), margin=1.0)
     assert mechanism(verdict).support == Support.unsettled
-    assert mechanism(verdict).claim == "not settled by these data (bert -> roberta, roberta -> bert)"
+    assert claim(verdict) == "not settled by these data (bert -> roberta, roberta -> bert)"
 
 
 def test_a_narrower_margin_asks_for_more():
@@ -110,21 +111,19 @@ def test_one_seed_claims_nothing(effect):
         assert contrast.finding == Finding.unsettled
         assert contrast.difference.interval is None
     assert mechanism(verdict).support == Support.unsettled
-    assert all("one seed: no interval, no claim" in sentence for sentence in mechanism(verdict).sentences)
+    assert all("one seed: no interval, no claim" in sentence for sentence in sentences(verdict))
 
 
 def test_seeds_without_spread_claim_nothing():
     verdict = judge(study(everywhere(-5.0), scale=0), margin=1.0)
     assert {contrast.finding for contrast in verdict.contrasts} == {Finding.unsettled}
-    assert "without any spread" in mechanism(verdict).sentences[0]
+    assert "without any spread" in sentences(verdict)[0]
 
 
 def test_pairs_may_disagree():
     verdict = judge(study({("roberta", "bert", "own_tokens"): -3.0}), margin=1.0)
     assert mechanism(verdict).support == Support.partly
-    assert (
-        mechanism(verdict).claim == "crossing hurts (roberta -> bert); equivalent within ±1 points (bert -> roberta)"
-    )
+    assert claim(verdict) == "crossing hurts (roberta -> bert); equivalent within ±1 points (bert -> roberta)"
 
 
 def test_numbers_are_those_of_scipy():
@@ -169,17 +168,17 @@ def test_only_seeds_that_both_have_are_compared():
 def test_a_better_teacher_is_no_better_family(effect, roberta_teacher, says):
     runs = study({("roberta", "bert", "own_tokens"): effect}, teachers={"bert": 0.9, "roberta": roberta_teacher})
     runs = runs[~((runs.teacher_family == "bert") & (runs.student_family == "roberta"))]
-    found = mechanism(judge(runs, margin=1.0))
-    assert found.support == Support.unsettled
-    assert found.claim == "no claim for roberta -> bert, whose teachers differ"
-    assert says in found.sentences[0]
-    assert "says nothing about crossing" in found.sentences[0]
+    verdict = judge(runs, margin=1.0)
+    assert mechanism(verdict).support == Support.unsettled
+    assert claim(verdict) == "no claim for roberta -> bert, whose teachers differ"
+    assert says in sentences(verdict)[0]
+    assert "says nothing about crossing" in sentences(verdict)[0]
 
 
 def test_losing_with_a_better_teacher_is_told_as_loss():
     runs = study({("roberta", "bert", "own_tokens"): -3.0}, teachers={"bert": 0.9, "roberta": 0.94})
     verdict = judge(runs, margin=1.0)
-    assert "crossing hurts (roberta -> bert)" in mechanism(verdict).claim
+    assert "crossing hurts (roberta -> bert)" in claim(verdict)
     assert mechanism(verdict).support == Support.partly
 
 
@@ -189,25 +188,21 @@ def test_each_mechanism_is_told_apart():
     verdict = judge(study(effects, conditions=conditions), margin=1.0)
     found = {item.question: item for item in verdict.mechanisms}
     assert found[Question.crossing].support == Support.not_supported
-    assert found[Question.student_ids].claim.startswith("feeding the student's ids hurts (")
+    assert claim(verdict, Question.student_ids).startswith("feeding the student's ids hurts (")
     assert found[Question.hidden_words].support == Support.not_supported
-    assert found[Question.hidden_position].claim.startswith("the hidden-state term by position hurts (")
+    assert claim(verdict, Question.hidden_position).startswith("the hidden-state term by position hurts (")
     # Within a family it does no harm here, which is what puts it down to crossing.
-    assert "It does not hurt bert -> bert." in found[Question.hidden_position].sentences
+    assert "It does not hurt bert -> bert." in sentences(verdict, Question.hidden_position)
 
 
 def test_a_term_that_hurts_everywhere_is_not_put_down_to_crossing():
     effects = {(teacher, student, "hidden_position"): -2.0 for teacher in FAMILIES for student in FAMILIES}
-    sentences = mechanism(
-        judge(study(effects, conditions=("own_tokens", "hidden_position")), margin=1.0), Question.hidden_position
-    ).sentences
-    assert "It hurts bert -> bert as well: crossing is not shown to be the reason." in sentences
-    only_cross = study(effects, conditions=("own_tokens", "hidden_position"))
-    only_cross = only_cross[
-        (only_cross.teacher_family != only_cross.student_family) | (only_cross.condition == "own_tokens")
-    ]
-    sentences = mechanism(judge(only_cross, margin=1.0), Question.hidden_position).sentences
-    assert any("as well was not measured" in sentence for sentence in sentences)
+    runs = study(effects, conditions=("own_tokens", "hidden_position"))
+    said = sentences(judge(runs, margin=1.0), Question.hidden_position)
+    assert "It hurts bert -> bert as well: crossing is not shown to be the reason." in said
+    only_cross = runs[(runs.teacher_family != runs.student_family) | (runs.condition == "own_tokens")]
+    said = sentences(judge(only_cross, margin=1.0), Question.hidden_position)
+    assert any("as well was not measured" in sentence for sentence in said)
 
 
 def with_examples(runs: pd.DataFrame, num_examples: int, seed: int = 0) -> pd.DataFrame:
@@ -282,12 +277,6 @@ def test_no_claim_exceeds_its_intervals_and_chance_claims_stay_rare(monkeypatch)
     assert false_alarms <= stats.binom.ppf(0.999, trials // 2, 0.05)
 
 
-def test_baseline_rows_are_welcome_and_change_nothing():
-    runs = study(everywhere(-3.0))
-    baseline = runs.head(5).assign(condition="baseline", teacher_family="")
-    assert judge(pd.concat([runs, baseline, baseline], ignore_index=True), margin=1.0) == judge(runs, margin=1.0)
-
-
 def test_tables_tell_every_comparison():
     verdict = judge(study(everywhere(-3.0), conditions=("own_tokens", "student_ids")), margin=1.0)
     shown = table(verdict.contrasts, verdict.margin)
@@ -302,7 +291,7 @@ def test_tables_tell_every_comparison():
     ("change", "message"),
     [
         (lambda runs: runs.drop(columns="teacher_test"), "lack the columns teacher_test"),
-        (lambda runs: runs.assign(condition="words"), "unknown condition words; expected one of baseline"),
+        (lambda runs: runs.assign(condition="words"), "unknown condition words; expected one of own_tokens"),
         (lambda runs: pd.concat([runs, runs.head(1)]), "a run is there twice"),
         (lambda runs: runs.assign(student_test=np.nan), "without a value of student_test"),
     ],
@@ -315,5 +304,6 @@ def test_tables_that_cannot_be_judged_are_refused(change, message):
 
 
 def test_the_contract_of_names():
-    assert list(CONDITIONS) == ["baseline", "own_tokens", "student_ids", "hidden_words", "hidden_position"]
+    assert CONDITIONS == ("own_tokens", "student_ids", "hidden_words", "hidden_position")
+    assert CONDITION_NAMES.keys() == set(CONDITIONS)
     assert set(COLUMNS) == set(study().columns)

@@ -22,14 +22,17 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from kdexp.cli import hydra_adapter
-from kdexp.cli.composition import refuse_null_options, register_schemas, resolve
+from kdexp.cli.composition import refuse_null_options, resolve
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.explain import explain
+from kdexp.cli.sweeper import register
 from kdexp.config import Config
 from kdexp.errors import UserError
 
 if TYPE_CHECKING:
-    from kdexp.run import RunResult
+    from kdexp.results.record import RunRecord
+    from kdexp.task.load import Task
+    from kdexp.teacher.base import Teacher
 
 
 def compose(*overrides: str) -> Config:
@@ -41,7 +44,7 @@ def compose(*overrides: str) -> Config:
     Raises:
         UserError: A setting is unknown, of the wrong type or out of range, or this would be many runs.
     """
-    register_schemas()
+    register()
     refuse_null_options(overrides)
     try:
         composed = hydra_adapter.compose(CONF_DIR, "config", overrides)
@@ -54,26 +57,37 @@ def compose(*overrides: str) -> Config:
     return resolve(composed, choices)
 
 
-def distil(config: Config) -> "RunResult":
+def distil(config: Config, *, task: "Task | None" = None, teacher: "Teacher | None" = None) -> "RunRecord":
     """Distil a teacher into a student, measure both beside a baseline, and log it all to MLflow.
 
     As on the command line, finished work is found in `cache_dir`, and an interrupted call continues when it is made
     again. The working folder is where `mlflow.db` comes to stand unless `tracking.uri` names another store.
 
+    Args:
+        task, teacher: In place of what the config describes: data that a program already holds
+            (`kdexp.task.load.Task`), or anything that answers a split (`kdexp.teacher.base.Teacher`).
+
+    Returns:
+        What the run found: `record.gain`, `record.score("test")`, `record.url`, ...
+
     Raises:
         UserError: The person can mend it, for example a file that is not there.
     """
-    from kdexp.study.sweep import run_job  # torch, transformers and mlflow are loaded only when a run really starts
+    # torch, transformers and mlflow are loaded only when a run really starts
+    from kdexp.run import run
+    from kdexp.study.job import run_job
 
-    result = run_job(config)
-    if result is None:
+    if task is not None or teacher is not None:
+        return run(config, task=task, teacher=teacher)
+    record = run_job(config)
+    if record is None:
         raise UserError("parent_run", f"{config.parent_run} has this job's result already", "read it in MLflow")
-    return result
+    return record
 
 
 def conf_dir() -> str:
     """The folder for `hydra.initialize_config_dir`; tells Hydra kdexp's types, without which it cannot be composed."""
-    register_schemas()
+    register()
     return str(CONF_DIR)
 
 

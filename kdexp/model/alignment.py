@@ -28,7 +28,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp.errors import UserError
 from kdexp.loss.terms import Alignment
-from kdexp.model.encoder import tokenizer_fingerprint
+from kdexp.model.tokens import tokenizer_fingerprint
 
 NO_WORD = -1
 """Word of a token that belongs to none: special tokens, whitespace, padding."""
@@ -252,9 +252,9 @@ def align_positions(student_lengths: Sequence[int], teacher_lengths: Sequence[in
     )
 
 
-def pad_words(rows: Sequence[Sequence[int]], num_tokens: int, padding_side: str) -> Tensor:
-    """Stack rows to [batch, num_tokens], with `NO_WORD` where the tokenizer pads."""
-    words = torch.full((len(rows), num_tokens), NO_WORD)
+def pad_words(rows: Sequence[Sequence[int]], num_tokens: int, padding_side: str, value: int = NO_WORD) -> Tensor:
+    """Stack rows to [batch, num_tokens], with `value` where the tokenizer pads."""
+    words = torch.full((len(rows), num_tokens), value)
     for row, numbers in enumerate(rows):
         start = num_tokens - len(numbers) if padding_side == "left" else 0
         words[row, start : start + len(numbers)] = torch.tensor(numbers, dtype=torch.long)

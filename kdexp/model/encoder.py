@@ -1,42 +1,30 @@
-"""Models with their own tokenizers: built compact, or loaded from a checkpoint; and what they answer."""
+"""A model with its own tokenizer: its tokens of a split, and what it answers."""
 
+import copy
 import hashlib
+import inspect
 import json
-import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import transformers
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import DataCollatorWithPadding, PretrainedConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from kdexp import hub
-from kdexp.errors import UserError
 from kdexp.fingerprint import weights_fingerprint
 from kdexp.hardware import Hardware
-from kdexp.model import families
-from kdexp.model.config import ModelConfig
+from kdexp.model.tokens import Tokens, longest_first, tokenizer_fingerprint
 from kdexp.progress import progress
-from kdexp.task.load import Split, Task
-from kdexp.training import checks as guards
-
-logger = logging.getLogger(__name__)
+from kdexp.task.kind import UNITS, Answers, TaskKind
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class Encoder:
     """A model, its tokenizer, and the number of tokens at which its texts are cut.
 
     Attributes:
@@ -52,6 +40,15 @@ class LoadedModel:
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    def copy(self) -> "Encoder":
+        """The same with weights of its own."""
+        return replace(self, model=copy.deepcopy(self.model))
+
+    def save(self, folder: Path) -> None:
+        """Write model and tokenizer as `save_pretrained` does."""
+        self.model.to("cpu").save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
     def fingerprint(self) -> str:
         """SHA-256 of all that decides how this model answers and learns, wherever it was loaded from."""
         config = self.model.config.to_dict()
@@ -65,277 +62,64 @@ class LoadedModel:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """The tokens of one split: a row per text or pair, as the tokenizer names its columns.
-
-    Attributes:
-        num_truncated: Rows that were longer than the model reads.
-    """
-
-    rows: list[dict[str, list[int]]]
-    num_truncated: int
-
-    def with_columns(self, **columns: Any) -> list[dict[str, Any]]:
-        """Rows with further columns, such as `labels`, one value per row."""
-        return [
-            row | dict(zip(columns, values, strict=True))
-            for row, *values in zip(self.rows, *columns.values(), strict=True)
-        ]
+def model_class(kind: TaskKind) -> Any:
+    """The class of transformers that makes models with the kind's head."""
+    return getattr(transformers, f"AutoModel{kind.head}")
 
 
-def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of a fast tokenizer's whole behaviour."""
-    # The backend remembers the truncation and padding of its last call; they are not the tokenizer's own.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    own = [list(tokenizer.model_input_names), tokenizer.padding_side, tokenizer.truncation_side]
-    return hashlib.sha256((tokenizer.backend_tokenizer.to_str() + json.dumps(own)).encode()).hexdigest()
+def label_names(config: PretrainedConfig) -> list[str]:
+    """Names of a model's outputs, in the order of its logits."""
+    return [str(config.id2label[index]) for index in range(config.num_labels)]
 
 
-def load_model(role: str, config: ModelConfig, task: Task, *, seed: int, new_head: bool) -> LoadedModel:
-    """Build a compact model, or load a checkpoint.
-
-    Args:
-        role: `teacher` or `student`: names the settings in errors.
-        seed: Of newly made weights.
-        new_head: Give a checkpoint a new classification head even if it has one.
-
-    Raises:
-        UserError: The checkpoint is not there, not readable, or not fit for the task.
-    """
-    torch.manual_seed(seed)
-    if config.checkpoint is None:
-        return _build_compact(role, config, task)
-    return _load_checkpoint(role, config, task, new_head=new_head)
+def accepted_inputs(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs that the model's forward names; a DistilBERT, say, has no token_type_ids."""
+    accepted = inspect.signature(model.forward).parameters
+    return {name: value for name, value in inputs.items() if name in accepted}
 
 
-def _build_compact(role: str, config: ModelConfig, task: Task) -> LoadedModel:
-    assert config.num_layers is not None
-    assert config.hidden_size is not None
-    assert config.num_heads is not None
-    assert config.vocab_size is not None
-    texts = [*task.train.first, *(task.train.second or [])]
-    tokenizer = families.train_tokenizer(
-        config.family, texts, vocab_size=config.vocab_size, max_length=config.max_length
-    )
-    try:
-        model_config = families.compact_config(
-            config.family,
-            tokenizer,
-            num_layers=config.num_layers,
-            hidden_size=config.hidden_size,
-            num_heads=config.num_heads,
-            max_length=config.max_length,
-            label_names=task.label_names,
-        )
-    except UserError as error:
-        raise UserError(f"{role}.{error.setting}", error.problem, error.remedy) from None
-    model = families.build_compact_model(model_config)
-    return LoadedModel(model, tokenizer, config.max_length, answers_task=False)
-
-
-def _load_checkpoint(role: str, config: ModelConfig, task: Task, *, new_head: bool) -> LoadedModel:
-    checkpoint = config.checkpoint
-    assert checkpoint is not None
-    where = find_checkpoint(role, checkpoint)
-    options = loading_options(config, where)
-    try:
-        model_config = AutoConfig.from_pretrained(where, **options)
-        tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise unreadable(role, checkpoint, error) from error
-    if config.num_layers is not None:
-        available = model_config.num_hidden_layers
-        if config.num_layers > available:
-            raise UserError(f"{role}.num_layers", f"got {config.num_layers}", f"{checkpoint} has {available} layers")
-        model_config.num_hidden_layers = config.num_layers
-    _refuse_too_long(role, config, model_config)
-    has_head = any("ForSequenceClassification" in name for name in model_config.architectures or [])
-    keep_head = has_head and not new_head
-    if keep_head and config.labels:
-        if len(config.labels) != model_config.num_labels:
-            raise UserError(
-                f"{role}.labels",
-                f"names {len(config.labels)} classes, but the head of {checkpoint} has {model_config.num_labels}",
-                "give one name per output, in its order",
-            )
-        _name_classes(model_config, config.labels)
-    if not keep_head:
-        _name_classes(model_config, task.label_names)
-        model_config.problem_type = "single_label_classification"
-    # Half-precision checkpoints are trained in float32: a small update would vanish in 16 bits.
-    options |= {"config": model_config, "dtype": torch.float32, "use_safetensors": not config.allow_pickle}
-    try:
-        if keep_head:
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                where, output_loading_info=True, **options
-            )
-        else:
-            encoder, report = AutoModel.from_pretrained(where, output_loading_info=True, **options)
-            model = AutoModelForSequenceClassification.from_config(model_config, dtype=torch.float32)
-            model.base_model.load_state_dict(encoder.state_dict(), strict=False)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise unreadable(role, checkpoint, error) from error
-    refuse_missing_weights(role, config, model_config, report["missing_keys"], with_head=keep_head)
-    return LoadedModel(model, tokenizer, config.max_length, answers_task=keep_head)
-
-
-def refuse_missing_weights(
-    role: str, config: ModelConfig, model_config: PretrainedConfig, missing_keys: Iterable[str], *, with_head: bool
-) -> None:
-    """Refuse weights that transformers made up.
-
-    A pooler may be missing: many encoders have none, and it is trained with the new head.
-
-    Raises:
-        UserError: Others are missing as well.
-    """
-    missing = sorted(name for name in missing_keys if "pooler" not in name or with_head)
-    if missing:
-        raise UserError(
-            f"{role}.checkpoint",
-            f"{config.checkpoint} lacks {len(missing)} weights of a {model_config.model_type} model, "
-            f"such as {missing[0]}",
-            "is it a checkpoint of another architecture?",
-        )
-
-
-def loading_options(config: ModelConfig, where: Path | str) -> dict[str, Any]:
-    """What every `from_pretrained` of this checkpoint is told; folders have no revisions."""
-    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
-    if isinstance(where, str):
-        options |= {"revision": config.revision, "local_files_only": not hub.is_reachable()}
-    return options
-
-
-def find_checkpoint(role: str, checkpoint: str) -> Path | str:
-    """A folder on this machine, or a hub id.
-
-    Raises:
-        UserError: It reads like a folder, but is none that holds a model.
-    """
-    folder = Path(checkpoint).expanduser()
-    looks_local = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1 or folder.exists()
-    if not looks_local:
-        return checkpoint
-    if not folder.is_dir():
-        raise UserError(f"{role}.checkpoint", f"no folder {folder}", "expected a folder that save_pretrained wrote")
-    if not (folder / "config.json").is_file():
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-        raise UserError(
-            f"{role}.checkpoint",
-            f"{folder} has no config.json (it holds: {found})",
-            "expected a folder that save_pretrained wrote",
-        )
-    return folder
-
-
-def unreadable(role: str, checkpoint: str, error: Exception) -> UserError:
-    """Tell why transformers could not load a checkpoint, in the person's terms."""
-    folder = Path(checkpoint).expanduser()
-    setting = f"{role}.checkpoint"
-    if not folder.is_dir() and not hub.is_reachable():
-        return UserError(
-            setting,
-            f"cannot load {checkpoint}: the hub does not answer, and no earlier download is kept here",
-            f"give a local folder with {role}.checkpoint=<folder>, or a compact model such as {role}=bert",
-        )
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        pickles = sorted(path.name for path in [*folder.glob("*.bin"), *folder.glob("*.pt")])
-        if pickles:
-            return UserError(
-                setting,
-                f"{folder} holds its weights as a pickle only ({pickles[0]}), which may run code when read",
-                f"convert it to safetensors, or trust it with {role}.allow_pickle=true",
-            )
-        return UserError(setting, f"{folder} holds no weights", "expected model.safetensors beside config.json")
-    reason = " ".join(str(error).split())
-    if "safetensors" in reason and not folder.is_dir():
-        return UserError(
-            setting,
-            f"{checkpoint} is published as a pickle only, which may run code when read",
-            f"trust it with {role}.allow_pickle=true, or convert it to safetensors",
-        )
-    return UserError(
-        setting,
-        f"cannot load {checkpoint}: {reason[:300]}",
-        "check the name, the revision and the folder's files",
-    )
-
-
-def _refuse_too_long(role: str, config: ModelConfig, model_config: PretrainedConfig) -> None:
-    positions = getattr(model_config, "max_position_embeddings", None)
-    if positions is None or positions <= 0:
-        return
-    # RoBERTa numbers its positions from pad_token_id + 1, so two of its table's rows are never read.
-    if model_config.model_type in ("roberta", "xlm-roberta"):
-        positions -= model_config.pad_token_id + 1
-    if config.max_length > positions:
-        raise UserError(
-            f"{role}.max_length", f"got {config.max_length}", f"{config.checkpoint} reads at most {positions}"
-        )
-
-
-def _name_classes(config: PretrainedConfig, names: list[str]) -> None:
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: index for index, name in enumerate(names)}
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> Encoded:
-    """Tokenize a split with one model's own tokenizer, cutting what is longer than it reads.
-
-    What was encoded last is remembered, because a sweep's jobs read the same text: never change rows in place.
-    """
-    if not len(split):
-        return Encoded([], 0)
-    second = None if split.second is None else tuple(split.second)
-    return _encode(_Tokenizer(tokenizer_fingerprint(tokenizer), tokenizer), tuple(split.first), second, max_length)
-
-
-@dataclass(frozen=True)
-class _Tokenizer:
-    """A tokenizer that equals another of the same behaviour."""
-
-    fingerprint: str
-    itself: PreTrainedTokenizerBase = field(compare=False)
-
-
-@lru_cache(maxsize=8)
-def _encode(tokenizer: _Tokenizer, first: tuple[str, ...], second: tuple[str, ...] | None, max_length: int) -> Encoded:
-    tokens = tokenizer.itself(
-        list(first), None if second is None else list(second), truncation=True, max_length=max_length
-    )
-    names = list(tokens.keys())
-    rows = [dict(zip(names, values, strict=True)) for values in zip(*tokens.values(), strict=True)]
-    return Encoded(rows, sum(bool(encoding.overflowing) for encoding in tokens.encodings))
-
-
-def predict_logits(
+def predict(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    encoded: Encoded,
+    tokens: Tokens,
     hardware: Hardware,
     *,
     batch_size: int,
     description: str,
-) -> Tensor:
+) -> Answers:
     """What a model answers.
 
     Rows are sorted by length, so that little is padded, and come back in their own order.
 
     Returns:
-        [rows, classes], float32, on the CPU.
+        [units, outputs], float32, on the CPU.
     """
     collate = DataCollatorWithPadding(tokenizer)
-    order = sorted(range(len(encoded.rows)), key=lambda index: -len(encoded.rows[index]["input_ids"]))
-    logits = torch.empty(len(order), model.config.num_labels)
+    rows = tokens.rows()
+    order = longest_first(rows).tolist()
+    has_units = UNITS in tokens.columns
+    values = torch.empty(len(order), model.config.num_labels)
+    by_row = [values[:0]] * len(order) if has_units else []
     model.to(hardware.device).eval()
     with progress(description, len(order)) as advance, torch.inference_mode(), hardware.autocast():
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
-            batch = collate([encoded.rows[index] for index in indices])
-            inputs = {name: value.to(hardware.device) for name, value in batch.items()}
-            logits[indices] = model(**guards.accepted_inputs(model, inputs)).logits.float().cpu()
+            batch = rows.__getitems__(indices)
+            units = [torch.tensor(row.pop(UNITS), dtype=torch.bool) for row in batch] if has_units else []
+            inputs = {name: value.to(hardware.device) for name, value in collate(batch).items()}
+            logits = model(**accepted_inputs(model, inputs)).logits.float().cpu()
+            if has_units:
+                for place, index in enumerate(indices):
+                    by_row[index] = _unit_logits(logits[place], units[place], tokenizer)
+            else:
+                values[indices] = logits
             advance(len(indices))
-    return logits
+    if not has_units:
+        return Answers(values)
+    return Answers(torch.cat(by_row), np.array([len(row) for row in by_row]))
+
+
+def _unit_logits(logits: Tensor, units: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """[units, outputs] of one row's [tokens, outputs], padding included."""
+    own = logits[-len(units) :] if tokenizer.padding_side == "left" else logits[: len(units)]
+    return own[units]

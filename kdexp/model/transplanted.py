@@ -19,14 +19,9 @@ from kdexp import hub
 from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.fingerprint import weights_fingerprint
+from kdexp.model.checkpoints import find_checkpoint, loading_options, refuse_missing_weights, unreadable
 from kdexp.model.config import ModelConfig
-from kdexp.model.encoder import (
-    find_checkpoint,
-    loading_options,
-    refuse_missing_weights,
-    tokenizer_fingerprint,
-    unreadable,
-)
+from kdexp.model.tokens import tokenizer_fingerprint
 from kdexp.model.transplant import family_of, num_readable_tokens, transplant
 
 logger = logging.getLogger(__name__)

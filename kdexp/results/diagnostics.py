@@ -1,23 +1,28 @@
-"""What else differs between families than their embeddings: how they read a split, how sure their teachers are."""
+"""What else differs between models than what is asked about: how they read a split, how calibrated a teacher is."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from scipy.special import softmax
-from scipy.stats import entropy
-from torch import Tensor
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from scipy.special import entr, softmax
 
-from kdexp.model.encoder import encode
-from kdexp.task.evaluate import classification_metrics
-from kdexp.task.load import Split
+from kdexp.loss.base import Outputs
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+    from kdexp.model.encoder import Encoder
+    from kdexp.task.kind import Answers, TaskKind
+    from kdexp.task.load import Task
+    from kdexp.task.split import Split
 
 
 @dataclass(frozen=True)
-class ReadingHabits:
+class TokenizerStatistics:
     """How one tokenizer reads one split.
 
     Attributes:
@@ -35,8 +40,8 @@ class ReadingHabits:
 
 
 @dataclass(frozen=True)
-class Confidence:
-    """How sure a teacher is, and how rightly.
+class Calibration:
+    """How well a teacher's confidence matches its accuracy, and how much uncertainty its answers hold.
 
     Attributes:
         ece: Expected calibration error at temperature 1.
@@ -53,38 +58,71 @@ class Confidence:
     max_entropy: float
 
 
-def reading_habits(tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> ReadingHabits:
+@dataclass(frozen=True)
+class Diagnostics:
+    """What a run says about its models beside their scores, on validation.
+
+    Attributes:
+        tokenizers: By role, of the models that have one.
+        calibration: Of what the student is taught; None where answers are no distributions over classes.
+    """
+
+    tokenizers: Mapping[str, TokenizerStatistics] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+
+def diagnose(task: "Task", readers: Mapping[str, "Encoder"], answers: "Answers", temperature: float) -> Diagnostics:
+    """Measure how models read the validation split, and the teacher's answers about it.
+
+    Args:
+        readers: By role; a teacher that has no tokenizer is left out.
+        answers: What the student is taught.
+        temperature: At which it is taught.
+    """
+    tokenizers = {
+        role: tokenizer_statistics(model.tokenizer, task.validation, model.max_length, task.kind)
+        for role, model in readers.items()
+    }
+    is_distribution = task.kind.outputs == Outputs.classes
+    return Diagnostics(tokenizers, calibration(task, answers, temperature) if is_distribution else None)
+
+
+def tokenizer_statistics(
+    tokenizer: "PreTrainedTokenizerBase", split: "Split", max_length: int, kind: "TaskKind"
+) -> TokenizerStatistics:
     """Measure how a model with this tokenizer and length reads a split."""
-    texts = [*split.first, *(split.second or [])]
-    num_words = sum(len(text.split()) for text in texts)
+    from kdexp.model.tokens import count_truncated, tokenized
+
+    num_words = num_tokens = num_unknown = 0
     # The backend itself: it neither cuts nor warns of texts that are too long for the model.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
-    num_tokens = sum(len(encoding.ids) for encoding in encodings)
-    num_unknown = sum(encoding.ids.count(tokenizer.unk_token_id) for encoding in encodings)
+    for texts in (texts for batch in split.text_batches() for texts in batch if texts is not None):
+        num_words += sum(len(text.split()) for text in texts)
+        encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        num_tokens += sum(len(encoding.ids) for encoding in encodings)
+        num_unknown += sum(encoding.ids.count(tokenizer.unk_token_id) for encoding in encodings)
+    num_truncated = sum(map(count_truncated, tokenized(tokenizer, split, max_length, kind)))
     normalizer = tokenizer.backend_tokenizer.normalizer
-    return ReadingHabits(
+    return TokenizerStatistics(
         vocab_size=len(tokenizer),
         tokens_per_word=num_tokens / max(num_words, 1),
-        truncation_rate=encode(tokenizer, split, max_length).num_truncated / max(len(split), 1),
+        truncation_rate=num_truncated / max(len(split), 1),
         unknown_rate=num_unknown / max(num_tokens, 1),
         is_cased=normalizer is None or "A" in normalizer.normalize_str("A"),
     )
 
 
-def confidence(logits: Tensor, labels: Sequence[int], temperature: float) -> Confidence:
-    """Measure a teacher's answers.
+def calibration(task: "Task", answers: "Answers", temperature: float) -> Calibration:
+    """Measure a teacher's answers on validation.
 
     Args:
-        logits: [rows, classes]
-        labels: [rows], class indices
         temperature: At which it teaches.
     """
-    metrics = classification_metrics(logits, labels)
-    return Confidence(
-        accuracy=metrics["accuracy"],
-        ece=metrics["ece"],
+    logits, metrics = answers.values, task.kind.metrics(answers, task.labels("validation"))
+    return Calibration(
+        accuracy=metrics.get("accuracy", math.nan),
+        ece=metrics.get("ece", math.nan),
         mean_entropy=_mean_entropy(logits, 1.0),
         temperature=temperature,
         mean_soft_entropy=_mean_entropy(logits, temperature),
@@ -92,8 +130,10 @@ def confidence(logits: Tensor, labels: Sequence[int], temperature: float) -> Con
     )
 
 
-def reading_table(habits: Mapping[str, ReadingHabits]) -> pd.DataFrame:
+def tokenizer_table(statistics: Mapping[str, TokenizerStatistics]) -> "pd.DataFrame":
     """One row per family."""
+    import pandas as pd
+
     return pd.DataFrame(
         [
             {
@@ -104,13 +144,15 @@ def reading_table(habits: Mapping[str, ReadingHabits]) -> pd.DataFrame:
                 "unknown tokens": f"{item.unknown_rate:.2%}",
                 "case": "cased" if item.is_cased else "uncased",
             }
-            for family, item in habits.items()
+            for family, item in statistics.items()
         ]
     )
 
 
-def confidence_table(confidences: Mapping[str, Confidence]) -> pd.DataFrame:
+def calibration_table(calibrations: Mapping[str, Calibration]) -> "pd.DataFrame":
     """One row per teacher."""
+    import pandas as pd
+
     return pd.DataFrame(
         [
             {
@@ -121,11 +163,11 @@ def confidence_table(confidences: Mapping[str, Confidence]) -> pd.DataFrame:
                 "teaches at temperature": f"{item.temperature:g}",
                 "mean entropy there": f"{item.mean_soft_entropy:.3f} of {item.max_entropy:.3f}",
             }
-            for teacher, item in confidences.items()
+            for teacher, item in calibrations.items()
         ]
     )
 
 
-def _mean_entropy(logits: Tensor, temperature: float) -> float:
+def _mean_entropy(logits: "Tensor", temperature: float) -> float:
     probabilities = softmax(logits.float().numpy().astype(np.float64) / temperature, axis=-1)
-    return float(entropy(probabilities, axis=-1).mean())
+    return float(entr(probabilities / probabilities.sum(axis=-1, keepdims=True)).sum(axis=-1).mean())

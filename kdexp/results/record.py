@@ -1,131 +1,231 @@
-"""What a run found, under the names that the terminal and MLflow show."""
+"""What a run found: the one thing that terminal, MLflow, studies and reports read, and a stored run is read back into.
 
-from dataclasses import dataclass, field
+MLflow's metric names are spelled here and nowhere else.
+"""
 
-import pandas as pd
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
 
-from kdexp.task.evaluate import Gain, agreement, classification_metrics, paired_gain
-from kdexp.task.load import Task
+import numpy as np
+
+from kdexp.results.diagnostics import Calibration, Diagnostics, TokenizerStatistics
+from kdexp.results.statistics import Gain
+
+Role = str
+"""What a model is to a run. An open set: `student`; `teacher`, what the student is taught; `teacher_<name>`, one of
+several; `baseline`, the same student without a teacher; `control/<name>`; `export/<format>`."""
+
+SPLITS = ("validation", "test")
+
+GAIN = "kd/gain"
+_GAIN_LOW, _GAIN_HIGH = "kd/gain_low", "kd/gain_high"
+_RETENTION = "kd/retention"
+_TEACHER_UNCHANGED = "checks/teacher_unchanged"
+_PARAMETERS = "_parameters"
+# Until version 0.1 they were called readings: old stores are read by that name.
+_DIAGNOSTICS = ("diagnostics/", "reading/")
+
+
+def metric_name(split: str, metric: str, role: Role = "student") -> str:
+    """`test/accuracy` of the student, `baseline/test/accuracy` of another role."""
+    return f"{split}/{metric}" if role == "student" else f"{role}/{split}/{metric}"
+
+
+def is_teacher(role: Role) -> bool:
+    """Whether a model teaches, alone or among several."""
+    return role == "teacher" or role.startswith("teacher_")
 
 
 @dataclass(frozen=True)
 class Scores:
     """One model's metrics by split: `scores.test["accuracy"]`."""
 
-    validation: dict[str, float]
-    test: dict[str, float]
-    num_parameters: int
+    validation: dict[str, float] = field(default_factory=dict)
+    test: dict[str, float] = field(default_factory=dict)
+    num_parameters: int | None = None
+
+
+class StoredMetrics(Protocol):
+    """A run as a store holds it: what `tracking.store.StoredRun` is."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def params(self) -> dict[str, str]: ...
+    @property
+    def metrics(self) -> dict[str, float]: ...
+    @property
+    def tags(self) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The student beside its teacher and, where it was trained, its baseline.
+class RunRecord:
+    """What one run found.
 
     Attributes:
+        metric: The task's primary metric; larger is better.
+        settings: Every param as MLflow shows it, as text.
+        scores: By role. Of a stored run that did not reach its end, as far as it came.
         gain: Student minus baseline, on test.
-        retention: Student divided by teacher, on test.
-        agreement, baseline_agreement: Share of test rows answered as the teacher answers them.
-        teachers: Each of several teachers by name; `teacher` is then what they answer together.
-        agreements: With each of several teachers, the student's.
+        retention: Student divided by teacher, on test; None where the teacher's score is not above zero.
+        agreement: How far `student`, `baseline`, ... answer the test rows as the teacher does, as a share; of a
+            `teacher_<name>`, how far the student answers as that one of several teachers does.
+        costs: Seconds, counts and megabytes by name.
+        num_test_rows: None of a stored run.
+        run_id, url, experiment_url: In MLflow; the links are None where nothing is tracked, and of a stored run.
     """
 
-    primary_metric: str
-    teacher: Scores
-    student: Scores
-    baseline: Scores | None
-    gain: Gain | None
-    retention: float
-    agreement: float
-    baseline_agreement: float | None
-    teachers: dict[str, Scores] = field(default_factory=dict)
-    agreements: dict[str, float] = field(default_factory=dict)
+    name: str
+    metric: str
+    scores: dict[Role, Scores]
+    settings: dict[str, str] = field(default_factory=dict)
+    gain: Gain | None = None
+    retention: float | None = None
+    agreement: dict[Role, float] = field(default_factory=dict)
+    diagnostics: Diagnostics = field(default_factory=Diagnostics)
+    costs: dict[str, float] = field(default_factory=dict)
+    teacher_unchanged: bool = False
+    num_test_rows: int | None = None
+    run_id: str | None = None
+    url: str | None = None
+    experiment_url: str | None = None
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether a search proposed it, to choose a setting."""
+        return self.settings.get("trial", "None") != "None"
+
+    def score(self, split: str, role: Role = "student") -> float | None:
+        """The primary metric of a model, or None where it was not measured."""
+        scores = self.scores.get(role, Scores())
+        return (scores.test if split == "test" else scores.validation).get(self.metric)
 
     def metrics(self) -> dict[str, float]:
         """All of it under MLflow's names."""
-        named = {"": self.student, "teacher/": self.teacher, "baseline/": self.baseline}
-        named |= {f"teacher_{name}/": scores for name, scores in self.teachers.items()}
         metrics = {
-            f"{prefix}{split}/{name}": value
-            for prefix, scores in named.items()
-            if scores is not None
-            for split, values in (("validation", scores.validation), ("test", scores.test))
+            metric_name(split, name, role): value
+            for role, scores in self.scores.items()
+            for split, values in zip(SPLITS, (scores.validation, scores.test), strict=True)
             for name, value in values.items()
         }
-        metrics |= {"kd/retention": self.retention, "kd/agreement": self.agreement}
-        metrics |= {f"kd/agreement_{name}": value for name, value in self.agreements.items()}
-        if self.gain is not None and self.baseline_agreement is not None:
-            metrics |= {
-                "kd/gain": self.gain.value,
-                "kd/gain_low": self.gain.low,
-                "kd/gain_high": self.gain.high,
-                "kd/baseline_agreement": self.baseline_agreement,
-            }
-        metrics["cost/student_parameters"] = self.student.num_parameters
-        metrics["cost/teacher_parameters"] = self.teacher.num_parameters
-        return metrics
+        if self.retention is not None:
+            metrics[_RETENTION] = self.retention
+        metrics |= {_agreement_name(role): value for role, value in self.agreement.items()}
+        if self.gain is not None:
+            metrics |= {GAIN: self.gain.value, _GAIN_LOW: self.gain.low, _GAIN_HIGH: self.gain.high}
+        metrics |= {f"cost/{name}": value for name, value in self.costs.items()}
+        metrics |= {
+            f"cost/{role}{_PARAMETERS}": scores.num_parameters
+            for role, scores in self.scores.items()
+            # All others are the student, trained or written differently.
+            if scores.num_parameters is not None and (role == "student" or is_teacher(role))
+        }
+        metrics[_TEACHER_UNCHANGED] = float(self.teacher_unchanged)
+        return metrics | _diagnostics_metrics(self.diagnostics)
+
+    @classmethod
+    def from_stored(cls, run: StoredMetrics) -> "RunRecord":
+        """Read a run back: the inverse of `metrics`."""
+        metrics = run.metrics
+        scores = _scores(metrics)
+        costs = {name.removeprefix("cost/"): value for name, value in metrics.items() if name.startswith("cost/")}
+        gain = None
+        if GAIN in metrics:
+            gain = Gain(metrics[GAIN], metrics.get(_GAIN_LOW, np.nan), metrics.get(_GAIN_HIGH, np.nan))
+        return cls(
+            name=run.name,
+            run_id=run.run_id,
+            metric=run.tags["kdexp.primary_metric"],
+            settings=dict(run.params),
+            scores=scores,
+            gain=gain,
+            retention=metrics.get(_RETENTION),
+            agreement=_agreement(metrics),
+            diagnostics=_diagnostics(metrics, scores, float(run.params.get("loss.temperature", 1.0))),
+            costs={name: value for name, value in costs.items() if name.removesuffix(_PARAMETERS) not in scores},
+            teacher_unchanged=metrics.get(_TEACHER_UNCHANGED) == 1,
+        )
 
 
-Logits = dict[str, Tensor]
-"""[rows, classes] by split: `validation` and `test`."""
+def _scores(metrics: Mapping[str, float]) -> dict[Role, Scores]:
+    found: dict[Role, dict[str, dict[str, float]]] = {}
+    for key, value in metrics.items():
+        *role, split, name = ["", *key.split("/")]
+        if split in SPLITS:
+            found.setdefault("/".join(role[1:]) or "student", {name: {} for name in SPLITS})[split][name] = value
+
+    def size(role: Role) -> int | None:
+        number = metrics.get(f"cost/{role if is_teacher(role) else 'student'}{_PARAMETERS}")
+        return None if number is None else int(number)
+
+    return {role: Scores(**values, num_parameters=size(role)) for role, values in found.items()}
 
 
-def compare(
-    task: Task,
-    teacher: Logits,
-    student: Logits,
-    baseline: Logits | None,
-    *,
-    num_parameters: tuple[int, int],
-    teachers: dict[str, tuple[Logits, int]],
-) -> Comparison:
-    """Measure all three on validation and test.
-
-    Args:
-        teacher: What the student was taught: one teacher's logits, or what several answer together.
-        num_parameters: The teacher's (of all together) and the student's.
-        teachers: Logits and number of parameters of each of several teachers; empty where there is one.
-    """
-    gold = {"validation": task.validation.labels or [], "test": task.test.labels or []}
-
-    def score(logits: Logits, size: int) -> Scores:
-        validation, test = (classification_metrics(logits[name], gold[name]) for name in ("validation", "test"))
-        return Scores(validation, test, size)
-
-    teacher_size, student_size = num_parameters
-    teacher_scores, student_scores = score(teacher, teacher_size), score(student, student_size)
-    metric = task.primary_metric
-    return Comparison(
-        primary_metric=metric,
-        teacher=teacher_scores,
-        student=student_scores,
-        baseline=score(baseline, student_size) if baseline else None,
-        gain=paired_gain(student["test"], baseline["test"], gold["test"]) if baseline else None,
-        retention=student_scores.test[metric] / teacher_scores.test[metric],
-        agreement=agreement(student["test"], teacher["test"]),
-        baseline_agreement=agreement(baseline["test"], teacher["test"]) if baseline else None,
-        teachers={name: score(logits, size) for name, (logits, size) in teachers.items()},
-        agreements={name: agreement(student["test"], logits["test"]) for name, (logits, _) in teachers.items()},
-    )
+def _agreement_name(role: Role) -> str:
+    if role == "student":
+        return "kd/agreement"
+    if is_teacher(role):
+        return f"kd/agreement_{role.removeprefix('teacher_')}"
+    return f"kd/{role}_agreement"
 
 
-def prediction_table(task: Task, logits: dict[str, Tensor]) -> pd.DataFrame:
-    """One row per test example: gold class, and each model's answer and class probabilities.
+def _agreement(metrics: Mapping[str, float]) -> dict[Role, float]:
+    agreement = {}
+    for key, value in metrics.items():
+        if key == "kd/agreement":
+            agreement["student"] = value
+        elif key.startswith("kd/agreement_"):
+            agreement[f"teacher_{key.removeprefix('kd/agreement_')}"] = value
+        elif key.startswith("kd/") and key.endswith("_agreement"):
+            agreement[key.removeprefix("kd/").removesuffix("_agreement")] = value
+    return agreement
 
-    The text itself stays out of the tracking store; `row` is the example's place in the test split.
 
-    Args:
-        logits: [rows, classes] by model: `teacher`, `student`, `baseline`, and each of several teachers.
-    """
-    gold = task.test.labels or []
-    columns: dict[str, list] = {
-        "row": list(range(len(gold))),
-        "gold": [task.label_names[label] for label in gold],
+def _diagnostics_metrics(diagnostics: Diagnostics) -> dict[str, float]:
+    prefix = _DIAGNOSTICS[0]
+    metrics = {
+        f"{prefix}{role}_{name}": float(value)
+        for role, statistics in diagnostics.tokenizers.items()
+        for name, value in asdict(statistics).items()
     }
-    for model, scores in logits.items():
-        columns[model] = [task.label_names[index] for index in scores.argmax(-1).tolist()]
-        probabilities = torch.softmax(scores.double(), dim=-1).T.tolist()
-        for name, column in zip(task.label_names, probabilities, strict=True):
-            columns[f"{model}_probability_{name}"] = column
-    return pd.DataFrame(columns)
+    if diagnostics.calibration is not None:
+        metrics |= {
+            f"{prefix}teacher_entropy": diagnostics.calibration.mean_entropy,
+            f"{prefix}teacher_soft_entropy": diagnostics.calibration.mean_soft_entropy,
+            f"{prefix}max_entropy": diagnostics.calibration.max_entropy,
+        }
+    return metrics
+
+
+def _diagnostics(metrics: Mapping[str, float], scores: Mapping[Role, Scores], temperature: float) -> Diagnostics:
+    found = {
+        key.removeprefix(prefix): value
+        for prefix in reversed(_DIAGNOSTICS)
+        for key, value in metrics.items()
+        if key.startswith(prefix)
+    }
+    tokenizers = {
+        role: TokenizerStatistics(
+            vocab_size=int(found[f"{role}_vocab_size"]),
+            tokens_per_word=found[f"{role}_tokens_per_word"],
+            truncation_rate=found[f"{role}_truncation_rate"],
+            unknown_rate=found[f"{role}_unknown_rate"],
+            is_cased=found[f"{role}_is_cased"] == 1,
+        )
+        for role in (name.removesuffix("_vocab_size") for name in found if name.endswith("_vocab_size"))
+    }
+    if "max_entropy" not in found:
+        return Diagnostics(tokenizers)
+    taught = scores.get("teacher", Scores()).validation
+    calibration = Calibration(
+        accuracy=taught.get("accuracy", np.nan),
+        ece=taught.get("ece", np.nan),
+        mean_entropy=found["teacher_entropy"],
+        temperature=temperature,
+        mean_soft_entropy=found["teacher_soft_entropy"],
+        max_entropy=found["max_entropy"],
+    )
+    return Diagnostics(tokenizers, calibration)

@@ -1,101 +1,73 @@
-"""The result in the terminal: one short table, what it means, and where to look further."""
+"""Blocks in the terminal: one console, whether a person looks at it or a file takes it."""
+
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kdexp.results.record import Comparison, Scores
-from kdexp.run import RunResult
-from kdexp.tracking.store import ui_command
+from kdexp.results.record import RunRecord
+from kdexp.results.report import (
+    Block,
+    BulletList,
+    Facts,
+    FigureBlock,
+    Heading,
+    Paragraph,
+    Preformatted,
+    TableBlock,
+    cells_of,
+)
+from kdexp.results.run_report import job_line, link_blocks, result_blocks
+
+# What is piped into a file must not be cut to the width of a terminal that is not there.
+_PIPED_WIDTH = 140
 
 
-def print_result(result: RunResult, tracking_uri: str | None, cache_dir: str) -> None:
-    """Print what a person wants to know at the end of a run, to standard output."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # What is piped into a file must not be cut to the width of a terminal that is not there.
-        console = Console(highlight=False, width=120)
-    comparison = result.comparison
-    console.print()
-    console.print(_table(result.name, comparison))
-    for line in _meaning(comparison, len(result.task.test)):
-        console.print(Text(line), soft_wrap=True)
-    console.print()
-    console.print(
-        Text(f"done in   {result.seconds:.0f} s; teacher's weights unchanged: {_yes(result.teacher_unchanged)}")
-    )
-    if result.run_url:
-        command = ui_command(tracking_uri)
-        browse = f"{command}   then open" if not command.startswith("http") else "open"
-        console.print(Text(f"browse    {browse} {result.run_url}"), soft_wrap=True)
-        console.print(Text(f"compare   {result.experiment_url}"), soft_wrap=True)
-    console.print(Text(f"kept in   {cache_dir} (teachers, their logits, students)"), soft_wrap=True)
+def console() -> Console:
+    """Standard output."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
 
 
-def print_line(result: RunResult) -> None:
+def print_blocks(blocks: Sequence[Block]) -> None:
+    """Print blocks to standard output, after an empty line; figures are left to the pages."""
+    output = console()
+    output.print()
+    for block in blocks:
+        match block:
+            case Heading(text):
+                output.print(Text(text, style="bold"), soft_wrap=True)
+            case Paragraph(text) | Preformatted(text):
+                output.print(Text(text), soft_wrap=True)
+            case BulletList(items):
+                for item in items:
+                    output.print(Text(f"  {item}"), soft_wrap=True)
+            case Facts(facts):
+                for name, text in facts:
+                    output.print(Text(f"{name:<9} {text}"), soft_wrap=True)
+            case TableBlock():
+                output.print(_table(block))
+            case FigureBlock():
+                pass
+
+
+def print_result(record: RunRecord, ui_command: str, cache_dir: str) -> None:
+    """Print what a person wants to know at the end of a run."""
+    print_blocks(result_blocks(record))
+    print_blocks(link_blocks(record, ui_command, cache_dir))
+
+
+def print_line(record: RunRecord) -> None:
     """Print one line for one job of a sweep."""
-    comparison = result.comparison
-    metric = comparison.primary_metric
-    gain = f", gain {100 * comparison.gain.value:+.2f} points" if comparison.gain else ""
-    line = (
-        f"{result.name}: validation {comparison.student.validation[metric]:.2%}, "
-        f"test {comparison.student.test[metric]:.2%}{gain} ({result.seconds:.0f} s)"
-    )
-    Console(highlight=False).print(Text(line), soft_wrap=True)
+    console().print(Text(job_line(record)), soft_wrap=True)
 
 
-def _table(name: str, comparison: Comparison) -> Table:
-    table = Table(title=name, title_justify="left", title_style="bold")
-    table.add_column("")
-    table.add_column(f"test {comparison.primary_metric}", justify="right")
-    table.add_column("macro-F1", justify="right")
-    table.add_column("NLL", justify="right")
-    table.add_column("ECE", justify="right")
-    table.add_column("parameters", justify="right")
-    table.add_column("agreement", justify="right")
-
-    def row(who: str, scores: Scores, agreement: float | None) -> None:
-        table.add_row(
-            who,
-            f"{scores.test[comparison.primary_metric]:.2%}",
-            f"{scores.test['macro_f1']:.2%}",
-            f"{scores.test['nll']:.3f}",
-            f"{scores.test['ece']:.3f}",
-            f"{scores.num_parameters:,}",
-            "" if agreement is None else f"{agreement:.1%}",
-        )
-
-    for name, scores in comparison.teachers.items():
-        row(f"teacher {name}", scores, comparison.agreements[name])
-    row("teachers together" if comparison.teachers else "teacher", comparison.teacher, None)
-    if comparison.baseline is not None:
-        row("baseline student", comparison.baseline, comparison.baseline_agreement)
-    row("distilled student", comparison.student, comparison.agreement)
+def _table(block: TableBlock) -> Table:
+    cells = cells_of(block.table)
+    table = Table(title=block.caption or None, title_justify="left", title_style="bold")
+    for name, is_number in zip(cells.names, cells.are_numbers, strict=True):
+        table.add_column(Text(name), justify="right" if is_number else "left")
+    for row in cells.rows:
+        table.add_row(*map(Text, row))
     return table
-
-
-def _meaning(comparison: Comparison, num_test_rows: int) -> list[str]:
-    lines = []
-    gain = comparison.gain
-    if gain is not None:
-        if gain.low > 0:
-            verdict = "distillation helped on this test set"
-        elif gain.high < 0:
-            verdict = "distillation hurt on this test set"
-        else:
-            verdict = "no difference that this test set can tell from chance"
-        lines.append(
-            f"gain      {100 * gain.value:+.2f} points over the same student without a teacher "
-            f"(95 % [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}] over {num_test_rows:,} test rows): {verdict}"
-        )
-        lines.append("          one seed; repeat with -m seed=0,1,2,3,4 before you believe it")
-    lines.append(
-        f"agreement {comparison.agreement:.1%} of test rows answered as the teacher answers them; "
-        "ECE is the calibration error"
-    )
-    lines.append(f"retention {comparison.retention:.1%} of the teacher's {comparison.primary_metric}")
-    return lines
-
-
-def _yes(value: bool) -> str:
-    return "yes (SHA-256 before and after)" if value else "NO"

@@ -1,30 +1,36 @@
-"""The student, and its baseline: the same training, with and without a teacher."""
+"""The student, and what is trained beside it: the same training, with and without a teacher."""
 
-import copy
 import json
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
+from kdexp.arrow import Column, Rows
 from kdexp.cache import Cache
 from kdexp.fingerprint import library_versions
 from kdexp.hardware import Hardware
 from kdexp.loss.base import IGNORED_LABEL, Loss
 from kdexp.loss.features import FeatureTerms
-from kdexp.model.encoder import Encoded, LoadedModel, encode, predict_logits
+from kdexp.model.encoder import Encoder, predict
+from kdexp.model.tokens import Tokens, tokenize
+from kdexp.results.record import metric_name
+from kdexp.task.kind import UNITS, Answers
 from kdexp.task.load import Task
-from kdexp.teacher.encoder import TeacherLogits, schedule_parts, task_fingerprint
-from kdexp.teacher.features import TeacherTargets
+from kdexp.task.split import Split
+from kdexp.teacher.base import TeacherAnswers
+from kdexp.teacher.features import TeacherFeatures
 from kdexp.training.config import StudentTrainConfig
-from kdexp.training.loop import LogCallback, num_optimizer_steps, train_model
+from kdexp.training.loop import Lesson, LogCallback, num_optimizer_steps, schedule_parts, train_model
 
 logger = logging.getLogger(__name__)
+
+Watch = Callable[[float, int], None]
+"""Sees the primary metric on validation and its step, after each epoch; may end the training by raising."""
 
 
 @dataclass(frozen=True)
@@ -33,168 +39,240 @@ class TrainedStudent:
 
     Attributes:
         folder: Model and tokenizer, as `save_pretrained` writes them.
-        logits: [rows, classes] on `validation` and `test`.
+        answers: On `validation` and `test`.
         num_teacher_rows: Rows that a teacher in the loop forwarded in this run.
-        was_kept: It was trained by an earlier run with the same settings.
+        from_cache: It was trained by an earlier run with the same settings.
     """
 
     folder: Path
-    logits: dict[str, Tensor]
+    answers: dict[str, Answers]
     train_seconds: float
     num_steps: int
     num_teacher_rows: int
-    was_kept: bool
+    from_cache: bool
 
 
 @dataclass(frozen=True)
-class StudentData:
-    """The task as the student reads it."""
+class Course:
+    """What the trainings of one student have in common, with or without a teacher.
 
+    Attributes:
+        encoder: The student before training; every training has a copy of it.
+        resume: Take what an earlier run with the same settings trained.
+    """
+
+    encoder: Encoder
     task: Task
-    splits: dict[str, Encoded]
+    schedule: StudentTrainConfig
+    cache: Cache
+    hardware: Hardware
+    seed: int
+    resume: bool
 
+    def tokens(self) -> dict[str, Tokens]:
+        """The task as the student reads it."""
+        splits = {"train": self.task.train, "validation": self.task.validation, "test": self.task.test}
+        if self.schedule.use_transfer and self.task.transfer is not None:
+            splits["transfer"] = self.task.transfer
+        return {name: self._tokenize(split) for name, split in splits.items()}
 
-def encode_task(student: LoadedModel, task: Task, *, use_transfer: bool) -> StudentData:
-    """Tokenize every split that the student needs with its own tokenizer."""
-    splits = {"train": task.train, "validation": task.validation, "test": task.test}
-    if use_transfer and task.transfer is not None:
-        splits["transfer"] = task.transfer
-    return StudentData(
-        task, {name: encode(student.tokenizer, split, student.max_length) for name, split in splits.items()}
-    )
+    def _tokenize(self, split: Split) -> Tokens:
+        return tokenize(self.encoder.tokenizer, split, self.encoder.max_length, self.task.kind, self.cache)
 
 
 def train_student(
-    student: LoadedModel,
-    data: StudentData,
-    loss: Loss,
-    answers: dict[str, TeacherLogits],
-    schedule: StudentTrainConfig,
-    cache: Cache,
-    hardware: Hardware,
-    *,
-    seed: int,
-    resume: bool,
+    course: Course,
     description: str,
-    targets: TeacherTargets | None = None,
-    on_log: LogCallback | None = None,
-    watch: LogCallback | None = None,
+    loss: Loss,
+    answers: Mapping[str, TeacherAnswers] | None = None,
+    features: TeacherFeatures | None = None,
+    *,
+    on_metrics: LogCallback | None = None,
+    watch: Watch | None = None,
 ) -> TrainedStudent:
-    """Train a copy of `student`, or take what an earlier run with the same settings trained.
+    """Train a copy of the student, or take what an earlier run with the same settings trained.
 
     Runs that are the same computation share one training: at alpha = 1 the teacher and the
-    temperature have no effect, so that is the baseline, whatever they are, unless representation terms
+    temperature have no effect, so that is the baseline, whatever they are, unless feature terms
     bring the teacher back.
 
     Args:
-        answers: The teacher's logits on `train` (and `transfer`); not read at alpha = 1.
-        targets: What the representation terms of `loss` compare; None where it has none.
-        on_log: Receives the training's metrics, of a kept training too.
-        watch: Receives them of a training that really runs, and may stop it by raising.
+        answers: The teacher's on `train` (and `transfer`); not read at alpha = 1.
+        features: What the feature terms of `loss` compare; None where it has none.
+        on_metrics: Receives the training's metrics, of a training from the cache too.
+        watch: Sees a training that really runs.
     """
-    task = data.task
-    rows = _training_rows(data, answers, targets) if loss.uses_logits or targets else _labelled_rows(data)
+    answers = answers if answers is not None and loss.uses_logits else None
+    tokens = course.tokens()
     # The baseline has no labels for transfer text: it takes as many steps on the labelled rows instead.
-    num_rows = len(data.splits["train"].rows) + len(data.splits.get("transfer", Encoded([], 0)).rows)
-    num_steps = num_optimizer_steps(num_rows, schedule)
+    num_rows = sum(len(tokens[name]) for name in ("train", "transfer") if name in tokens)
+    num_steps = num_optimizer_steps(num_rows, course.schedule)
+
+    primary = metric_name("validation", course.task.primary_metric)
 
     def log(metrics: dict[str, float], step: int) -> None:
-        for receive in (on_log, watch):
-            if receive:
-                receive(metrics, step)
+        if on_metrics:
+            on_metrics(metrics, step)
+        if watch and primary in metrics:
+            watch(metrics[primary], step)
 
     def build(target: Path, work: Path) -> None:
-        trained = copy.deepcopy(student.model)
-        terms = None
-        if targets:
-            terms = FeatureTerms(trained.config, targets.teacher_config, loss.terms, seed=seed)
-        record = train_model(
-            trained,
-            student.tokenizer,
-            rows,
-            data.splits["validation"].with_columns(labels=task.validation.labels),
-            schedule,
-            hardware,
-            seed=seed,
-            work=work,
-            description=f"{description}: training",
-            primary_metric=task.primary_metric,
-            loss=loss,
-            num_steps=num_steps,
-            terms=terms,
-            teacher=targets.teacher if targets else None,
-            on_log=log,
+        _train(
+            course, tokens, _lesson(course, tokens, loss, answers, features, num_steps), description, target, work, log
         )
-        trained_at = time.perf_counter()
-        logits = {
-            name: predict_logits(
-                trained,
-                student.tokenizer,
-                data.splits[name],
-                hardware,
-                batch_size=schedule.eval_batch_size,
-                description=f"{description}: {name}",
-            )
-            for name in ("validation", "test")
-        }
-        times = {"evaluation_seconds": time.perf_counter() - trained_at}
-        trained.to("cpu").save_pretrained(target / "model")
-        student.tokenizer.save_pretrained(target / "model")
-        save_file(logits, target / "logits.safetensors")
-        (target / "training.json").write_text(json.dumps(asdict(record) | times, indent=1), encoding="utf-8")
 
-    parts = {
-        "format": 2,
-        "model": student.fingerprint(),
-        "max_length": student.max_length,
-        "data": task_fingerprint(task, "train", "validation", "test"),
-        "loss": loss.parts(),
-        "teacher_logits": [answers[name].key for name in sorted(answers)] if loss.uses_logits else None,
-        "representation_terms": targets.parts if targets else None,
-        "schedule": schedule_parts(schedule),
-        "num_steps": num_steps,
-        "seed": seed,
-        "numerics": hardware.numerics,
-        "versions": library_versions(),
-    }
-    if not resume:
-        cache.forget("students", parts)
-    entry = cache.folder("students", parts, build)
+    parts = _parts(course, loss, answers, features, num_steps)
+    if not course.resume:
+        course.cache.forget("students", parts)
+    entry = course.cache.folder("students", parts, build)
     record = json.loads((entry.path / "training.json").read_text(encoding="utf-8"))
     if entry.hit:
         logger.info("%s: kept from an earlier run with the same settings (resume=false trains it anew)", description)
         for step, metrics in record["history"]:
-            if on_log:
-                on_log(metrics, step)
+            if on_metrics:
+                on_metrics(metrics, step)
     else:
         logger.info("%s: trained in %.0f s, %d steps", description, record["seconds"], record["num_steps"])
     return TrainedStudent(
         folder=entry.path / "model",
-        logits=load_file(entry.path / "logits.safetensors"),
+        answers=_read_answers(entry.path),
         train_seconds=record["seconds"],
         num_steps=record["num_steps"],
         num_teacher_rows=0 if entry.hit else record["num_teacher_rows"],
-        was_kept=entry.hit,
+        from_cache=entry.hit,
     )
 
 
-def _labelled_rows(data: StudentData) -> list[dict[str, object]]:
-    return data.splits["train"].with_columns(labels=data.task.train.labels)
+def _parts(
+    course: Course,
+    loss: Loss,
+    answers: Mapping[str, TeacherAnswers] | None,
+    features: TeacherFeatures | None,
+    num_steps: int,
+) -> dict[str, object]:
+    """Everything that decides what is trained."""
+    return {
+        "model": course.encoder.fingerprint(),
+        "max_length": course.encoder.max_length,
+        "data": course.task.fingerprint("train", "validation", "test"),
+        "loss": loss.parts(),
+        "teacher_answers": [answers[name].key for name in sorted(answers)] if answers else None,
+        "teacher_features": features.parts if features else None,
+        "schedule": schedule_parts(course.schedule),
+        "num_steps": num_steps,
+        "seed": course.seed,
+        "numerics": course.hardware.numerics,
+        "versions": library_versions(),
+    }
+
+
+def _lesson(
+    course: Course,
+    tokens: Mapping[str, Tokens],
+    loss: Loss,
+    answers: Mapping[str, TeacherAnswers] | None,
+    features: TeacherFeatures | None,
+    num_steps: int,
+) -> Lesson:
+    terms = None
+    if features:
+        terms = FeatureTerms(course.encoder.model.config, features.teacher_config, loss.terms, seed=course.seed)
+    return Lesson(
+        kind=course.task.kind,
+        train_rows=_training_rows(course, tokens, answers, features),
+        validation_rows=tokens["validation"].rows(labels=course.task.validation.labels),
+        loss=loss,
+        num_steps=num_steps,
+        terms=terms,
+        teacher=features.teacher if features else None,
+    )
+
+
+def _train(
+    course: Course,
+    tokens: Mapping[str, Tokens],
+    lesson: Lesson,
+    description: str,
+    target: Path,
+    work: Path,
+    log: LogCallback,
+) -> None:
+    """Train a copy, and write it with its answers."""
+    trained = course.encoder.copy()
+    record = train_model(
+        trained,
+        lesson,
+        course.schedule,
+        course.hardware,
+        seed=course.seed,
+        work=work,
+        description=f"{description}: training",
+        on_log=log,
+    )
+    answers = {
+        name: predict(
+            trained.model,
+            trained.tokenizer,
+            tokens[name],
+            course.hardware,
+            batch_size=course.schedule.eval_batch_size,
+            description=f"{description}: {name}",
+        )
+        for name in ("validation", "test")
+    }
+    trained.save(target / "model")
+    _write_answers(answers, target)
+    (target / "training.json").write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
+
+
+_ANSWERS_FILE = "answers.safetensors"
+_LENGTHS = "_lengths"
+
+
+def _write_answers(answers: Mapping[str, Answers], folder: Path) -> None:
+    tensors = {name: item.values for name, item in answers.items()}
+    tensors |= {
+        f"{name}{_LENGTHS}": torch.from_numpy(item.lengths)
+        for name, item in answers.items()
+        if item.lengths is not None
+    }
+    save_file(tensors, folder / _ANSWERS_FILE)
+
+
+def _read_answers(folder: Path) -> dict[str, Answers]:
+    tensors = load_file(folder / _ANSWERS_FILE)
+    lengths = {name: tensors.pop(f"{name}{_LENGTHS}", None) for name in ("validation", "test")}
+    return {
+        name: Answers(values, None if (length := lengths[name]) is None else length.numpy())
+        for name, values in tensors.items()
+    }
 
 
 def _training_rows(
-    data: StudentData, answers: dict[str, TeacherLogits], targets: TeacherTargets | None
-) -> list[dict[str, object]]:
-    """Rows with the teacher's answers, and what it shows of its inside; transfer text has no gold label."""
-    gold: dict[str, Sequence[int]] = {"train": data.task.train.labels or []}
-    if "transfer" in data.splits:
-        gold["transfer"] = [IGNORED_LABEL] * len(data.splits["transfer"].rows)
-    return [
-        row
-        for name, labels in gold.items()
-        for row in data.splits[name].with_columns(
-            labels=labels,
-            teacher_logits=list(torch.unbind(answers[name].logits)),
-            **(targets.columns[name] if targets else {}),
+    course: Course,
+    tokens: Mapping[str, Tokens],
+    answers: Mapping[str, TeacherAnswers] | None,
+    features: TeacherFeatures | None,
+) -> Rows:
+    """Rows with the teacher's answers, and its features; transfer text has no gold label."""
+    gold: dict[str, Column] = {"train": course.task.train.labels}
+    if answers is None and features is None:
+        return tokens["train"].rows(labels=gold["train"])
+    if "transfer" in tokens:
+        gold["transfer"] = _unlabelled(tokens["transfer"])
+    return Rows(
+        *(
+            tokens[name].columns
+            | {"labels": labels}
+            | ({"teacher_logits": answers[name].answers.by_row()} if answers else {})
+            | (features.columns[name] if features else {})
+            for name, labels in gold.items()
         )
-    ]
+    )
+
+
+def _unlabelled(tokens: Tokens) -> Column:
+    """No gold label for any unit."""
+    if UNITS not in tokens.columns:
+        return np.full(len(tokens), IGNORED_LABEL)
+    return [[IGNORED_LABEL] * sum(row[UNITS]) for row in map(tokens.rows().__getitem__, range(len(tokens)))]

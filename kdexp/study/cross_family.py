@@ -10,15 +10,22 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.text import Text
 
 from kdexp.config import Config
 from kdexp.errors import UserError
-from kdexp.results.diagnostics import Confidence, ReadingHabits
+from kdexp.results.record import RunRecord
 from kdexp.results.report import html_page, markdown_page
-from kdexp.study.cross_report import findings_table, forest_figure, matrix_figure, report_blocks
-from kdexp.study.rules import HIDDEN_POSITION, HIDDEN_WORDS, OWN_TOKENS, STUDENT_IDS, judge, table
+from kdexp.results.terminal import print_blocks
+from kdexp.study.cross_report import (
+    TITLE,
+    forest_figure,
+    matrix_figure,
+    report_blocks,
+    table,
+    verdict_blocks,
+)
+from kdexp.study.cross_wording import mechanism_claim
+from kdexp.study.rules import HIDDEN_POSITION, HIDDEN_WORDS, OWN_TOKENS, STUDENT_IDS, judge
 from kdexp.study.sweep import Job, Launch, open_sweep
 from kdexp.tracking.run import TrackedRun
 from kdexp.tracking.store import StoredRun, Study
@@ -73,67 +80,71 @@ def run_cross_family(jobs: Sequence[Job], swept: Sequence[str], launch: Launch) 
 
 def report_study(study: Study, runs: Sequence[StoredRun], parent: TrackedRun, config: Config) -> None:
     """Judge what was measured, log report, figures and tables to the parent run, and print the findings."""
-    frame = tidy(study, runs)
+    # Of several runs of one computation the latest counts.
+    records = [RunRecord.from_stored(run) for run in {run.config_hash: run for run in runs}.values()]
+    frame = tidy(study, records)
     if frame.empty:
         return
     margin = config.cross_family.margin
     verdict = judge(frame, margin=margin)
-    metric = runs[0].tags["kdexp.primary_metric"]
     num_rows = len(frame["student_correct"].iloc[0])
     blocks = report_blocks(
         verdict,
         frame,
-        metric=metric,
+        metric=records[0].metric,
         data=f"{config.task.name} ({num_rows:,} test rows)",
-        habits=_habits(runs),
-        confidences=_confidences(runs),
+        tokenizers={record.settings["teacher.family"]: record.diagnostics.tokenizers["teacher"] for record in records},
+        calibrations={
+            record.settings["teacher.family"]: record.diagnostics.calibration
+            for record in records
+            if record.settings["condition"] == OWN_TOKENS and record.diagnostics.calibration
+        },
         notes=_limits(config),
         command="python -m kdexp experiment=cross_family (with the settings of config.yaml)",
     )
-    title = "May families be crossed?"
-    parent.log_text(html_page(title, blocks), "cross_family/report.html")
-    parent.log_text(markdown_page(title, blocks), "cross_family/report.md")
-    parent.log_table(table([*verdict.gains, *verdict.contrasts], margin), "cross_family/comparisons.csv")
+    comparisons = [*verdict.gains, *verdict.contrasts]
+    parent.log_text(html_page(TITLE, blocks), "cross_family/report.html")
+    parent.log_text(markdown_page(TITLE, blocks), "cross_family/report.md")
+    parent.log_table(table(comparisons, margin), "cross_family/comparisons.csv")
     for condition in dict.fromkeys(frame["condition"]):
         parent.log_figure(matrix_figure(verdict.gains, condition), f"cross_family/matrix_{condition}.png")
-    parent.log_figure(forest_figure([*verdict.gains, *verdict.contrasts], margin), "cross_family/forest.png")
-    parent.set_tags({f"kdexp.verdict.{item.question}": f"{item.support}: {item.claim}" for item in verdict.mechanisms})
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=140)
-    console.print()
-    console.print(Text(title, style="bold"))
-    for mechanism, (_, row) in zip(verdict.mechanisms, findings_table(verdict).iterrows(), strict=True):
-        console.print(Text(f"{row.iloc[0]}: {row.iloc[1]}. {row.iloc[2]}"), soft_wrap=True)
-        for sentence in mechanism.sentences:
-            console.print(Text(f"  {sentence}"), soft_wrap=True)
+    parent.log_figure(forest_figure(comparisons, margin), "cross_family/forest.png")
+    parent.set_tags(
+        {
+            f"kdexp.verdict.{mechanism.question}": f"{mechanism.support}: {mechanism_claim(mechanism, margin)}"
+            for mechanism in verdict.mechanisms
+        }
+    )
+    print_blocks(verdict_blocks(verdict))
 
 
-def tidy(study: Study, runs: Sequence[StoredRun]) -> pd.DataFrame:
-    """One row per pair, condition and seed, as `verdict.judge` takes them.
+def tidy(study: Study, records: Sequence[RunRecord]) -> pd.DataFrame:
+    """One row per pair, condition and seed, as `rules.judge` takes them.
 
     Where a pair was run with several settings (alpha, temperature), those that are best on validation,
     over the seeds, stand for it.
     """
     rows = []
-    for run in {each.config_hash: each for each in runs}.values():
-        metric = run.tags["kdexp.primary_metric"]
-        predictions = study.table_artifact(run.run_id, "predictions.parquet")
+    for record in records:
+        assert record.run_id
+        predictions = study.table_artifact(record.run_id, "predictions.parquet")
+        settings = record.settings
         rows.append(
             {
-                "teacher_family": run.params["teacher.family"],
-                "student_family": run.params["student.family"],
-                "condition": run.params["condition"],
-                "seed": int(run.params["seed"]),
-                "setting": f"{run.params.get('loss.alpha')} {run.params.get('loss.temperature')}",
-                "student_validation": run.metrics[f"validation/{metric}"],
-                "student_test": run.metrics[f"test/{metric}"],
-                "baseline_validation": run.metrics[f"baseline/validation/{metric}"],
-                "baseline_test": run.metrics[f"baseline/test/{metric}"],
-                "teacher_validation": run.metrics[f"teacher/validation/{metric}"],
-                "teacher_test": run.metrics[f"teacher/test/{metric}"],
-                "student_correct": (predictions["student"] == predictions["gold"]).to_numpy(),
-                "baseline_correct": (predictions["baseline"] == predictions["gold"]).to_numpy(),
+                "teacher_family": settings["teacher.family"],
+                "student_family": settings["student.family"],
+                "condition": settings["condition"],
+                "seed": int(settings["seed"]),
+                "setting": f"{settings.get('loss.alpha')} {settings.get('loss.temperature')}",
+            }
+            | {
+                f"{role}_{split}": record.score(split, role)
+                for role in ("student", "baseline", "teacher")
+                for split in ("validation", "test")
+            }
+            | {
+                f"{role}_correct": (predictions[role] == predictions["gold"]).to_numpy()
+                for role in ("student", "baseline")
             }
         )
     if not rows:
@@ -145,35 +156,6 @@ def tidy(study: Study, runs: Sequence[StoredRun]) -> pd.DataFrame:
     chosen = frame[np.isclose(validation, best)]
     first = chosen.groupby(pair)["setting"].transform("first")
     return chosen[chosen["setting"] == first].reset_index(drop=True)
-
-
-def _habits(runs: Sequence[StoredRun]) -> dict[str, ReadingHabits]:
-    """How each family's teacher reads, from what every run logs of it."""
-    return {
-        run.params["teacher.family"]: ReadingHabits(
-            vocab_size=int(run.metrics["reading/teacher_vocab_size"]),
-            tokens_per_word=run.metrics["reading/teacher_tokens_per_word"],
-            truncation_rate=run.metrics["reading/teacher_truncation_rate"],
-            unknown_rate=run.metrics["reading/teacher_unknown_rate"],
-            is_cased=run.metrics["reading/teacher_is_cased"] == 1,
-        )
-        for run in runs
-    }
-
-
-def _confidences(runs: Sequence[StoredRun]) -> dict[str, Confidence]:
-    return {
-        run.params["teacher.family"]: Confidence(
-            accuracy=run.metrics["teacher/validation/accuracy"],
-            ece=run.metrics["teacher/validation/ece"],
-            mean_entropy=run.metrics["reading/teacher_entropy"],
-            temperature=float(run.params.get("loss.temperature", 1)),
-            mean_soft_entropy=run.metrics["reading/teacher_soft_entropy"],
-            max_entropy=run.metrics["reading/max_entropy"],
-        )
-        for run in runs
-        if run.params["condition"] == OWN_TOKENS
-    }
 
 
 def _limits(config: Config) -> list[str]:

@@ -2,14 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from kdexp.results.diagnostics import Confidence, ReadingHabits, confidence_table, reading_table
+from kdexp.results import figures, wording
+from kdexp.results.diagnostics import Calibration, TokenizerStatistics, calibration_table, tokenizer_table
 from kdexp.results.report import Block, BulletList, FigureBlock, Heading, Paragraph, Preformatted, TableBlock
+from kdexp.results.statistics import PairedDifference, exact_mcnemar
+from kdexp.study.cross_wording import (
+    CONDITION_NAMES,
+    WARNINGS,
+    claim,
+    mechanism_claim,
+    mechanism_sentences,
+    show_interval,
+)
 from kdexp.study.rules import (
     ALPHA,
     CONDITIONS,
@@ -20,18 +28,10 @@ from kdexp.study.rules import (
     Support,
     Verdict,
     explained_by_teachers,
-    show_interval,
-    show_points,
-    single_pairs,
-    table,
+    has_examples,
 )
 
-_WARNINGS = {
-    Question.crossing: "Crossing families, with logits only and each model reading its own tokens",
-    Question.student_ids: "Feeding the student's token ids to the teacher, as FastFormers' released code does",
-    Question.hidden_words: "A hidden-state term across families, aligned on words",
-    Question.hidden_position: "A hidden-state term across families, position by position",
-}
+TITLE = "May families be crossed?"
 _COLOURS = {
     Finding.better: "#1a7f37",
     Finding.worse: "#b3261e",
@@ -46,8 +46,8 @@ def report_blocks(
     *,
     metric: str,
     data: str,
-    habits: Mapping[str, ReadingHabits],
-    confidences: Mapping[str, Confidence],
+    tokenizers: Mapping[str, TokenizerStatistics],
+    calibrations: Mapping[str, Calibration],
     notes: Sequence[str] = (),
     command: str | None = None,
 ) -> list[Block]:
@@ -57,8 +57,8 @@ def report_blocks(
         runs: As `verdict.judge` takes them.
         metric: Name of the metric, such as `accuracy`.
         data: What was measured on, such as `reviews (2,000 test rows)`.
-        habits: By family.
-        confidences: By teacher, on validation.
+        tokenizers: By family.
+        calibrations: By teacher, on validation.
         notes: Limits of this study, whole sentences.
         command: That repeats it.
     """
@@ -76,15 +76,15 @@ def report_blocks(
     for item in verdict.mechanisms:
         if item.support != Support.not_measured:
             blocks += [
-                Paragraph(f"{_WARNINGS[item.question]}: that this does harm is {item.support}."),
-                BulletList(item.sentences),
+                Paragraph(f"{WARNINGS[item.question]}: that this does harm is {item.support}."),
+                BulletList(mechanism_sentences(item, verdict)),
             ]
     blocks += [
         Heading("Gain over the same student without a teacher"),
         *(
             FigureBlock(
                 matrix_figure(verdict.gains, condition),
-                f"Gain in points by pair: {CONDITIONS[condition]}. In brackets the 95 % interval over seeds.",
+                f"Gain in points by pair: {CONDITION_NAMES[condition]}. In brackets the 95 % interval over seeds.",
             )
             for condition in CONDITIONS
             if any(contrast.condition == condition for contrast in verdict.gains)
@@ -98,8 +98,8 @@ def report_blocks(
         TableBlock(table(verdict.contrasts, verdict.margin)),
         Heading("What else differs"),
         TableBlock(teacher_table(runs), "Teachers' scores, each reading its own tokens."),
-        TableBlock(reading_table(habits), "How each family reads the test split."),
-        TableBlock(confidence_table(confidences), "How sure the teachers are on validation."),
+        TableBlock(tokenizer_table(tokenizers), "How each family reads the validation split."),
+        TableBlock(calibration_table(calibrations), "How sure the teachers are on validation."),
         Heading("How it was judged"),
         BulletList([*_rules(verdict), *notes]),
     ]
@@ -111,13 +111,25 @@ def report_blocks(
     return blocks
 
 
+def verdict_blocks(verdict: Verdict) -> list[Block]:
+    """What was found, mechanism by mechanism: what the terminal shows of the report."""
+    blocks: list[Block] = [Heading(TITLE)]
+    for mechanism in verdict.mechanisms:
+        claims = mechanism_claim(mechanism, verdict.margin)
+        blocks += [
+            Paragraph(f"{WARNINGS[mechanism.question]}: {mechanism.support}. {claims}"),
+            BulletList(mechanism_sentences(mechanism, verdict)),
+        ]
+    return blocks
+
+
 def findings_table(verdict: Verdict) -> pd.DataFrame:
     """One row per mechanism that the warning mixes up."""
     return pd.DataFrame(
         {
-            "the warning, part by part": [_WARNINGS[item.question] for item in verdict.mechanisms],
+            "the warning, part by part": [WARNINGS[item.question] for item in verdict.mechanisms],
             "is": [str(item.support) for item in verdict.mechanisms],
-            "found on these data": [item.claim for item in verdict.mechanisms],
+            "found on these data": [mechanism_claim(item, verdict.margin) for item in verdict.mechanisms],
         }
     )
 
@@ -135,65 +147,77 @@ def teacher_table(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def table(contrasts: Sequence[Contrast], margin: float) -> pd.DataFrame:
+    """One row per comparison, in points."""
+    return pd.DataFrame(
+        [
+            {
+                "comparison": contrast.name,
+                "seeds": contrast.difference.num_seeds,
+                "points": wording.points(contrast.difference.mean),
+                "95 % over seeds": show_interval(contrast.difference.interval),
+                "95 % over seeds and examples": show_interval(contrast.bootstrap),
+                "p (Holm)": wording.p_value(contrast.p_holm),
+                "p of equivalence (Holm)": wording.p_value(contrast.p_equivalence),
+                "retention": _retention(contrast),
+                "verdict": claim(contrast.question, contrast.finding, margin)
+                + (", but the teachers differ" if explained_by_teachers(contrast, margin) else ""),
+            }
+            for contrast in contrasts
+        ]
+    )
+
+
+def single_pairs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Exact McNemar test of each run's student against its baseline; empty without per-example correctness."""
+    rows = []
+    for run in runs.to_dict("records") if has_examples(runs) else []:
+        test = exact_mcnemar(run["student_correct"], run["baseline_correct"])
+        rows.append(
+            {
+                "pair": f"{run['teacher_family']} -> {run['student_family']}",
+                "condition": run["condition"],
+                "seed": run["seed"],
+                "only student right": test.only_first,
+                "only baseline right": test.only_second,
+                "p (exact McNemar)": wording.p_value(test.p_value),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def matrix_figure(gains: Sequence[Contrast], condition: str) -> Figure:
     """Teacher family by student family: the gain of one condition, its interval in each cell."""
     shown = {(item.teacher, item.student): item for item in gains if item.condition == condition}
-    teachers = list(dict.fromkeys(teacher for teacher, _ in shown))
-    students = list(dict.fromkeys(student for _, student in shown))
-    values = np.array(
-        [
-            [shown[pair].difference.mean if (pair := (teacher, student)) in shown else np.nan for student in students]
-            for teacher in teachers
-        ]
+    teachers = pd.Index(dict.fromkeys(teacher for teacher, _ in shown), name="teacher")
+    students = pd.Index(dict.fromkeys(student for _, student in shown), name="student")
+    cells = [[shown.get((teacher, student)) for student in students] for teacher in teachers]
+    values = [[np.nan if cell is None else cell.difference.mean for cell in row] for row in cells]
+    matrix = figures.Matrix(
+        f"{condition}: gain over no teacher",
+        pd.DataFrame(values, index=teachers, columns=students),
+        [["not run" if cell is None else _cell(cell.difference) for cell in row] for row in cells],
     )
-    # One scale for both signs, wide enough to leave the cells pale under their text; never empty.
-    limit = max(1.6 * float(np.nanmax(np.abs(values))), 0.1)
-    figure = Figure(figsize=(2.4 + 1.9 * len(students), 1.6 + 1.0 * len(teachers)), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(
-        np.ma.masked_invalid(values),
-        cmap=matplotlib.colormaps["RdBu"].with_extremes(bad="#dddddd"),
-        norm=TwoSlopeNorm(0.0, -limit, limit),
-        aspect="auto",
-    )
-    for row, teacher in enumerate(teachers):
-        for column, student in enumerate(students):
-            item = shown.get((teacher, student))
-            text = "not run" if item is None else show_points(item.difference.mean)
-            if item is not None and item.difference.interval is not None:
-                text += f"\n{show_interval(item.difference.interval)}"
-            axes.text(column, row, text, ha="center", va="center", color="black")
-    axes.set_xticks(range(len(students)), students)
-    axes.set_yticks(range(len(teachers)), teachers)
-    axes.set_xlabel("student")
-    axes.set_ylabel("teacher")
-    axes.set_title(f"{condition}: gain over no teacher")
-    figure.colorbar(image, ax=axes, label="points")
-    return figure
+    return figures.matrix_figure([matrix], "points", is_signed=True)
 
 
 def forest_figure(contrasts: Sequence[Contrast], margin: float) -> Figure:
     """Every comparison as a point with its interval, the band of equivalence behind them."""
-    figure = Figure(figsize=(9, 1.2 + 0.34 * len(contrasts)), layout="constrained")
-    axes = figure.subplots()
-    axes.axvspan(-margin, margin, color="#8883", lw=0)
-    axes.axvline(0, color="black", lw=0.8)
-    for row, contrast in enumerate(contrasts):
-        interval = contrast.difference.interval
-        is_claimed = not explained_by_teachers(contrast, margin)
-        colour = _COLOURS[contrast.finding if is_claimed else Finding.unsettled]
-        if interval is not None:
-            axes.plot([interval.low, interval.high], [row, row], color=colour, lw=2, solid_capstyle="butt")
-        if contrast.bootstrap is not None:
-            axes.plot([contrast.bootstrap.low, contrast.bootstrap.high], [row + 0.2] * 2, color=colour, lw=0.8)
-        marker = "o" if contrast.question == Question.gain else "D"
-        axes.plot(contrast.difference.mean, row, marker, color=colour, ms=5)
-    axes.set_yticks(range(len(contrasts)), [contrast.name for contrast in contrasts])
-    axes.set_ylim(len(contrasts) - 0.4, -0.6)
-    axes.set_xlabel("points (thick: 95 % over seeds; thin: over seeds and examples)")
-    handles = [axes.plot([], [], color=colour, lw=2, label=str(finding))[0] for finding, colour in _COLOURS.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    return figure
+    rows = [
+        figures.IntervalRow(
+            contrast.name,
+            contrast.difference.mean,
+            contrast.difference.interval,
+            contrast.bootstrap,
+            # What teachers of unequal quality would explain as well is not coloured as found.
+            _COLOURS[Finding.unsettled if explained_by_teachers(contrast, margin) else contrast.finding],
+            "o" if contrast.question == Question.gain else "D",
+        )
+        for contrast in contrasts
+    ]
+    label = "points (thick: 95 % over seeds; thin: over seeds and examples)"
+    legend = {str(finding): colour for finding, colour in _COLOURS.items()}
+    return figures.interval_figure(rows, label, margin=margin, legend=legend)
 
 
 def _rules(verdict: Verdict) -> list[str]:
@@ -214,3 +238,17 @@ def _rules(verdict: Verdict) -> list[str]:
         "Where the compared teachers differ by more than the margin on validation, in the direction that would "
         "explain the finding, nothing is claimed about crossing.",
     ]
+
+
+def _retention(contrast: Contrast) -> str:
+    """In points; of a contrast the difference of two, signed."""
+    retention, form = contrast.retention, ".1f" if contrast.question == Question.gain else "+.1f"
+    if np.isnan(retention.mean):
+        return ""
+    interval = retention.interval
+    shown = "" if interval is None else f" [{interval.low:{form}}, {interval.high:{form}}]"
+    return f"{retention.mean:{form}}{shown}"
+
+
+def _cell(difference: PairedDifference) -> str:
+    return "\n".join(filter(None, [wording.points(difference.mean), show_interval(difference.interval)]))

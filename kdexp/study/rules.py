@@ -1,4 +1,4 @@
-"""What a cross-family study found, in words that follow from its numbers by fixed rules.
+"""What a cross-family study found, by fixed rules; `cross_report` puts it into words.
 
 The rules, for every comparison (differences are paired by seed, in points: 100 times the metric):
 
@@ -16,7 +16,7 @@ differ by more than the margin on validation in the direction that would explain
 instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -24,12 +24,9 @@ import numpy as np
 import pandas as pd
 
 from kdexp.results.statistics import (
-    ExactMcNemar,
     Interval,
     PairedDifference,
-    difference_of_differences,
     equivalence_p_value,
-    exact_mcnemar,
     holm,
     paired_t,
     two_level_bootstrap,
@@ -37,20 +34,13 @@ from kdexp.results.statistics import (
 
 ALPHA = 0.05
 
-BASELINE = "baseline"
 OWN_TOKENS = "own_tokens"
 STUDENT_IDS = "student_ids"
 HIDDEN_WORDS = "hidden_words"
 HIDDEN_POSITION = "hidden_position"
-CONDITIONS = {
-    BASELINE: "no teacher",
-    OWN_TOKENS: "logits, each model reads its own tokens",
-    STUDENT_IDS: "logits, the teacher is fed the student's ids",
-    HIDDEN_WORDS: "own tokens and a hidden-state term aligned on words",
-    HIDDEN_POSITION: "own tokens and a hidden-state term by position",
-}
+CONDITIONS = (OWN_TOKENS, STUDENT_IDS, HIDDEN_WORDS, HIDDEN_POSITION)
 
-COLUMNS = (
+COLUMNS = [
     "teacher_family",
     "student_family",
     "condition",
@@ -61,7 +51,7 @@ COLUMNS = (
     "baseline_test",
     "teacher_validation",
     "teacher_test",
-)
+]
 
 
 class Question(StrEnum):
@@ -114,7 +104,7 @@ class Contrast:
     retention: PairedDifference
     teacher_difference: float
     p_equivalence: float | None
-    p_holm: float | None
+    p_holm: float | None = None
     finding: Finding = Finding.unsettled
 
     @property
@@ -139,12 +129,17 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Mechanism:
-    """What was found about one mechanism of the warning: `support`, and why in whole sentences."""
+    """What was found about one mechanism of the warning.
+
+    Attributes:
+        contrasts: The comparisons that ask about it, of pairs of different families.
+        clear: Those of them that say something about it: teachers of unequal quality do not explain them as well.
+    """
 
     question: Question
     support: Support
-    claim: str
-    sentences: list[str]
+    contrasts: list[Contrast]
+    clear: list[Contrast]
 
 
 @dataclass(frozen=True)
@@ -170,7 +165,7 @@ def judge(runs: pd.DataFrame, *, margin: float) -> Verdict:
         runs: One row per (teacher_family, student_family, condition, seed) with the other `COLUMNS`: the metric
             of student, baseline and teacher, as shares. Where `student_correct` and `baseline_correct` hold
             boolean arrays over the same test examples in every row, and the metric is their mean, intervals
-            over examples are given too. Rows of the condition `baseline` are not needed.
+            over examples are given too.
         margin: In points, above 0.
 
     Raises:
@@ -179,97 +174,58 @@ def judge(runs: pd.DataFrame, *, margin: float) -> Verdict:
     _check(runs, margin)
     groups = {
         (str(teacher), str(student), str(condition)): rows.sort_values("seed")
-        for (teacher, student, condition), rows in runs.groupby(
-            ["teacher_family", "student_family", "condition"], sort=False
-        )
-        if condition != BASELINE
+        for (teacher, student, condition), rows in runs.groupby(COLUMNS[:3], sort=False)
     }
-    gains = [_gain(*key, rows, margin) for key, rows in groups.items()]
-    contrasts = []
-    for (teacher, student, condition), rows in groups.items():
+    gains, contrasts = [], []
+    for key, rows in groups.items():
+        teacher, student, condition = key
+        gains.append(_compare(Question.gain, key, rows, None, margin))
         if condition != OWN_TOKENS:
             question, reference = Question(condition), groups.get((teacher, student, OWN_TOKENS))
         else:
             question, reference = Question.crossing, groups.get((student, student, OWN_TOKENS))
         if reference is None or reference is rows:
             continue
-        contrast = _contrast(question, teacher, student, condition, rows, reference, margin)
-        if contrast is not None:
-            contrasts.append(contrast)
+        seeds = sorted(set(rows["seed"]) & set(reference["seed"]))
+        if seeds:
+            first, second = (group.set_index("seed", drop=False).loc[seeds] for group in (rows, reference))
+            contrasts.append(_compare(question, key, first, second, margin))
     gains, contrasts = _corrected(gains, margin), _corrected(contrasts, margin)
     asked = [question for question in Question if question != Question.gain]
-    return Verdict(gains, contrasts, [mechanism(question, contrasts, margin) for question in asked], margin)
+    return Verdict(gains, contrasts, [_mechanism(question, contrasts, margin) for question in asked], margin)
 
 
-def find(
-    difference: PairedDifference,
-    *,
-    p_holm: float | None,
-    p_equivalence: float | None,
-    bootstrap: Interval | None,
-    bootstrap_90: Interval | None,
-    margin: float,
-) -> Finding:
+def _find(contrast: Contrast, margin: float) -> Finding:
     """Apply the rules of this module to one comparison."""
-    if difference.interval is None or p_holm is None:
+    difference, bootstrap, bootstrap_90 = contrast.difference, contrast.bootstrap, contrast.bootstrap_90
+    if difference.interval is None or contrast.p_holm is None:
         return Finding.unsettled
     sign = np.sign(difference.mean)
     same_side = bootstrap is None or (bootstrap.excludes_zero() and np.sign(bootstrap.low) == sign)
-    if p_holm < ALPHA and same_side:
+    if contrast.p_holm < ALPHA and same_side:
         return Finding.better if sign > 0 else Finding.worse
     is_within = bootstrap_90 is None or bootstrap_90.lies_within(margin)
-    if p_equivalence is not None and p_equivalence < ALPHA and is_within:
+    if contrast.p_equivalence is not None and contrast.p_equivalence < ALPHA and is_within:
         return Finding.equivalent
     return Finding.unsettled
 
 
-def claim(question: Question, finding: Finding, margin: float) -> str:
-    """The few words that a finding allows."""
-    if finding == Finding.unsettled:
-        return "not settled by these data"
-    if finding == Finding.equivalent:
-        return f"equivalent within ±{margin:g} points"
-    helps = "helps" if finding == Finding.better else "hurts"
-    subject = {
-        Question.gain: "the teacher",
-        Question.crossing: "crossing",
-        Question.student_ids: "feeding the student's ids",
-        Question.hidden_words: "the hidden-state term aligned on words",
-        Question.hidden_position: "the hidden-state term by position",
-    }[question]
-    return f"{subject} {helps}"
-
-
-def mechanism(question: Question, contrasts: Sequence[Contrast], margin: float) -> Mechanism:
-    """What the comparisons of one question say together, about the pairs of different families."""
+def _mechanism(question: Question, contrasts: Sequence[Contrast], margin: float) -> Mechanism:
+    """What the comparisons of one question say together."""
     asked = [contrast for contrast in contrasts if contrast.question == question and contrast.is_cross]
-    if not asked:
-        return Mechanism(question, Support.not_measured, "not measured", ["No run of this study compares it."])
     clear = [contrast for contrast in asked if not explained_by_teachers(contrast, margin)]
     found = {contrast.finding for contrast in clear}
-    sentences = [_sentence(contrast, margin) for contrast in asked]
-    if question in (Question.hidden_words, Question.hidden_position):
-        sentences += [
-            _beside_own_family(contrast, contrasts) for contrast in asked if contrast.finding == Finding.worse
-        ]
-    groups = [(finding, [contrast.pair for contrast in clear if contrast.finding == finding]) for finding in Finding]
-    claims = [
-        f"{claim(question, finding, margin)}" + (f" ({', '.join(pairs)})" if len(asked) > 1 else "")
-        for finding, pairs in groups
-        if pairs
-    ]
-    unclear = [contrast.pair for contrast in asked if contrast not in clear]
-    if unclear:
-        claims.append(f"no claim for {', '.join(unclear)}, whose teachers differ")
-    if clear and found == {Finding.worse} and not unclear:
+    if not asked:
+        support = Support.not_measured
+    elif found == {Finding.worse} and clear == asked:
         support = Support.supported
     elif Finding.worse in found:
         support = Support.partly
-    elif clear and found <= {Finding.equivalent, Finding.better} and not unclear:
+    elif found <= {Finding.equivalent, Finding.better} and clear == asked:
         support = Support.not_supported
     else:
         support = Support.unsettled
-    return Mechanism(question, support, "; ".join(claims), sentences)
+    return Mechanism(question, support, asked, clear)
 
 
 def explained_by_teachers(contrast: Contrast, margin: float) -> bool:
@@ -288,65 +244,6 @@ def explained_by_teachers(contrast: Contrast, margin: float) -> bool:
             return False
 
 
-def table(contrasts: Sequence[Contrast], margin: float) -> pd.DataFrame:
-    """One row per comparison, in points."""
-    return pd.DataFrame(
-        [
-            {
-                "comparison": contrast.name,
-                "seeds": contrast.difference.num_seeds,
-                "points": show_points(contrast.difference.mean),
-                "95 % over seeds": show_interval(contrast.difference.interval),
-                "95 % over seeds and examples": show_interval(contrast.bootstrap),
-                "p (Holm)": _show_p(contrast.p_holm),
-                "p of equivalence (Holm)": _show_p(contrast.p_equivalence),
-                "retention": show_mean(contrast.retention, "+.1f" if contrast.question != Question.gain else ".1f"),
-                "verdict": claim(contrast.question, contrast.finding, margin)
-                + (", but the teachers differ" if explained_by_teachers(contrast, margin) else ""),
-            }
-            for contrast in contrasts
-        ]
-    )
-
-
-def show_interval(interval: Interval | None) -> str:
-    return "" if interval is None else f"[{show_points(interval.low)}, {show_points(interval.high)}]"
-
-
-def show_points(value: float) -> str:
-    """Signed, two decimals; what rounds to zero is +0.00, never -0.00."""
-    return f"{round(value, 2) + 0.0:+.2f}"
-
-
-def show_mean(difference: PairedDifference, form: str) -> str:
-    """Mean with its interval over seeds."""
-    if np.isnan(difference.mean):
-        return ""
-    interval = difference.interval
-    shown = "" if interval is None else f" [{interval.low:{form}}, {interval.high:{form}}]"
-    return f"{difference.mean:{form}}{shown}"
-
-
-def single_pairs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Exact McNemar test of each run's student against its baseline; empty without per-example correctness."""
-    rows = []
-    for run in runs.to_dict("records"):
-        if run["condition"] == BASELINE or not _has_examples(run):
-            continue
-        test: ExactMcNemar = exact_mcnemar(run["student_correct"], run["baseline_correct"])
-        rows.append(
-            {
-                "pair": f"{run['teacher_family']} -> {run['student_family']}",
-                "condition": run["condition"],
-                "seed": run["seed"],
-                "only student right": test.only_first,
-                "only baseline right": test.only_second,
-                "p (exact McNemar)": _show_p(test.p_value),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def _check(runs: pd.DataFrame, margin: float) -> None:
     if not margin > 0:
         raise ValueError(f"margin must be above 0 points, got {margin}")
@@ -356,66 +253,39 @@ def _check(runs: pd.DataFrame, margin: float) -> None:
     unknown = sorted(set(runs["condition"]) - set(CONDITIONS))
     if unknown:
         raise ValueError(f"unknown condition {', '.join(unknown)}; expected one of {', '.join(CONDITIONS)}")
-    key = ["teacher_family", "student_family", "condition", "seed"]
-    unmeasured = [name for name in COLUMNS if runs.loc[runs["condition"] != BASELINE, name].isna().any()]
+    unmeasured = [name for name in COLUMNS if runs[name].isna().any()]
     if unmeasured:
         raise ValueError(f"runs without a value of {', '.join(unmeasured)}; leave out those that are not finished")
-    twice = runs[(runs["condition"] != BASELINE) & runs.duplicated(key)]
+    twice = runs[runs.duplicated(COLUMNS[:4])]
     if len(twice):
-        raise ValueError(f"a run is there twice: {dict(twice.iloc[0][key])}")
+        raise ValueError(f"a run is there twice: {dict(twice.iloc[0][COLUMNS[:4]])}")
 
 
-def _gain(teacher: str, student: str, condition: str, rows: pd.DataFrame, margin: float) -> Contrast:
-    differences = _gains(rows)
-    bootstrap, bootstrap_90 = _bootstrap(_gains_by_example(rows))
+def _compare(
+    question: Question, key: tuple[str, str, str], rows: pd.DataFrame, reference: pd.DataFrame | None, margin: float
+) -> Contrast:
+    """Gains of a pair and condition; with a reference, minus the reference's gains with the same seeds."""
+
+    def difference(measure: Callable[[pd.DataFrame], np.ndarray | None]) -> np.ndarray | None:
+        first, second = measure(rows), 0.0 if reference is None else measure(reference)
+        return None if first is None or second is None else first - second
+
+    gains, retention, by_example = difference(_gains), difference(_retention), difference(_gains_by_example)
+    assert gains is not None
+    assert retention is not None
+    intervals = None if by_example is None else two_level_bootstrap(by_example, (0.95, 0.90))
+    bootstrap, bootstrap_90 = intervals or (None, None)
+    teachers = [100 * float(each["teacher_validation"].mean()) for each in (rows, reference) if each is not None]
     return Contrast(
-        question=Question.gain,
-        teacher=teacher,
-        student=student,
-        condition=condition,
-        difference=paired_t(differences),
+        question,
+        *key,
+        difference=paired_t(gains),
         bootstrap=bootstrap,
         bootstrap_90=bootstrap_90,
-        retention=paired_t(_retention(rows)),
-        teacher_difference=0.0,
-        p_equivalence=equivalence_p_value(differences, margin),
-        p_holm=None,
-    )
-
-
-def _contrast(
-    question: Question,
-    teacher: str,
-    student: str,
-    condition: str,
-    first: pd.DataFrame,
-    second: pd.DataFrame,
-    margin: float,
-) -> Contrast | None:
-    """Gains of `first` minus gains of `second`, on the seeds that both have; None where there are none."""
-    seeds = sorted(set(first["seed"]) & set(second["seed"]))
-    if not seeds:
-        return None
-    first, second = (rows.set_index("seed", drop=False).loc[seeds] for rows in (first, second))
-    gains = [_gains(rows) for rows in (first, second)]
-    examples = [_gains_by_example(rows) for rows in (first, second)]
-    bootstrap, bootstrap_90 = _bootstrap(
-        None if examples[0] is None or examples[1] is None else examples[0] - examples[1]
-    )
-    teachers = [100 * float(rows["teacher_validation"].mean()) for rows in (first, second)]
-    return Contrast(
-        question=question,
-        teacher=teacher,
-        student=student,
-        condition=condition,
-        difference=difference_of_differences(gains[0], gains[1]),
-        bootstrap=bootstrap,
-        bootstrap_90=bootstrap_90,
-        retention=difference_of_differences(_retention(first), _retention(second)),
+        retention=paired_t(retention),
         # Only crossing compares two teachers; a teacher that is fed foreign ids is the same one.
         teacher_difference=teachers[0] - teachers[1] if question == Question.crossing else 0.0,
-        p_equivalence=equivalence_p_value(gains[0] - gains[1], margin),
-        p_holm=None,
+        p_equivalence=equivalence_p_value(gains, margin),
     )
 
 
@@ -433,95 +303,27 @@ def _retention(rows: pd.DataFrame) -> np.ndarray:
 
 def _gains_by_example(rows: pd.DataFrame) -> np.ndarray | None:
     """[seeds, examples] in points; None where correctness is not given, or is not what the metric counts."""
-    correct = {}
-    for who in ("student", "baseline"):
-        if not all(_has_examples(run) for run in rows.to_dict("records")):
-            return None
-        correct[who] = np.stack([np.asarray(values, dtype=float) for values in rows[f"{who}_correct"]])
-        if not np.allclose(correct[who].mean(axis=1), rows[f"{who}_test"].to_numpy(float), atol=1e-6):
+    if not has_examples(rows):
+        return None
+    correct = {role: np.stack(rows[f"{role}_correct"].tolist()).astype(float) for role in ("student", "baseline")}
+    for role, values in correct.items():
+        if not np.allclose(values.mean(axis=1), rows[f"{role}_test"].to_numpy(float), atol=1e-6):
             return None
     return 100 * (correct["student"] - correct["baseline"])
 
 
-def _bootstrap(differences: np.ndarray | None) -> tuple[Interval | None, Interval | None]:
-    """95 % and 90 % intervals."""
-    intervals = None if differences is None else two_level_bootstrap(differences, (0.95, 0.90))
-    return (intervals[0], intervals[1]) if intervals else (None, None)
-
-
-def _has_examples(run: dict) -> bool:
-    return all(isinstance(run.get(f"{who}_correct"), np.ndarray | list) for who in ("student", "baseline"))
+def has_examples(runs: pd.DataFrame) -> bool:
+    """Whether runs say of each test example if student and baseline were right."""
+    columns = ["student_correct", "baseline_correct"]
+    return set(columns) <= set(runs.columns) and bool(runs[columns].notna().all(axis=None))
 
 
 def _corrected(contrasts: Sequence[Contrast], margin: float) -> list[Contrast]:
     """Holm over all of these comparisons, then the rules."""
     different = holm([contrast.difference.p_value for contrast in contrasts])
     equivalent = holm([contrast.p_equivalence for contrast in contrasts])
-    corrected = []
-    for contrast, p_holm, p_equivalence in zip(contrasts, different, equivalent, strict=True):
-        finding = find(
-            contrast.difference,
-            p_holm=p_holm,
-            p_equivalence=p_equivalence,
-            bootstrap=contrast.bootstrap,
-            bootstrap_90=contrast.bootstrap_90,
-            margin=margin,
-        )
-        corrected.append(replace(contrast, p_holm=p_holm, p_equivalence=p_equivalence, finding=finding))
-    return corrected
-
-
-def _sentence(contrast: Contrast, margin: float) -> str:
-    """One comparison in words: what was measured first, then what it allows to say."""
-    compared = {
-        Question.crossing: f"A {contrast.student} student gains {{}} from the {contrast.teacher} teacher "
-        f"than from that of its own family",
-        Question.student_ids: f"{contrast.pair}: the student gains {{}} when its ids are fed to the teacher",
-        Question.hidden_words: f"{contrast.pair}: the student gains {{}} with the hidden-state term aligned on words",
-        Question.hidden_position: f"{contrast.pair}: the student gains {{}} with the hidden-state term by position",
-        Question.gain: f"{contrast.pair}, {contrast.condition}: {{}} than without a teacher",
-    }[contrast.question]
-    difference = contrast.difference
-    measured = compared.format(f"{abs(difference.mean):.2f} points {'more' if difference.mean >= 0 else 'less'}")
-    if difference.interval is None:
-        reason = "one seed" if difference.num_seeds == 1 else "seeds without any spread"
-        return f"{measured} ({reason}: no interval, no claim)."
-    interval = f"95 % {show_interval(difference.interval)} over {difference.num_seeds} seeds"
-    if contrast.bootstrap is not None:
-        interval += f", {show_interval(contrast.bootstrap)} over seeds and examples"
-    text = f"{measured} ({interval}): {claim(contrast.question, contrast.finding, margin)}."
-    if explained_by_teachers(contrast, margin):
-        better = "better" if contrast.teacher_difference > 0 else "worse"
-        text += (
-            f" But the {contrast.teacher} teacher is itself {abs(contrast.teacher_difference):.2f} points {better} "
-            "on validation, so this says nothing about crossing."
-        )
-    return text
-
-
-def _beside_own_family(contrast: Contrast, contrasts: Sequence[Contrast]) -> str:
-    """Whether a term that hurts across families hurts within the student's family as well."""
-    own = next(
-        (
-            other
-            for other in contrasts
-            if other.question == contrast.question and (other.teacher, other.student) == (contrast.student,) * 2
-        ),
-        None,
-    )
-    pair = f"{contrast.student} -> {contrast.student}"
-    if own is None:
-        return f"Whether it hurts {pair} as well was not measured: it is not shown that crossing is the reason."
-    match own.finding:
-        case Finding.worse:
-            return f"It hurts {pair} as well: crossing is not shown to be the reason."
-        case Finding.unsettled:
-            return f"Whether it hurts {pair} as well is not settled: it is not shown that crossing is the reason."
-        case _:
-            return f"It does not hurt {pair}."
-
-
-def _show_p(value: float | None) -> str:
-    if value is None:
-        return ""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    corrected = [
+        replace(contrast, p_holm=p_holm, p_equivalence=p_equivalence)
+        for contrast, p_holm, p_equivalence in zip(contrasts, different, equivalent, strict=True)
+    ]
+    return [replace(contrast, finding=_find(contrast, margin)) for contrast in corrected]

@@ -8,7 +8,6 @@ cache, so that the same command continues it.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexp.errors import PrunedError, UserError
@@ -81,16 +80,10 @@ def run_search(
     with open_sweep([base], [*space, "seed"], "search") as sweep:
         study = _open_study(sweep, settings)
         _free_cut_off(study)
-        while (number := _num_done(study)) < settings.num_trials:
-            trials = [
-                study.ask(_distributions(space))
-                for _ in range(min(settings.num_parallel, settings.num_trials - number))
-            ]
-            jobs = [
-                compose([*_overrides(trial.params), "baseline=false", f"trial={sweep.key}-{trial.number}"])
-                for trial in trials
-            ]
-            outcomes = {each.job.config_hash: each for each in sweep.run(jobs, launch)}
+        while (num_left := settings.num_trials - _num_done(study)) > 0:
+            trials = [study.ask(_distributions(space)) for _ in range(min(settings.num_parallel, num_left))]
+            jobs = [compose(_trial_overrides(trial, sweep.key)) for trial in trials]
+            outcomes = {outcome.job.config_hash: outcome for outcome in sweep.run(jobs, launch)}
             for trial, job in zip(trials, jobs, strict=True):
                 _tell(study, trial, outcomes[job.config_hash])
         done = [trial for trial in study.trials if trial.value is not None]
@@ -101,63 +94,19 @@ def run_search(
             sweep.run([compose([*_overrides(best.params), seed]) for seed in seeds], launch)
 
 
-class TrialReporter:
-    """Tells Optuna how a trial goes, and stops the training where it is hopeless.
-
-    Args:
-        trial: `<search>-<number>`, as the search names it in the config.
-        metric: Logged after every epoch, larger is better.
-    """
-
-    def __init__(self, trial: str, cache_dir: Path, metric: str) -> None:
-        import optuna
-
-        key, _, number = trial.rpartition("-")
-        study = optuna.load_study(study_name=key, storage=_storage(cache_dir, key), pruner=_pruner(True))
-        frozen = study.get_trials(deepcopy=False)[int(number)]
-        self._trial = optuna.trial.Trial(study, frozen._trial_id)
-        self._prunes = study.user_attrs["prune"]
-        self._metric, self._epoch = metric, 0
-
-    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
-        """Take what the training logs.
-
-        Raises:
-            PrunedError: The trial is worse than the median of the others at this epoch.
-        """
-        if self._metric not in metrics:
-            return
-        self._epoch += 1
-        self._trial.report(metrics[self._metric], self._epoch)
-        if self._prunes and self._trial.should_prune():
-            raise PrunedError(f"epoch {self._epoch}: {metrics[self._metric]:.4f} on validation is below the median")
-
-
-def _storage(cache_dir: Path, key: str) -> str:
-    folder = cache_dir / "searches"
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder / key}.db"
-
-
-def _pruner(prune: bool) -> "optuna.pruners.BasePruner":
-    import optuna
-
-    if not prune:
-        return optuna.pruners.NopPruner()
-    return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
-
-
 def _open_study(sweep: Sweep, settings: SearchSettings) -> "optuna.Study":
     try:
         import optuna
+
+        from kdexp.study.optuna_adapter import pruner, storage
     except ImportError:
         raise UserError("experiment", "a search needs Optuna", "pip install 'kdexp[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=sweep.key,
-        storage=_storage(sweep.cache.root, sweep.key),
+        storage=storage(sweep.cache.root, sweep.key),
         direction="maximize",
-        pruner=_pruner(settings.prune),
+        pruner=pruner(settings.prune),
         load_if_exists=True,
     )
     study.set_user_attr("prune", settings.prune)
@@ -201,6 +150,12 @@ def _distributions(space: Mapping[str, Interval | Choice]) -> dict[str, Any]:
             case Interval(low, high, log, False):
                 distributions[name] = FloatDistribution(low, high, log=log)
     return distributions
+
+
+def _trial_overrides(trial: "optuna.Trial", key: str) -> list[str]:
+    from kdexp.study.optuna_adapter import trial_name
+
+    return [*_overrides(trial.params), "baseline=false", f"trial={trial_name(key, trial.number)}"]
 
 
 def _overrides(params: Mapping[str, Any]) -> list[str]:

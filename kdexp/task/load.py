@@ -4,38 +4,28 @@
 local copy, and `task=file` reads a person's own tables.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
+from kdexp.cache import Cache
 from kdexp.errors import UserError
+from kdexp.fingerprint import path_digest, plain, texts_fingerprint
 from kdexp.task import inference, reviews
+from kdexp.task.arrange import HELD_OUT, Arrangement, arrange
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
-from kdexp.task.file import Table, class_indices, class_names, read_table, texts_of
-from kdexp.task.public import public_tables
-
-HELD_OUT = "held out of train"
-
-
-@dataclass(frozen=True)
-class Split:
-    """The rows of one split.
-
-    Attributes:
-        first: Texts.
-        second: The other text of each pair; None when the task has single texts.
-        labels: Class indices into `Task.label_names`; None when the rows are unlabelled.
-    """
-
-    first: list[str]
-    second: list[str] | None
-    labels: list[int] | None
-
-    def __len__(self) -> int:
-        return len(self.first)
+from kdexp.task.file import read_table
+from kdexp.task.kind import Labels, TaskKind
+from kdexp.task.public import PublicSources, public_sources
+from kdexp.task.single_label import SingleLabel
+from kdexp.task.split import Split, write_split
+from kdexp.task.table import Table, texts_of
 
 
 @dataclass(frozen=True)
@@ -43,25 +33,48 @@ class Task:
     """Everything that a run knows about its data.
 
     Attributes:
-        label_names: Class names in index order.
+        kind: What is asked of a text, and everything that follows from it.
         transfer: Unlabelled text that the teacher may label; None when there is none.
         notes: One-line announcements of what was decided about the splits, for the log.
         tags: The same facts for MLflow (`kdexp.validation_split`, `kdexp.test_split`).
     """
 
     name: str
-    label_names: list[str]
+    kind: TaskKind
     train: Split
     validation: Split
     test: Split
     transfer: Split | None
-    primary_metric: str = "accuracy"
     notes: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def label_names(self) -> Sequence[str]:
+        return self.kind.label_names
 
-def load_task(config: TaskConfig) -> Task:
+    @property
+    def primary_metric(self) -> str:
+        return self.kind.primary_metric
+
+    def labels(self, name: str) -> Labels:
+        """The gold labels of a split that has them."""
+        split: Split = getattr(self, name)
+        return self.kind.labels(split.labels)
+
+    def fingerprint(self, *names: str) -> str:
+        """SHA-256 of label names, texts and labels of the named splits."""
+        splits: list[Split] = [getattr(self, name) for name in names]
+        return texts_fingerprint([self.kind.name, *self.label_names], [split.digest for split in splits])
+
+
+def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] = SingleLabel) -> Task:
     """Load the splits that a configuration describes.
+
+    What is read from files is kept in the cache as Arrow tables, and mapped from there: by the content of the
+    files, and by the settings.
+
+    Args:
+        kind: Of a task that is read from a person's files.
 
     Raises:
         UserError: A file, column, label, text or size is not what the configuration says.
@@ -70,9 +83,9 @@ def load_task(config: TaskConfig) -> Task:
         case EmbeddedTaskConfig():
             return _load_embedded(config)
         case PublicTaskConfig():
-            return _load_public(config)
+            return _load_public(config, cache)
         case FileTaskConfig():
-            return _load_file(config)
+            return _load_file(config, cache, kind)
         case _:
             raise TypeError(f"no loader for {type(config).__name__}")
 
@@ -85,14 +98,14 @@ def _load_embedded(config: EmbeddedTaskConfig) -> Task:
         "transfer": config.transfer_size,
     }
     label_names = _EMBEDDED[_require_embedded(config.name)].LABELS
-    rows = _generated(config.name, tuple(sizes.items()), config.seed, config.label_noise)
+    splits = _generated(config.name, tuple(sizes.items()), config.seed, config.label_noise)
     return Task(
         name=config.name,
-        label_names=list(label_names),
-        train=_split_of_rows(rows["train"]),
-        validation=_split_of_rows(rows["validation"]),
-        test=_split_of_rows(rows["test"]),
-        transfer=replace(_split_of_rows(rows["transfer"]), labels=None) if config.transfer_size else None,
+        kind=SingleLabel(list(label_names)),
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        transfer=splits.get("transfer"),
         notes=[f"task {config.name}: generated text (seed {config.seed}), no download"],
         tags={"kdexp.validation_split": "generated", "kdexp.test_split": "generated"},
     )
@@ -108,88 +121,139 @@ def _require_embedded(name: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def _generated(
-    name: str, sizes: tuple[tuple[str, int], ...], seed: int, label_noise: float
-) -> Mapping[str, Sequence[tuple]]:
-    """The rows of every split, written once for all jobs of a sweep."""
-    return _EMBEDDED[name].generate_splits(dict(sizes), seed=seed, label_noise=label_noise)
+def _generated(name: str, sizes: tuple[tuple[str, int], ...], seed: int, label_noise: float) -> Mapping[str, Split]:
+    """The splits, written once for all jobs of a sweep."""
+    rows = _EMBEDDED[name].generate_splits(dict(sizes), seed=seed, label_noise=label_noise)
+    splits = {}
+    for split, size in sizes:
+        if size:
+            *texts, labels = (list(column) for column in zip(*rows[split], strict=True))
+            second = texts[1] if len(texts) == 2 else None
+            splits[split] = Split.from_lists(texts[0], second, labels if split != "transfer" else None)
+    return splits
 
 
-def _split_of_rows(rows: Sequence[tuple]) -> Split:
-    """Turn generated rows (text, label) or (premise, hypothesis, label) into columns."""
-    *texts, labels = (list(column) for column in zip(*rows, strict=True))
-    return Split(texts[0], texts[1] if len(texts) == 2 else None, labels)
-
-
-def _load_public(config: PublicTaskConfig) -> Task:
+def _load_public(config: PublicTaskConfig, cache: Cache) -> Task:
     text = _text_columns(config.text, config.label)
-    tables = public_tables(config, [*text, config.label])
-    splits = {name: _join([_public_split(t, text, config) for t in tables[name]]) for name in tables}
-    train, validation, test = splits["train"], splits["validation"], splits.get("test")
-    for name, split in (("train", train), ("validation", validation)):
-        if split.labels is None:
-            problem = f"the split {name} of {config.name} has no labels"
-            raise UserError("task.path" if config.path else "task.dataset", problem, "name one that has them")
-    if test is not None and test.labels is not None:
-        sources = ("public dev set", "public test set")
-        task = _arrange(config, config.labels, train, validation, test, None, sources)
-        why = "task.validation_size is not used: the data set has a dev set and a labelled test set"
-        return replace(task, notes=[why, *task.notes])
-    task = _arrange(config, config.labels, train, None, validation, None, (HELD_OUT, "public dev set"))
-    why = "test: the public dev set is used, because the labels of the public test set are hidden"
-    return replace(task, notes=[why, *task.notes])
-
-
-def _public_split(table: Table, text: list[str], config: PublicTaskConfig) -> Split:
-    first, second = texts_of(table, text)
-    # GLUE hides its test labels: TSV files have no such column, the hub's files have -1.
-    if config.label not in table.names or all(str(value) == "-1" for value in table.columns[config.label]):
-        return Split(first, second, None)
-    ids = {str(index): index for index in range(len(config.labels))}
-    names = {name: index for index, name in enumerate(config.labels)}
-    return Split(first, second, class_indices(table, config.label, ids | names))
-
-
-def _join(splits: list[Split]) -> Split:
-    """Put the shards of one split together."""
-    seconds, labels = [split.second for split in splits], [split.labels for split in splits]
-    return Split(
-        [text for split in splits for text in split.first],
-        None if None in seconds else [text for column in seconds for text in column or []],
-        None if None in labels else [label for column in labels for label in column or []],
+    sources = public_sources(config, [*text, config.label])
+    return _kept(
+        config, SingleLabel, sources.digests, cache, lambda scratch: _arrange_public(config, text, sources, scratch)
     )
 
 
-def _load_file(config: FileTaskConfig) -> Task:
-    text = _text_columns(config.text, config.label)
-    tables = {
-        name: read_table(Path(path), [*text, config.label], setting=f"task.{name}", header=config.header)
-        for name, path in (
-            ("train", config.train),
-            ("validation", config.validation),
-            ("test", config.test),
-            ("transfer", config.transfer),
-        )
-        if path is not None
-    }
-    label_names = class_names(tables["train"], config.label, config.labels)
-    known = {name: index for index, name in enumerate(label_names)}
+def _arrange_public(config: PublicTaskConfig, text: list[str], sources: PublicSources, scratch: Path) -> Arrangement:
+    tables = sources.read(scratch)
+    kind = SingleLabel(list(config.labels))
     splits = {
-        name: Split(
-            *texts_of(table, text),
-            class_indices(table, config.label, known) if name != "transfer" else None,
-        )
-        for name, table in tables.items()
+        name: write_split(scratch / f"{name}.arrow", _public_shards(shards, text, config, kind))
+        for name, shards in tables.items()
     }
+    for name in ("train", "validation"):
+        if not splits[name].is_labelled:
+            problem = f"the split {name} of {config.name} has no labels"
+            raise UserError("task.path" if config.path else "task.dataset", problem, "name one that has them")
+    if "test" in splits and splits["test"].is_labelled:
+        why = "task.validation_size is not used: the data set has a dev set and a labelled test set"
+        arranged = arrange(config, kind, splits, ("public dev set", "public test set"))
+    else:
+        why = "test: the public dev set is used, because the labels of the public test set are hidden"
+        splits = {"train": splits["train"], "test": splits["validation"]}
+        arranged = arrange(config, kind, splits, (HELD_OUT, "public dev set"))
+    return replace(arranged, notes=[why, *arranged.notes])
+
+
+def _public_shards(
+    shards: list[Table], text: list[str], config: PublicTaskConfig, kind: TaskKind
+) -> list[tuple[list[Iterator[list[str]]], np.ndarray | None]]:
+    texts = [[column.batches() for column in texts_of(table, text)] for table in shards]
+    labels = [_public_labels(table, config, kind) for table in shards]
+    if any(each is None for each in labels):
+        labels = [None] * len(shards)
+    return list(zip(texts, labels, strict=True))
+
+
+def _public_labels(table: Table, config: PublicTaskConfig, kind: TaskKind) -> Any:
+    # GLUE hides its test labels: TSV files have no such column, the hub's files have -1.
+    if config.label not in table.names:
+        return None
+    column = table.column(config.label, "task.label")
+    if all(str(value) == "-1" for value in column):
+        return None
+    return kind.encode(column, by_number=True)
+
+
+def _load_file(config: FileTaskConfig, cache: Cache, kind: type[TaskKind]) -> Task:
+    text = _text_columns(config.text, config.label)
+    files = {
+        "train": config.train,
+        "validation": config.validation,
+        "test": config.test,
+        "transfer": config.transfer,
+    }
+    paths = {name: Path(path) for name, path in files.items() if path is not None}
+    # A file that is not there is told of where it is read.
+    digests = {name: path_digest(path) if path.is_file() else None for name, path in paths.items()}
+    return _kept(config, kind, digests, cache, lambda scratch: _arrange_file(config, kind, text, paths, scratch))
+
+
+def _arrange_file(
+    config: FileTaskConfig, kind_class: type[TaskKind], text: list[str], paths: dict[str, Path], scratch: Path
+) -> Arrangement:
+    tables = {
+        name: read_table(
+            path,
+            [*text, config.label],
+            scratch / f"{name}.table.arrow",
+            setting=f"task.{name}",
+            header=config.header,
+        )
+        for name, path in paths.items()
+    }
+    kind = kind_class.from_column(tables["train"].column(config.label, "task.label"), config.labels)
+    splits = {}
+    for name, table in tables.items():
+        texts = [column.batches() for column in texts_of(table, text)]
+        labels = None
+        if name != "transfer":
+            labels = kind.encode(table.column(config.label, "task.label"))
+        splits[name] = write_split(scratch / f"{name}.arrow", [(texts, labels)])
     sources = ("own file" if config.validation else HELD_OUT, "own file" if config.test else HELD_OUT)
-    return _arrange(
-        config,
-        label_names,
-        splits["train"],
-        splits.get("validation"),
-        splits.get("test"),
-        splits.get("transfer"),
-        sources,
+    return arrange(config, kind, splits, sources)
+
+
+def _kept(
+    config: PublicTaskConfig | FileTaskConfig,
+    kind: type[TaskKind],
+    digests: Mapping[str, Any],
+    cache: Cache,
+    arrange_in: Callable[[Path], Arrangement],
+) -> Task:
+    """Take the task from the cache, or arrange and write it there.
+
+    Args:
+        digests: Of what is read; they stand for the settings of the same names, which are paths.
+        arrange_in: Reads and arranges, in a folder that is removed afterwards.
+    """
+
+    def build(target: Path, work: Path) -> None:
+        with TemporaryDirectory(dir=work) as scratch:
+            arranged = arrange_in(Path(scratch))
+            for name, selection in arranged.splits.items():
+                selection.write(target / f"{name}.arrow")
+            facts = {"label_names": list(arranged.kind.label_names), "notes": arranged.notes, "tags": arranged.tags}
+            (target / "task.json").write_text(json.dumps(facts), encoding="utf-8")
+
+    entry = cache.folder("tasks", {"kind": kind.name, "task": plain(config) | digests}, build)
+    facts = json.loads((entry.path / "task.json").read_text(encoding="utf-8"))
+    splits = {path.stem: Split.from_file(path) for path in entry.path.glob("*.arrow")}
+    return Task(
+        name=config.name,
+        kind=kind(facts.pop("label_names")),
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        transfer=splits.get("transfer"),
+        **facts,
     )
 
 
@@ -203,116 +267,3 @@ def _text_columns(text: Any, label: str) -> list[str]:
         problem = f"columns are named twice: text {', '.join(columns)}, label {label}"
         raise UserError("task.text", problem, "name different columns for each text and for the label")
     return columns
-
-
-def _arrange(
-    config: PublicTaskConfig | FileTaskConfig,
-    label_names: list[str],
-    train: Split,
-    validation: Split | None,
-    test: Split | None,
-    transfer: Split | None,
-    sources: tuple[str, str],
-) -> Task:
-    """Hold out what is missing, keep test and validation texts out of train, cut to the sizes asked for.
-
-    The test rows are settled first, then the validation rows, and `train_size` cuts last: so a smaller
-    `train_size` keeps both, and takes its rows from among those of a larger one.
-
-    Args:
-        sources: Where the validation and the test split come from, as the tags say it.
-    """
-    num_rows, seed = len(train), config.seed
-    if test is None:
-        size = config.test_size or max(1, round(0.2 * num_rows))
-        test, train = _hold_out(train, size, "test", seed)
-    elif config.test_size is not None:
-        test = _sample(test, config.test_size, "test", seed)
-    train, num_in_test = _without_texts_of(test, train)
-    if validation is None:
-        size = config.validation_size or max(1, round(0.1 * num_rows))
-        validation, train = _hold_out(train, size, "validation", seed)
-    elif config.validation_size is not None and isinstance(config, FileTaskConfig):
-        validation = _sample(validation, config.validation_size, "validation", seed)
-    train, num_in_validation = _without_texts_of(validation, train)
-    if config.train_size is not None:
-        train = _sample(train, config.train_size, "train", seed)
-    _check_classes(train, label_names)
-
-    notes = [f"train: {len(train):,} of {num_rows:,} rows"]
-    for name, split, source in zip(("validation", "test"), (validation, test), sources, strict=True):
-        how = f" (stratified, seed {seed})" if source == HELD_OUT else ""
-        notes.append(f"{name}: {len(split):,} rows, {source}{how}")
-    if num_in_test or num_in_validation:
-        where = f"in test ({num_in_test:,}) or validation ({num_in_validation:,})"
-        notes.append(f"train: {num_in_test + num_in_validation:,} rows dropped, because their text is also {where}")
-    if transfer is not None:
-        transfer, num_in_test = _without_texts_of(test, transfer)
-        transfer, num_in_validation = _without_texts_of(validation, transfer)
-        notes.append(
-            f"transfer: {len(transfer):,} rows, after {num_in_test + num_in_validation:,} were dropped, "
-            "because their text is also in test or validation"
-        )
-    tags = {"kdexp.validation_split": sources[0], "kdexp.test_split": sources[1]}
-    return Task(config.name, label_names, train, validation, test, transfer, notes=notes, tags=tags)
-
-
-def _stratified_order(labels: Sequence[int], stream: str) -> list[int]:
-    """Order rows at random so that every prefix holds each class in its share, to within one row."""
-    random = Random(stream)
-    rows_of: dict[int, list[int]] = {}
-    for row, label in enumerate(labels):
-        rows_of.setdefault(label, []).append(row)
-    places = []
-    for label in sorted(rows_of):
-        rows = rows_of[label]
-        random.shuffle(rows)
-        places += [((rank + 0.5) / len(rows), label, row) for rank, row in enumerate(rows)]
-    return [row for *_, row in sorted(places)]
-
-
-def _hold_out(train: Split, size: int, name: str, seed: int) -> tuple[Split, Split]:
-    """Take `size` rows out of train; return them and the rest."""
-    if size >= len(train):
-        problem = f"{size:,} rows asked, but train has {len(train):,}"
-        raise UserError(f"task.{name}_size", problem, f"ask for fewer, or name a file of its own in task.{name}")
-    order = _stratified_order(train.labels or [], f"{name}/{seed}")
-    return _pick(train, order[:size]), _pick(train, order[size:])
-
-
-def _sample(split: Split, size: int, name: str, seed: int) -> Split:
-    if size > len(split):
-        problem = f"{size:,} rows asked, but {name} has {len(split):,}"
-        raise UserError(f"task.{name}_size", problem, "ask for fewer, or leave it out to use all of them")
-    return _pick(split, _stratified_order(split.labels or [], f"{name}/{seed}")[:size])
-
-
-def _pick(split: Split, rows: Sequence[int]) -> Split:
-    """Keep some rows, in the order of the file."""
-    rows = sorted(rows)
-    return Split(
-        [split.first[row] for row in rows],
-        [split.second[row] for row in rows] if split.second is not None else None,
-        [split.labels[row] for row in rows] if split.labels is not None else None,
-    )
-
-
-def _without_texts_of(other: Split, split: Split) -> tuple[Split, int]:
-    """Drop the rows of a split whose text, or pair of texts, also occurs in another; also say how many."""
-    known = set(_texts(other))
-    rows = [row for row, text in enumerate(_texts(split)) if text not in known]
-    return _pick(split, rows), len(split) - len(rows)
-
-
-def _texts(split: Split) -> list[tuple[str, str]]:
-    """The texts of each row, without the white space around them, where copies of a data set differ."""
-    seconds = split.second or [""] * len(split)
-    return [(first.strip(), second.strip()) for first, second in zip(split.first, seconds, strict=True)]
-
-
-def _check_classes(train: Split, label_names: list[str]) -> None:
-    classes = sorted(set(train.labels or []))
-    if len(classes) < 2:
-        left = f"all have the label '{label_names[classes[0]]}'" if classes else "there are none"
-        problem = f"of the {len(train)} rows left to train on, {left}"
-        raise UserError("task.train_size", problem, "a classifier needs two classes: keep more rows for training")

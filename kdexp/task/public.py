@@ -1,15 +1,17 @@
 """Find the tables of a public data set: in a folder that holds a copy, or on the Hugging Face hub."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kdexp import hub
 from kdexp.errors import UserError
+from kdexp.fingerprint import path_digest
 from kdexp.task.config import PublicTaskConfig
-from kdexp.task.file import SUFFIXES, Table, list_folder, read_table
+from kdexp.task.file import SUFFIXES, list_folder, read_table
+from kdexp.task.table import Table
 
 # Each split under the names that distributors give it.
 SPLIT_NAMES = {"train": ("train",), "validation": ("dev", "validation", "valid", "val"), "test": ("test",)}
@@ -17,8 +19,21 @@ SPLIT_NAMES = {"train": ("train",), "validation": ("dev", "validation", "valid",
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def public_tables(config: PublicTaskConfig, columns: Sequence[str]) -> dict[str, list[Table]]:
-    """Read the splits train, validation and test, of which test may be absent; one table per file.
+@dataclass(frozen=True)
+class PublicSources:
+    """Where the splits train, validation and test are read from; test may be absent.
+
+    Attributes:
+        digests: Of the data, under the setting that named them.
+        read: Reads them: one table per file. It takes a folder that it may fill.
+    """
+
+    digests: dict[str, list]
+    read: Callable[[Path], dict[str, list[Table]]]
+
+
+def public_sources(config: PublicTaskConfig, columns: Sequence[str]) -> PublicSources:
+    """Find the data.
 
     Args:
         columns: The text columns, then the label column.
@@ -27,7 +42,7 @@ def public_tables(config: PublicTaskConfig, columns: Sequence[str]) -> dict[str,
         UserError: The folder lacks a split, or the hub cannot be reached or has no such data set.
     """
     if config.path is None:
-        return _hub_tables(config, columns)
+        return _hub_sources(config, columns)
     folder = Path(config.path)
     if not folder.is_dir():
         problem = f"{folder} is a file" if folder.exists() else f"no folder {folder}"
@@ -38,9 +53,19 @@ def public_tables(config: PublicTaskConfig, columns: Sequence[str]) -> dict[str,
             names = " or ".join(SPLIT_NAMES[split])
             problem = f"no file for the split {split} in {folder} ({names}, with one of {', '.join(SUFFIXES)})"
             raise UserError("task.path", problem, list_folder(folder))
-    return {
-        split: [_read_file(path, columns, config.labels) for path in paths] for split, paths in files.items() if paths
-    }
+
+    def read(scratch: Path) -> dict[str, list[Table]]:
+        return {
+            split: [
+                _read_file(path, columns, config.labels, scratch / f"{split}.{shard}.table.arrow")
+                for shard, path in enumerate(paths)
+            ]
+            for split, paths in files.items()
+            if paths
+        }
+
+    digests = [file for paths in files.values() for path in paths for file in path_digest(path)]
+    return PublicSources({"path": digests}, read)
 
 
 def _split_files(folder: Path, subset: str | None, split: str) -> list[Path]:
@@ -60,29 +85,31 @@ def _split_files(folder: Path, subset: str | None, split: str) -> list[Path]:
     return []
 
 
-def _read_file(path: Path, columns: Sequence[str], labels: Sequence[str]) -> Table:
-    table = read_table(path, columns, setting="task.path")
+def _read_file(path: Path, columns: Sequence[str], labels: Sequence[str], target: Path) -> Table:
+    table = read_table(path, columns, target, setting="task.path")
     known = {*labels, *(str(index) for index in range(len(labels)))}
     if columns[0] in table.names or len(columns) != 2 or len(table.names) != 2 or table.names[1] not in known:
         return table
     # The sentence-level distribution of SST-2 has no header: what was taken for one is a text and its label.
-    bare = read_table(path, ["0", "1"], setting="task.path", header=False)
+    bare = read_table(path, ["0", "1"], target.with_suffix(".bare"), setting="task.path", header=False)
     return replace(bare, names=list(columns), columns=dict(zip(columns, bare.columns.values(), strict=True)))
 
 
-def _hub_tables(config: PublicTaskConfig, columns: Sequence[str]) -> dict[str, list[Table]]:
+def _hub_sources(config: PublicTaskConfig, columns: Sequence[str]) -> PublicSources:
     splits = _load_from_hub(config)
     tables = {}
     for split, names in SPLIT_NAMES.items():
         name = next((name for name in names if name in splits), None)
         if name is not None:
             rows = splits[name]
-            values = rows.select_columns([column for column in columns if column in rows.column_names])[:]
-            tables[split] = [Table(f"{config.dataset} ({name})", rows.column_names, values)]
+            kept = {column: rows.data.column(column) for column in columns if column in rows.column_names}
+            tables[split] = [Table(f"{config.dataset} ({name})", rows.column_names, kept)]
         elif split != "test":
             problem = f"{config.dataset} has no split {split}"
             raise UserError("task.dataset", problem, f"it has: {', '.join(splits)}")
-    return tables
+    cached = [file["filename"] for rows in splits.values() for file in rows.cache_files]
+    digests = [file for path in cached for file in path_digest(Path(path))]
+    return PublicSources({"dataset": digests}, lambda scratch: tables)
 
 
 def _load_from_hub(config: PublicTaskConfig) -> Any:

@@ -5,56 +5,82 @@ import importlib.metadata
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kdexp.tracking.store import quiet
+from kdexp.tracking.adapter import quiet
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+    from mlflow.models import ModelSignature
+
+_PACKAGES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "pandas")
 
 
-def write_student(
-    folder: Path,
-    target: Path,
-    run_id: str,
-    model_id: str,
-    artifact_location: str,
-    label_names: list[str],
-    max_length: int,
-    example_texts: list[Any],
-) -> None:
+@dataclass(frozen=True)
+class StudentFiles:
+    """What a student is logged from.
+
+    Attributes:
+        folder: What `save_pretrained` of the model and of its tokenizer wrote.
+        label_names: Names of the classes, in the order of the logits.
+        max_length: Tokens at which the student's inputs are truncated.
+        example_texts: Some inputs (texts or pairs), shown by MLflow beside the model.
+    """
+
+    folder: Path
+    label_names: Sequence[str]
+    max_length: int
+    example_texts: Sequence[Any] = ()
+
+
+def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) -> None:
     """Write a student as an MLflow model whose top folder is also a transformers checkpoint.
 
     The pyfunc flavor with a loader module: no pickle, and the model is not loaded to guess its requirements.
     (The transformers flavor asks the hub for a model card: 48 s without a network.)
     """
     import mlflow.pyfunc
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.models import Model
 
     from kdexp.tracking.pyfunc import SETTINGS_FILE
 
-    outputs = [ColSpec(DataType.string, "label"), ColSpec(DataType.float, "score")]
-    outputs += [ColSpec(DataType.float, f"probability_{name}") for name in label_names]
-    packages = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "pandas")
     code = Path(__file__).with_name("pyfunc.py")
     with tempfile.TemporaryDirectory() as scratch, quiet("mlflow.pyfunc"):
         # Named after its content: two students loaded into one process never get each other's code.
         loader = Path(scratch) / f"kdexp_student_{hashlib.sha256(code.read_bytes()).hexdigest()[:12]}.py"
         shutil.copyfile(code, loader)
-        model = Model(artifact_path=artifact_location, run_id=run_id, model_id=model_id, model_uuid=model_id)
+        model = Model(
+            artifact_path=logged.artifact_location,
+            run_id=logged.source_run_id,
+            model_id=logged.model_id,
+            model_uuid=logged.model_id,
+        )
         mlflow.pyfunc.save_model(
             str(target),
             loader_module=loader.stem,
-            data_path=str(folder),
+            data_path=str(student.folder),
             code_paths=[str(loader)],
-            # No input schema: MLflow would allow only one of texts, pairs and tables.
-            signature=ModelSignature(outputs=Schema(outputs)),
-            pip_requirements=[f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in packages],
-            input_example=example_texts or None,
+            signature=_signature(student.label_names),
+            pip_requirements=[f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _PACKAGES],
+            input_example=list(student.example_texts) or None,
             mlflow_model=model,
         )
     shutil.copytree(target / model.flavors["python_function"]["data"], target, dirs_exist_ok=True)
     shutil.rmtree(target / "data")
-    settings = {"label_names": label_names, "max_length": max_length}
+    settings = {"label_names": list(student.label_names), "max_length": student.max_length}
     (target / SETTINGS_FILE).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
     model.flavors["python_function"]["data"] = "."
     model.save(str(target / "MLmodel"))
+
+
+def _signature(label_names: Sequence[str]) -> "ModelSignature":
+    """The outputs alone: with a schema of the input, MLflow would allow only one of texts, pairs and tables."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    columns = [ColSpec(DataType.string, "label"), ColSpec(DataType.float, "score")]
+    columns += [ColSpec(DataType.float, f"probability_{name}") for name in label_names]
+    return ModelSignature(outputs=Schema(columns))

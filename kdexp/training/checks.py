@@ -4,20 +4,19 @@ Each raises before anything expensive, with the reason. They are used by every k
 `DistillationTrainer` alike.
 """
 
-import inspect
 import logging
 import re
 from collections.abc import Mapping, Sequence
 
-import torch
-from scipy.stats import binomtest
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from kdexp.errors import UserError, under
 from kdexp.loss.base import Loss, Outputs
 from kdexp.loss.logit import LOSSES
 from kdexp.loss.terms import SMALLEST_BATCH, TERMS, FeatureTerm, WordTerm
+from kdexp.model.encoder import label_names
+from kdexp.task.single_label import class_order
 from kdexp.training.config import Tokenization
 
 logger = logging.getLogger(__name__)
@@ -48,41 +47,9 @@ def refuse_shared_parameters(student: nn.Module, teacher: nn.Module) -> None:
         )
 
 
-def label_names(config: PretrainedConfig) -> list[str]:
-    """Class names of a model, in the order of its logits."""
-    return [str(config.id2label[index]) for index in range(config.num_labels)]
-
-
 def are_generic(names: Sequence[str]) -> bool:
     """Whether the names only number the classes (transformers' default LABEL_0, LABEL_1, ...)."""
     return all(re.fullmatch(r"(?i)(label[_ -]?)?\d+", name) for name in names)
-
-
-def class_order(teacher_names: Sequence[str], task_names: Sequence[str], role: str = "teacher") -> list[int]:
-    """Where each of the task's classes lies among the teacher's: `teacher_logits[:, order]` is in the task's order.
-
-    Names are compared without regard to case, spaces, hyphens and underscores.
-
-    Args:
-        role: What the teacher's settings begin with, for errors.
-
-    Raises:
-        UserError: The names are not the same set; both lists are shown.
-    """
-
-    def key(name: str) -> str:
-        return re.sub(r"[\s_-]+", "", name).casefold()
-
-    position = {key(name): index for index, name in enumerate(teacher_names)}
-    wanted = [key(name) for name in task_names]
-    if len(position) != len(teacher_names) or sorted(position) != sorted(wanted):
-        raise UserError(
-            f"{role}.labels",
-            f"the teacher's classes [{', '.join(teacher_names)}] are not the task's [{', '.join(task_names)}]",
-            f"name the teacher's classes in its own order with {role}.labels=[...], "
-            f"or give it a new head with {role}.finetune=true",
-        )
-    return [position[name] for name in wanted]
 
 
 def common_class_order(teacher: PretrainedConfig, student: PretrainedConfig) -> list[int] | None:
@@ -216,33 +183,3 @@ def refuse_small_batch(loss: Loss, batch_size: int) -> None:
             f"is {batch_size}, but {relating[0]} relates the examples of a batch to each other",
             f"use at least {SMALLEST_BATCH}, better 32; gradient accumulation does not make up for it",
         )
-
-
-def refuse_chance(num_correct: int, labels: Sequence[int], task_names: Sequence[str], role: str = "teacher") -> None:
-    """Refuse a teacher that is not better than always answering the most frequent class.
-
-    One-sided exact binomial test at 1 %, so that a small validation split is judged fairly.
-
-    Raises:
-        UserError: With the two rates and the likely reasons.
-    """
-    total = len(labels)
-    majority = torch.bincount(torch.tensor(labels), minlength=len(task_names)).max().item() / total
-    accuracy = num_correct / total
-    if binomtest(num_correct, total, min(majority, 1.0), alternative="greater").pvalue < 0.01:
-        return
-    below = accuracy < 1 / len(task_names) - 0.05
-    reason = "are its class names in the wrong order?" if below else "is it fine-tuned for this task?"
-    raise UserError(
-        role,
-        f"answers {accuracy:.1%} of {total} validation rows correctly, no better than always answering "
-        f"the most frequent class ({majority:.1%}): {reason}",
-        f"fine-tune it longer ({role}.train.epochs), check {role}.labels=[...], or go on all the same "
-        f"with {role}.chance_check=false",
-    )
-
-
-def accepted_inputs(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The inputs that the model's forward names; a DistilBERT, say, has no token_type_ids."""
-    accepted = inspect.signature(model.forward).parameters
-    return {name: value for name, value in inputs.items() if name in accepted}

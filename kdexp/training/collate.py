@@ -13,6 +13,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from kdexp.loss.base import IGNORED_LABEL
 from kdexp.loss.features import FeatureTerms
 from kdexp.model.alignment import NO_WORD, align, pad_words
+from kdexp.task.kind import UNITS
 
 TEACHER_PREFIX = "teacher_"
 """Columns of a batch that belong to the teacher: `teacher_logits`, or `teacher_input_ids` and the like."""
@@ -42,8 +43,14 @@ class DistillationCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         student_rows, teacher_rows = zip(*(split_row(row) for row in rows), strict=True)
-        words = _take(student_rows, WORDS)
+        words, units = _take(student_rows, WORDS), _take(student_rows, UNITS)
+        labels = _take(student_rows, "labels") if units else []
         batch: dict[str, Any] = dict(self.student_collator(list(student_rows)))
+        if units:
+            num_tokens = batch["input_ids"].shape[1]
+            batch[UNITS] = pad_words(units, num_tokens, self.student_padding_side, value=0).bool()
+        if labels:
+            batch["labels"] = pad_words(labels, max(map(len, labels)), "right", value=IGNORED_LABEL)
         if words:
             batch[WORDS] = pad_words(words, batch["input_ids"].shape[1], self.student_padding_side)
             # Here, on the CPU: on a GPU the number of words would have to be waited for.
@@ -51,7 +58,9 @@ class DistillationCollator:
             batch[WORD_MASK] = torch.arange(int(num_words.max())) < num_words
         logits = _take(teacher_rows, "logits")
         if logits:
-            batch[TEACHER_PREFIX + "logits"] = torch.stack([torch.as_tensor(row) for row in logits])
+            # Of rows with several units, one after another.
+            join = torch.cat if units else torch.stack
+            batch[TEACHER_PREFIX + "logits"] = join([torch.as_tensor(row) for row in logits])
         targets = _take(teacher_rows, TARGETS)
         if targets:
             batch[TEACHER_PREFIX + TARGETS] = {
@@ -99,10 +108,11 @@ class Batch:
     Attributes:
         student: What the student's forward takes.
         teacher: What the teacher's forward takes, and its `logits` and `TARGETS` where they were computed beforehand.
-        labels: [batch], -100 where there is none.
+        labels: [units], -100 where there is none; a unit is a row unless `units` says otherwise.
         has_labels: Whether the rows say which there are.
         words: [batch, tokens], the word of each of the student's tokens; None where the rows do not say.
         word_mask: [batch, words], true where a row has a word of that number.
+        units: [batch, tokens], true for tokens that answer for a unit; None where a row is one.
     """
 
     student: dict[str, Tensor]
@@ -111,16 +121,25 @@ class Batch:
     has_labels: bool
     words: Tensor | None
     word_mask: Tensor | None
+    units: Tensor | None
 
     @classmethod
     def of(cls, inputs: dict[str, Any]) -> "Batch":
         """Take a collated batch apart."""
         student, teacher = split_row(inputs)
-        labels, words, word_mask = (student.pop(column, None) for column in ("labels", WORDS, WORD_MASK))
+        columns = ("labels", WORDS, WORD_MASK, UNITS)
+        labels, words, word_mask, units = (student.pop(column, None) for column in columns)
         has_labels = labels is not None
         if labels is None:
             labels = torch.full_like(student["input_ids"][:, 0], IGNORED_LABEL)
-        return cls(student, teacher, labels, has_labels, words, word_mask)
+        elif units is not None:
+            places = torch.arange(labels.shape[1], device=labels.device)
+            labels = labels[places < units.sum(-1, keepdim=True)]
+        return cls(student, teacher, labels, has_labels, words, word_mask, units)
+
+    def unit_values(self, values: Tensor) -> Tensor:
+        """[units, outputs] of what a model says: [batch, outputs], or [batch, tokens, outputs]."""
+        return values if self.units is None else values[self.units]
 
     def gold_labels(self) -> Tensor:
         """[batch], for a loss that nothing can take the place of.
@@ -143,6 +162,11 @@ class Batch:
         self.words = torch.where(attention_mask.bool(), attention_mask.cumsum(-1) - 1, NO_WORD)
         positions = torch.arange(self.words.shape[1], device=self.words.device)
         self.word_mask = positions < attention_mask.sum(-1, keepdim=True)
+
+
+def num_units(batch: dict[str, Any]) -> int:
+    """Rows of a collated batch, or their units where a row may have several."""
+    return int(batch[UNITS].sum()) if UNITS in batch else len(batch["input_ids"])
 
 
 def has_teacher(dataset: Any) -> bool:

@@ -5,7 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,27 @@ import numpy as np
 import torch
 from transformers import (
     EvalPrediction,
-    PreTrainedModel,
     PrinterCallback,
     TrainerCallback,
     TrainerControl,
     TrainerState,
 )
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
-from kdexp.cache import sync
+from kdexp.arrow import Rows
+from kdexp.cache import Cache
 from kdexp.errors import UserError
+from kdexp.files import sync
 from kdexp.hardware import Hardware
 from kdexp.loss.base import CrossEntropy, LogitLoss, Loss
 from kdexp.loss.features import FeatureTerms
 from kdexp.loss.terms import TERMS
-from kdexp.model.encoder import LoadedModel
+from kdexp.model.encoder import Encoder
+from kdexp.model.tokens import tokenize
+from kdexp.processes import Processes
 from kdexp.progress import progress
-from kdexp.task.evaluate import classification_metrics
+from kdexp.task.kind import Answers, TaskKind
+from kdexp.task.load import Task
 from kdexp.training.arguments import DistillationTrainingArguments, soft_loss_settings
 from kdexp.training.config import CheckpointSelection, TrainConfig
 from kdexp.training.trainer import DistillationTrainer
@@ -41,6 +44,8 @@ _TRAIN_METRICS = {
     *("loss", "hard_loss", "soft_loss", "alpha", "grad_norm", "learning_rate"),
     *(f"{term}_{what}" for term in TERMS for what in ("loss", "weight")),
 }
+
+_TRAINERS_OWN = {"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
 
 LogCallback = Callable[[dict[str, float], int], None]
 """Takes metrics and the optimizer step they belong to."""
@@ -65,6 +70,37 @@ class TrainingRecord:
     history: list[tuple[int, dict[str, float]]]
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a model is trained on, and by which loss.
+
+    Attributes:
+        train_rows: Tokens, `labels`, and `teacher_logits` where the loss has a soft part.
+        validation_rows: Tokens and `labels`.
+        loss: None trains on the gold labels alone.
+        num_steps: Optimizer steps, where they are not to follow from the schedule and the rows.
+        terms: Feature terms of the loss.
+        teacher: To be forwarded at each step, where the rows do not hold what the terms compare.
+    """
+
+    kind: TaskKind
+    train_rows: Rows
+    validation_rows: Rows
+    loss: Loss | None = None
+    num_steps: int | None = None
+    terms: FeatureTerms | None = None
+    teacher: Encoder | None = None
+
+    @classmethod
+    def of_labels(cls, encoder: Encoder, task: Task, cache: Cache) -> "Lesson":
+        """The task's gold labels, and nothing else."""
+        train, validation = (
+            tokenize(encoder.tokenizer, split, encoder.max_length, task.kind, cache).rows(labels=split.labels)
+            for split in (task.train, task.validation)
+        )
+        return cls(task.kind, train, validation)
+
+
 def num_optimizer_steps(num_rows: int, schedule: TrainConfig) -> int:
     """Optimizer steps of a whole training on `num_rows` rows."""
     if schedule.max_steps is not None:
@@ -74,45 +110,88 @@ def num_optimizer_steps(num_rows: int, schedule: TrainConfig) -> int:
     return schedule.epochs * math.ceil(num_batches / schedule.gradient_accumulation)
 
 
+def schedule_parts(schedule: TrainConfig) -> dict[str, object]:
+    """What of a schedule can change a result."""
+    parts = asdict(schedule) | {"select": str(schedule.select)}
+    del parts["eval_batch_size"]
+    return parts
+
+
 def train_model(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train_rows: list[dict[str, Any]],
-    validation_rows: list[dict[str, Any]],
+    encoder: Encoder,
+    lesson: Lesson,
     schedule: TrainConfig,
     hardware: Hardware,
     *,
     seed: int,
     work: Path,
     description: str,
-    primary_metric: str = "accuracy",
-    loss: Loss | None = None,
-    num_steps: int | None = None,
-    terms: FeatureTerms | None = None,
-    teacher: LoadedModel | None = None,
     on_log: LogCallback | None = None,
 ) -> TrainingRecord:
-    """Train `model` in place; afterwards it holds the kept weights.
+    """Train the encoder's model in place; afterwards it holds the kept weights.
+
+    All processes of a training call this together, and share each batch.
 
     Args:
-        train_rows: Tokens, `labels`, and `teacher_logits` where the loss has a soft part.
-        loss: None trains on the gold labels alone.
         work: Holds a checkpoint per epoch: a training that was cut off continues from its last one.
-        num_steps: Optimizer steps, where they are not to follow from the schedule and the rows.
-        terms: Feature terms of the loss.
-        teacher: To be forwarded at each step, where the rows do not hold what the terms compare.
+        on_log: Receives the metrics as they are logged.
 
     Raises:
-        UserError: The loss became infinite or nan.
+        UserError: The loss became infinite or nan, or the batch cannot be shared among the processes.
     """
     started = time.perf_counter()
-    total_steps = num_steps or num_optimizer_steps(len(train_rows), schedule)
+    total_steps = lesson.num_steps or num_optimizer_steps(len(lesson.train_rows), schedule)
+    arguments = _arguments(lesson, schedule, hardware, total_steps, seed, work)
+    if hardware.bfloat16 and hardware.device.type == "cpu":
+        logger.info("%s: bfloat16 autocast on the CPU", description)
+
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        # Not in the order of the split: the Trainer groups by length here too.
+        labels = lesson.kind.labels_of_batch(prediction.label_ids)
+        logits = torch.from_numpy(np.asarray(prediction.predictions))
+        return lesson.kind.metrics(Answers(logits, labels.lengths), labels)
+
+    with progress(description, total_steps) as advance:
+        callback = _Watcher(advance, on_log)
+        trainer = DistillationTrainer(
+            encoder.model,
+            arguments,
+            train_dataset=lesson.train_rows,
+            eval_dataset=lesson.validation_rows,
+            processing_class=encoder.tokenizer,
+            teacher_model=lesson.teacher.model if lesson.teacher else None,
+            teacher_processing_class=lesson.teacher.tokenizer if lesson.teacher else None,
+            feature_terms=lesson.terms,
+            kind=lesson.kind,
+            compute_metrics=compute_metrics,
+            callbacks=[callback],
+        )
+        trainer.remove_callback(PrinterCallback)
+        checkpoint = Processes.current().share("checkpoint", lambda: _last_complete_checkpoint(work))
+        if checkpoint:
+            logger.info("%s continues from %s", description, Path(checkpoint).name)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    state = trainer.state
+    num_teacher_rows = torch.tensor(trainer.num_teacher_rows, device=hardware.device)
+    kept_step = state.best_global_step if schedule.select == CheckpointSelection.best else state.global_step
+    return TrainingRecord(
+        seconds=time.perf_counter() - started,
+        num_steps=state.global_step,
+        kept_step=kept_step or state.global_step,
+        num_teacher_rows=int(trainer.accelerator.reduce(num_teacher_rows)),
+        history=callback.history,
+    )
+
+
+def _arguments(
+    lesson: Lesson, schedule: TrainConfig, hardware: Hardware, total_steps: int, seed: int, work: Path
+) -> DistillationTrainingArguments:
     on_gpu = hardware.device.type == "cuda"
     arguments = DistillationTrainingArguments(
         output_dir=str(work),
-        **_loss_arguments(loss or CrossEntropy()),
+        **_loss_arguments(lesson.loss or CrossEntropy()),
         max_steps=total_steps,
-        per_device_train_batch_size=schedule.batch_size,
+        per_device_train_batch_size=rows_per_process(schedule, hardware),
         per_device_eval_batch_size=schedule.eval_batch_size,
         gradient_accumulation_steps=schedule.gradient_accumulation,
         learning_rate=schedule.learning_rate,
@@ -126,13 +205,16 @@ def train_model(
         use_cpu=not on_gpu,
         dataloader_num_workers=hardware.num_workers,
         dataloader_pin_memory=on_gpu,
+        # No parameter stays without gradient, and those of feature terms, used outside of the model, would be
+        # taken for such.
+        ddp_find_unused_parameters=False,
         seed=seed,
         eval_strategy="epoch",
         save_strategy="epoch",
         # The one before stays until this one is complete: whenever a process is killed, one can be read.
         save_total_limit=2,
         load_best_model_at_end=schedule.select == CheckpointSelection.best,
-        metric_for_best_model=f"eval_{primary_metric}",
+        metric_for_best_model=f"eval_{lesson.kind.primary_metric}",
         greater_is_better=True,
         logging_steps=max(1, total_steps // 50),
         logging_nan_inf_filter=False,
@@ -141,41 +223,22 @@ def train_model(
     )
     # One process drives one GPU: DataParallel over all that are visible would split each batch.
     arguments._n_gpu = min(arguments.n_gpu, 1)
-    if hardware.bfloat16 and not on_gpu:
-        logger.info("%s: bfloat16 autocast on the CPU", description)
+    return arguments
 
-    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        logits = torch.from_numpy(np.asarray(prediction.predictions))
-        return classification_metrics(logits, prediction.label_ids.tolist())
 
-    with progress(description, total_steps) as advance:
-        callback = _Watcher(advance, on_log)
-        trainer = DistillationTrainer(
-            model,
-            arguments,
-            train_dataset=train_rows,
-            eval_dataset=validation_rows,
-            processing_class=tokenizer,
-            teacher_model=teacher.model if teacher else None,
-            teacher_processing_class=teacher.tokenizer if teacher else None,
-            feature_terms=terms,
-            compute_metrics=compute_metrics,
-            callbacks=[callback],
+def rows_per_process(schedule: TrainConfig, hardware: Hardware) -> int:
+    """Each process's share of a batch, which is as large as the schedule says, whatever their number.
+
+    Raises:
+        UserError: It cannot be shared equally.
+    """
+    if schedule.batch_size % hardware.num_processes:
+        raise UserError(
+            "train.batch_size",
+            f"{schedule.batch_size} rows cannot be shared equally among {hardware.num_processes} processes",
+            f"use a multiple of {hardware.num_processes}",
         )
-        trainer.remove_callback(PrinterCallback)
-        checkpoint = _last_complete_checkpoint(work)
-        if checkpoint:
-            logger.info("%s continues from %s", description, Path(checkpoint).name)
-        trainer.train(resume_from_checkpoint=checkpoint)
-    state = trainer.state
-    kept_step = state.best_global_step if schedule.select == CheckpointSelection.best else state.global_step
-    return TrainingRecord(
-        seconds=time.perf_counter() - started,
-        num_steps=state.global_step,
-        kept_step=kept_step or state.global_step,
-        num_teacher_rows=trainer.num_teacher_rows,
-        history=callback.history,
-    )
+    return schedule.batch_size // hardware.num_processes
 
 
 def _loss_arguments(loss: Loss) -> dict[str, Any]:
@@ -214,9 +277,11 @@ class _Watcher(TrainerCallback):
         self._advance(1)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        sync(checkpoint)
-        (checkpoint / COMPLETE).touch()
+        Processes.current().wait("checkpoint")  # each writes the state of its random numbers
+        if state.is_world_process_zero:
+            checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            sync(checkpoint)
+            (checkpoint / COMPLETE).touch()
 
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs: Any
@@ -235,7 +300,7 @@ class _Watcher(TrainerCallback):
         for name, value in logs.items():
             if name in _TRAIN_METRICS:
                 metrics[f"train/{name}"] = float(value)
-            elif name in ("eval_accuracy", "eval_macro_f1", "eval_nll", "eval_ece"):
+            elif name.startswith("eval_") and name not in _TRAINERS_OWN:
                 metrics[f"validation/{name.removeprefix('eval_')}"] = float(value)
         if metrics:
             self.history.append((step, metrics))

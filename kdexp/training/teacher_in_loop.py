@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kdexp.loss.features import FeatureTerms, recorded
+from kdexp.model.encoder import accepted_inputs
 from kdexp.training import checks as guards
 from kdexp.training.collate import WORDS, Batch
 from kdexp.training.config import Tokenization
@@ -65,7 +66,7 @@ class TeacherInLoop:
     def answer(self, batch: Batch, terms: FeatureTerms | None) -> Answer:
         """Forward the teacher once, without gradients."""
         read = batch.teacher if self._has_own_tokens else batch.student
-        inputs = guards.accepted_inputs(self.model, read)
+        inputs = accepted_inputs(self.model, read)
         if self._is_fed_foreign_ids:
             token_types = inputs.get("token_type_ids")
             guards.refuse_foreign_ids(

@@ -33,14 +33,18 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from kdexp.arrow import Rows
 from kdexp.fingerprint import weights_fingerprint
 from kdexp.loss.base import LogitLoss, Outputs
 from kdexp.loss.features import FeatureTerms, recorded
-from kdexp.loss.hard import hard_loss
+from kdexp.model.encoder import label_names
+from kdexp.task.kind import UNITS, TaskKind
+from kdexp.task.single_label import SingleLabel
 from kdexp.training import checks as guards
 from kdexp.training.arguments import DistillationTrainingArguments
 from kdexp.training.collate import (
@@ -50,6 +54,7 @@ from kdexp.training.collate import (
     Batch,
     DistillationCollator,
     has_teacher,
+    num_units,
     with_teacher_tokens,
 )
 from kdexp.training.config import Tokenization
@@ -78,6 +83,7 @@ class DistillationTrainer(Trainer):
             set must then hold the text itself (`args.text_columns`).
         feature_terms: Losses on hidden states, attention and the like; their weighted sum is added to
             the loss. They need teacher_model, or a `teacher_targets` column.
+        kind: What the task asks for; by default one of the student's classes.
 
     Raises:
         ValueError: Teacher and student cannot work together; the message says what to pass.
@@ -96,6 +102,7 @@ class DistillationTrainer(Trainer):
         teacher_model: PreTrainedModel | None = None,
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
         feature_terms: FeatureTerms | None = None,
+        kind: TaskKind | None = None,
         **trainer_arguments: Any,
     ) -> None:
         if trainer_arguments.get("compute_loss_func") is not None:
@@ -132,6 +139,7 @@ class DistillationTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.teacher_model = teacher_model
         self.feature_terms = feature_terms
+        self.kind = kind or SingleLabel(label_names(self.model.config))
         self._realised_weights: dict[str, float] = {}
         self._loss_sums: dict[str, Tensor] = {}
         self._step_of_last_log = 0
@@ -159,7 +167,8 @@ class DistillationTrainer(Trainer):
 
     def _refuse_unfit_loss(self) -> None:
         num_outputs = self.model.config.num_labels
-        guards.refuse_unfit_loss(self.loss, Outputs.number if num_outputs == 1 else Outputs.classes, num_outputs)
+        outputs = Outputs.number if num_outputs == 1 else self.kind.outputs
+        guards.refuse_unfit_loss(self.loss, outputs, num_outputs)
         guards.refuse_small_batch(self.loss, self.args.per_device_train_batch_size)
 
     def get_train_dataloader(self) -> DataLoader:
@@ -242,7 +251,8 @@ class DistillationTrainer(Trainer):
             loss, outputs = self._training_loss(model, batch, num_items_in_batch)
         else:
             outputs = model(**batch.student)
-            loss = hard_loss(outputs.logits, batch.gold_labels())
+            outputs.logits = batch.unit_values(outputs.logits)
+            loss = self._hard_loss(outputs.logits, batch, None, 0.0)
         return (loss, outputs) if return_outputs else loss
 
     def _training_loss(self, model: nn.Module, batch: Batch, num_examples: Tensor | int | None) -> tuple[Tensor, Any]:
@@ -250,7 +260,7 @@ class DistillationTrainer(Trainer):
         loss, terms = self.loss, self.feature_terms
         with recorded(model, terms.reads if terms else frozenset()) as features:
             outputs = model(**batch.student, **features.flags)
-        logits = outputs.logits
+        logits = batch.unit_values(outputs.logits)
         if num_examples is None:
             num_examples = len(logits)
         progress = self.state.global_step / max(self.state.max_steps, 1)
@@ -258,8 +268,7 @@ class DistillationTrainer(Trainer):
         answer = self._answer(batch, needs_logits=alpha < 1)
         hard = soft = logits.new_zeros(())
         if alpha > 0:
-            smoothing = self.args.label_smoothing_factor
-            hard = hard_loss(logits, batch.gold_labels(), num_examples=num_examples, label_smoothing=smoothing)
+            hard = self._hard_loss(logits, batch, num_examples, self.args.label_smoothing_factor)
         if answer.logits is not None:
             soft = loss(logits, answer.logits, batch.labels, num_examples=num_examples)
         total = hard if alpha == 1 else alpha * hard + (1 - alpha) * soft
@@ -275,6 +284,13 @@ class DistillationTrainer(Trainer):
             self._realised_weights |= {f"{name}_weight": weight for name, weight in weights.items()}
         self._add_up(hard_loss=hard, soft_loss=soft, **{f"{name}_loss": value for name, value in values.items()})
         return total, outputs
+
+    def _hard_loss(
+        self, logits: Tensor, batch: Batch, num_examples: Tensor | int | None, label_smoothing: float
+    ) -> Tensor:
+        return self.kind.hard_loss(
+            logits, batch.gold_labels(), num_examples=num_examples, label_smoothing=label_smoothing
+        )
 
     def _answer(self, batch: Batch, *, needs_logits: bool) -> Answer:
         """What was computed beforehand, and one forward pass for all that was not."""
@@ -302,14 +318,14 @@ class DistillationTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor | int | None]:
-        """Count the rows of the whole optimizer step, labelled or not, for `compute_loss` to divide by."""
+        """Count the rows (or units) of the whole optimizer step, labelled or not, for `compute_loss` to divide by."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        num_rows = sum(len(batch["input_ids"]) for batch in batches)
+        num_examples = sum(num_units(batch) for batch in batches)
         if self.accelerator.num_processes == 1:
-            return batches, num_rows
-        # Gradients are averaged over processes: each divides by the processes' mean number of rows.
-        rows = torch.tensor(float(num_rows), device=device)
-        return batches, self.accelerator.gather(rows).mean()
+            return batches, num_examples
+        # Gradients are averaged over processes: each divides by the processes' mean number of examples.
+        examples = torch.tensor(float(num_examples), device=device)
+        return batches, self.accelerator.gather(examples).mean()
 
     def _add_up(self, **losses: Tensor) -> None:
         """Add up the parts of the loss on the device; reading them every step would stall a GPU."""
@@ -326,9 +342,17 @@ class DistillationTrainer(Trainer):
             self._step_of_last_log = self.state.global_step
         super().log(logs, start_time)
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        """Group by length without making every row first: `Rows` know their lengths."""
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(rows, Rows):
+            return super()._get_train_sampler(train_dataset)
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(size, lengths=rows.lengths.tolist())
+
     def _set_signature_columns_if_needed(self) -> None:
         """Keep the teacher's columns, which the student's forward does not name."""
         super()._set_signature_columns_if_needed()
         teacher_columns = ["logits", "input_ids", "attention_mask", "token_type_ids", WORDS, TARGETS]
-        columns = {WORDS, *(TEACHER_PREFIX + name for name in teacher_columns)}
+        columns = {WORDS, UNITS, *(TEACHER_PREFIX + name for name in teacher_columns)}
         self._signature_columns += sorted(columns - set(self._signature_columns))

@@ -15,8 +15,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from kdexp.cache import Cache
-from kdexp.cli.composition import register_schemas, resolve
+from kdexp.cli.composition import resolve
 from kdexp.cli.conf_dir import CONF_DIR
+from kdexp.cli.sweeper import register
 from kdexp.hardware import prepare_hardware
 from kdexp.model.encoder import load_model
 from kdexp.run import _look_inside
@@ -28,7 +29,7 @@ REPETITIONS = 5
 
 
 def main(num_steps: int) -> None:
-    register_schemas()
+    register()
     losses = sorted(path.stem for path in (CONF_DIR / "loss").glob("*.yaml"))
     seconds: dict[str, list[float]] = {loss: [] for loss in losses}
     with TemporaryDirectory() as folder, initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -45,11 +46,11 @@ def _train(loss: str, num_steps: int, seed: int, folder: Path) -> float:
     settings = [f"loss={loss}", f"train.max_steps={num_steps}", "hardware=cpu", "hardware.num_threads=1"]
     config = resolve(compose("config", [*settings, "task.validation_size=50", "task.test_size=50", f"seed={seed}"]))
     hardware, cache = prepare_hardware(config.hardware), Cache(folder)
-    task = load_task(config.task)
+    task = load_task(config.task, cache)
     loaded = load_teacher(config.teacher, task)
     teacher = Teacher(loaded, "", list(range(len(task.label_names))), 0.0, True)
     student = load_model("student", config.student, task, seed=seed, new_head=True)
-    data = encode_task(student, task, use_transfer=False)
+    data = encode_task(student, task, cache, use_transfer=False)
     answers = {
         name: teacher_logits(
             teacher, getattr(task, name), name, student, config.tokenization, cache, hardware, batch_size=128

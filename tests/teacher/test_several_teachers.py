@@ -6,41 +6,75 @@ import torch
 from conftest import SMALL
 from scipy.special import logsumexp, softmax
 
-from kdexp.teacher.encoder import TeacherLogits, mixed_answers
+from kdexp.task.kind import Answers
+from kdexp.task.split import Split
+from kdexp.teacher.base import Preparation, Scale, TeacherAnswers
+from kdexp.teacher.logits import Ensemble
 from kdexp.tracking.store import Study
 
+SPLIT = Split.from_lists(["a", "b"])
 
-def answer(logits, key):
-    return TeacherLogits(torch.tensor(logits), key, num_forwarded=2, num_truncated=1, seconds=0.5)
+
+class Fixed:
+    """A teacher that says the same whatever it is asked."""
+
+    scale, num_parameters, digest, preparation, checks_chance, members = (
+        *(Scale.logits, 10, "digest", Preparation(), True),
+        {},
+    )
+
+    def __init__(self, logits, key):
+        self.name = self.role = self.key = key
+        self.logits = torch.tensor(logits)
+
+    def prepare(self):
+        pass
+
+    def fingerprint(self):
+        return self.key
+
+    def answer(self, split, name):
+        return TeacherAnswers(Answers(self.logits), self.key, num_forwarded=2, seconds=0.5)
+
+    def verify(self):
+        pass
+
+
+def together(*logits, weights):
+    teachers = {f"teacher {number}": Fixed(values, f"teacher {number}") for number, values in enumerate(logits)}
+    ensemble = Ensemble(teachers, dict(zip(teachers, weights, strict=True)))
+    ensemble.prepare()
+    return ensemble.answer(SPLIT, "test")
 
 
 def test_the_mixture_is_one_of_probabilities():
     generator = np.random.default_rng(0)
     logits = generator.normal(scale=5, size=(3, 7, 4)).astype(np.float32)
     weights = [1.0, 2.0, 5.0]
-    mixed = mixed_answers([answer(each, f"key {i}") for i, each in enumerate(logits)], weights)
+    mixed = together(*logits, weights=weights)
     expected = np.average(softmax(logits.astype(np.float64), axis=-1), axis=0, weights=weights)
-    np.testing.assert_allclose(mixed.logits.double().exp().numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(mixed.answers.values.double().exp().numpy(), expected, rtol=1e-5)
     assert mixed.num_forwarded == 6
-    assert mixed.num_truncated == 3
+    assert mixed.seconds == 1.5
+    assert list(mixed.members) == ["teacher 0", "teacher 1", "teacher 2"]
 
 
 def test_a_teacher_twice_is_that_teacher():
-    one = answer([[2.0, -1.0, 0.5]], "key")
-    mixed = mixed_answers([one, one], [1.0, 3.0])
-    expected = one.logits.double().numpy() - logsumexp(one.logits.double().numpy(), axis=-1, keepdims=True)
-    np.testing.assert_allclose(mixed.logits.numpy(), expected, rtol=1e-6)
+    one = np.array([[2.0, -1.0, 0.5]], dtype=np.float32)
+    mixed = together(one, one, weights=[1.0, 3.0])
+    expected = one - logsumexp(one.astype(np.float64), axis=-1, keepdims=True)
+    np.testing.assert_allclose(mixed.answers.values.numpy(), expected, rtol=1e-6)
 
 
 def test_extreme_logits_stay_finite():
-    mixed = mixed_answers([answer([[1e4, -1e4]], "a"), answer([[-1e4, 1e4]], "b")], [1.0, 1.0])
-    np.testing.assert_allclose(mixed.logits.exp().numpy(), [[0.5, 0.5]])
+    mixed = together([[1e4, -1e4]], [[-1e4, 1e4]], weights=[1.0, 1.0])
+    np.testing.assert_allclose(mixed.answers.values.exp().numpy(), [[0.5, 0.5]])
 
 
 def test_a_weight_in_another_unit_is_the_same_computation():
-    both = [answer([[1.0, 2.0]], "a"), answer([[2.0, 1.0]], "b")]
-    assert mixed_answers(both, [1.0, 3.0]).key == mixed_answers(both, [0.25, 0.75]).key
-    assert mixed_answers(both, [1.0, 3.0]).key != mixed_answers(both, [3.0, 1.0]).key
+    both = [[[1.0, 2.0]], [[2.0, 1.0]]]
+    assert together(*both, weights=[1.0, 3.0]).key == together(*both, weights=[0.25, 0.75]).key
+    assert together(*both, weights=[1.0, 3.0]).key != together(*both, weights=[3.0, 1.0]).key
 
 
 @pytest.mark.slow

@@ -1,22 +1,27 @@
-"""What a teacher shows of its inside: kept or forwarded, the student learns the same."""
+"""A teacher's features: cached or forwarded, the student learns the same."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import set_seed
 
 from kdexp.cache import Cache
-from kdexp.fingerprint import weights_fingerprint
 from kdexp.hardware import Hardware
 from kdexp.loss.features import FeatureTerms
 from kdexp.loss.logit import KD
 from kdexp.loss.terms import PKD, TERMS, Hidden
 from kdexp.model import families
-from kdexp.model.encoder import LoadedModel, encode
-from kdexp.task.load import Split
-from kdexp.teacher.encoder import Teacher
-from kdexp.teacher.features import alignment_tag, prepare_targets
+from kdexp.model.encoder import Encoder
+from kdexp.model.tokens import tokenize
+from kdexp.task.load import Task
+from kdexp.task.single_label import SingleLabel
+from kdexp.task.split import Split
+from kdexp.teacher.config import TeacherConfig
+from kdexp.teacher.encoder import EncoderTeacher
+from kdexp.teacher.features import alignment_tag, teacher_features
+from kdexp.training.config import TrainConfig
 from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
 
 CPU = Hardware(torch.device("cpu"), bfloat16=False, num_threads=1, num_workers=0)
@@ -29,7 +34,8 @@ FIRST = [
     "x y",
 ]
 SECOND = ["Was it good?", "two words", "", "a longer second text here", "nothing first", "z"]
-SPLIT = Split(FIRST, SECOND, [0, 1, 0, 1, 0, 1])
+SPLIT = Split.from_lists(FIRST, SECOND, [0, 1, 0, 1, 0, 1])
+KIND = SingleLabel(["a", "b"])
 LOSS = KD(alpha=1.0, temperature=2.0, terms={name: TERMS[name]() for name in ("hidden", "attention", "minilm", "pkd")})
 
 
@@ -42,25 +48,33 @@ def loaded(family, width, num_layers, max_length=24):
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         setattr(config, name, 0.0)
     set_seed(len(family))
-    return LoadedModel(families.build_compact_model(config).eval(), tokenizer, max_length, True)
+    return Encoder(families.build_compact_model(config).eval(), tokenizer, max_length, True)
+
+
+def task_of(split):
+    return Task("films", KIND, split, split, split, None)
 
 
 @pytest.fixture
-def models():
-    teacher = loaded("roberta", 16, 2)
-    return Teacher(teacher, weights_fingerprint(teacher.model.state_dict()), [0, 1], 0.0, False), loaded("bert", 8, 1)
+def models(tmp_path):
+    settings = TeacherConfig(name="roberta", family="roberta", train=TrainConfig(eval_batch_size=4))
+    teacher = EncoderTeacher(
+        "teacher", settings, loaded("roberta", 16, 2), task_of(SPLIT), Cache(tmp_path / "cache"), CPU
+    )
+    teacher.prepare()
+    return teacher, loaded("bert", 8, 1)
 
 
-def prepare(teacher, student, cache, budget):
-    return prepare_targets(teacher, student, {"train": SPLIT}, LOSS, budget, cache, CPU, 4)
+def prepare(teacher, student, cache, budget, split=SPLIT):
+    settings = replace(teacher.settings, cache_hidden=budget)
+    return teacher_features(teacher, settings, student, task_of(split), LOSS, cache, CPU, use_transfer=False)
 
 
 def train(student, targets, folder):
     set_seed(0)
     model = loaded("bert", 8, 1).model
-    rows = encode(student.tokenizer, SPLIT, student.max_length).with_columns(
-        labels=SPLIT.labels, **targets.columns["train"]
-    )
+    tokens = tokenize(student.tokenizer, SPLIT, student.max_length, KIND, Cache(folder / "tokens"))
+    rows = tokens.rows(labels=SPLIT.labels, **targets.columns["train"])
     trainer = DistillationTrainer(
         model,
         DistillationTrainingArguments(
@@ -86,7 +100,7 @@ def test_kept_and_forwarded_teachers_teach_the_same(models, tmp_path, caplog):
     assert "what attention, hidden, minilm, pkd compare is kept, 0.00 GB; 6 of 6 rows forwarded" in caplog.text
     assert "forwarded at each step" in caplog.text
     assert (kept.num_forwarded, kept.teacher) == (6, None)
-    assert (forwarded.num_forwarded, forwarded.teacher) == (0, teacher.loaded)
+    assert (forwarded.num_forwarded, forwarded.teacher) == (0, teacher.encoder)
     assert kept.parts != forwarded.parts
     trainers = [train(student, targets, tmp_path / "out") for targets in (kept, forwarded)]
     assert [trainer.num_teacher_rows for trainer in trainers] == [0, 12]
@@ -100,7 +114,7 @@ def test_kept_and_forwarded_teachers_teach_the_same(models, tmp_path, caplog):
     assert logs[0][0]["hidden_loss"] > 0.01
     for left, right in zip(*logs, strict=True):
         assert left == pytest.approx(right, rel=1e-4, abs=1e-6)
-    assert teacher.is_unchanged()
+    teacher.verify()
 
 
 def test_what_is_kept_is_found_again_and_never_mistaken(models, tmp_path):
@@ -112,10 +126,10 @@ def test_what_is_kept_is_found_again_and_never_mistaken(models, tmp_path):
     for left, right in zip(*(t.columns["train"]["teacher_targets"] for t in (first, again)), strict=True):
         assert all(torch.equal(left[name], right[name]) for name in LOSS.terms)
     with torch.no_grad():
-        next(teacher.loaded.model.parameters()).add_(0.01)
+        next(teacher.encoder.model.parameters()).add_(0.01)
     assert prepare(teacher, student, cache, 1.0).num_forwarded == 6
     # Other words, because the student cuts its texts elsewhere.
-    shorter = LoadedModel(student.model, student.tokenizer, 10, True)
+    shorter = Encoder(student.model, student.tokenizer, 10, True)
     assert prepare(teacher, shorter, cache, 1.0).num_forwarded == 6
 
 
@@ -125,17 +139,18 @@ def test_the_budget_is_of_bytes(models, tmp_path):
     kept = prepare(teacher, student, cache, 1.0)
     num_bytes = sum(4 * tensor.numel() for row in kept.columns["train"]["teacher_targets"] for tensor in row.values())
     assert prepare(teacher, student, cache, num_bytes / 1e9).teacher is None
-    assert prepare(teacher, student, cache, (num_bytes - 1) / 1e9).teacher is teacher.loaded
+    assert prepare(teacher, student, cache, (num_bytes - 1) / 1e9).teacher is teacher.encoder
 
 
 def test_texts_without_a_word_in_common_add_nothing(models, tmp_path):
     """A batch of empty texts, and one that a model cuts before its first word ends."""
     teacher, student = models
-    empty = Split(["", ""], None, [0, 1])
+    empty = Split.from_lists(["", ""], None, [0, 1])
     for budget in (1.0, None):
-        targets = prepare_targets(teacher, student, {"train": empty}, LOSS, budget, Cache(tmp_path), CPU, 4)
+        targets = prepare(teacher, student, Cache(tmp_path), budget, empty)
         model = loaded("bert", 8, 1).model
-        rows = encode(student.tokenizer, empty, 24).with_columns(labels=[0, 1], **targets.columns["train"])
+        tokens = tokenize(student.tokenizer, empty, 24, KIND, Cache(tmp_path))
+        rows = tokens.rows(labels=[0, 1], **targets.columns["train"])
         trainer = DistillationTrainer(
             model,
             DistillationTrainingArguments(
@@ -155,6 +170,6 @@ def test_texts_without_a_word_in_common_add_nothing(models, tmp_path):
 
 
 def test_the_tag_names_the_alignment():
-    assert alignment_tag(LOSS) == "words"
-    assert alignment_tag(KD(temperature=1.0, terms={"hidden": Hidden(alignment="position")})) == "position"
-    assert alignment_tag(KD(temperature=1.0, terms={"pkd": PKD()})) == "none"
+    assert alignment_tag(LOSS.terms) == "words"
+    assert alignment_tag({"hidden": Hidden(alignment="position")}) == "position"
+    assert alignment_tag({"pkd": PKD()}) == "none"

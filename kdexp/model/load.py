@@ -1,0 +1,65 @@
+"""Models as their settings describe them: built compact, or loaded from a checkpoint."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+from kdexp.cache import Cache
+from kdexp.errors import under
+from kdexp.model import families
+from kdexp.model.checkpoints import load_checkpoint
+from kdexp.model.config import ModelConfig
+from kdexp.model.encoder import Encoder, model_class
+from kdexp.model.transplanted import with_twin
+from kdexp.task.kind import TaskKind
+from kdexp.task.load import Task
+
+
+def load_encoder(
+    role: str, config: ModelConfig, task: Task, cache: Cache, *, seed: int, new_head: bool = True
+) -> Encoder:
+    """Build a compact model, or load a checkpoint, transplanted where that is asked for.
+
+    Args:
+        role: `teacher` or `student`: names the settings in errors.
+        seed: Of newly made weights.
+        new_head: Give a checkpoint a new head even if it has one.
+
+    Raises:
+        UserError: The checkpoint is not there, not readable, or not fit for the task.
+    """
+    config = with_twin(role, config, cache)
+    torch.manual_seed(seed)
+    if config.checkpoint is None:
+        return _build_compact(role, config, task)
+    return load_checkpoint(role, config, task.kind, new_head=new_head)
+
+
+def load_finished(folder: Path, kind: TaskKind, max_length: int) -> Encoder:
+    """Load what `Encoder.save` wrote of a model that answers the task."""
+    model = model_class(kind).from_pretrained(folder, dtype=torch.float32)
+    return Encoder(model, AutoTokenizer.from_pretrained(folder), max_length, answers_task=True)
+
+
+def _build_compact(role: str, config: ModelConfig, task: Task) -> Encoder:
+    assert config.num_layers is not None
+    assert config.hidden_size is not None
+    assert config.num_heads is not None
+    assert config.vocab_size is not None
+    tokenizer = families.train_tokenizer(
+        config.family, task.train.texts, vocab_size=config.vocab_size, max_length=config.max_length
+    )
+    with under(role):
+        model_config = families.compact_config(
+            config.family,
+            tokenizer,
+            num_layers=config.num_layers,
+            hidden_size=config.hidden_size,
+            num_heads=config.num_heads,
+            max_length=config.max_length,
+            label_names=task.label_names,
+        )
+    model_config.update(task.kind.head_config())
+    model = model_class(task.kind).from_config(model_config, dtype=torch.float32)
+    return Encoder(model, tokenizer, config.max_length, answers_task=False)

@@ -1,0 +1,172 @@
+"""The figures of runs and studies. matplotlib is imported with this module: import it late."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from kdexp.results.statistics import Interval
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One panel of a heatmap.
+
+    Attributes:
+        values: Rows by columns, nan where there is nothing; the names of index and columns label the axes.
+        texts: What stands in each cell, of the same shape.
+        framed: Row and column of a cell that stands out.
+    """
+
+    title: str
+    values: pd.DataFrame
+    texts: Sequence[Sequence[str]]
+    framed: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class IntervalRow:
+    """One row of an interval plot.
+
+    Attributes:
+        interval: Drawn thick; None where it is unknown.
+        wider: Of the same value, with more sources of chance; drawn thin.
+    """
+
+    label: str
+    value: float
+    interval: Interval | None
+    wider: Interval | None = None
+    colour: str = "#1f5fbf"
+    marker: str = "o"
+
+
+def matrix_figure(panels: Sequence[Matrix], unit: str, *, is_signed: bool = False) -> Figure:
+    """Heatmaps side by side.
+
+    Args:
+        unit: Of the values, at the colour bar.
+        is_signed: Colours tell values below zero from those above.
+    """
+    width = sum(2.4 + 1.3 * panel.values.shape[1] for panel in panels)
+    height = 1.6 + 0.8 * max(len(panel.values) for panel in panels)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw_matrix(axes, panel, unit, is_signed)
+    return figure
+
+
+def _draw_matrix(axes: Axes, panel: Matrix, unit: str, is_signed: bool) -> None:
+    values = panel.values.to_numpy(float)
+    if is_signed:
+        # One scale for both signs, wide enough to leave the cells pale under their text; never empty.
+        limit = max(1.6 * float(np.nanmax(np.abs(values))), 0.1)
+        colours, scale = "RdBu", Normalize(-limit, limit)
+    else:
+        colours, scale = "viridis", Normalize(np.nanmin(values), np.nanmax(values))
+    image = axes.imshow(
+        np.ma.masked_invalid(values),
+        cmap=matplotlib.colormaps[colours].with_extremes(bad="#dddddd"),
+        norm=scale,
+        aspect="auto",
+    )
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if not is_signed and value < middle else "black"
+        axes.text(column, row, panel.texts[row][column], ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(range(values.shape[1]), [_tick(name) for name in panel.values.columns])
+    axes.set_yticks(range(values.shape[0]), [_tick(name) for name in panel.values.index])
+    axes.set(xlabel=panel.values.columns.name, ylabel=panel.values.index.name, title=panel.title)
+    if panel.framed is not None:
+        row, column = panel.framed
+        corner = (column - 0.5, row - 0.5)
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="red", linewidth=2.5))
+    axes.figure.colorbar(image, ax=axes, label=unit)
+
+
+def _tick(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def interval_figure(
+    rows: Sequence[IntervalRow],
+    label: str,
+    *,
+    margin: float = 0.0,
+    legend: Mapping[str, str] | None = None,
+) -> Figure:
+    """Values as points with their intervals, the first row on top.
+
+    Args:
+        label: Of the axis of values.
+        margin: Half width of a band around zero.
+        legend: Colours by what they mean.
+    """
+    figure = Figure(figsize=(9, 1.2 + 0.34 * max(len(rows), 3)), layout="constrained")
+    axes = figure.subplots()
+    if margin:
+        axes.axvspan(-margin, margin, color="#8883", lw=0)
+    axes.axvline(0, color="black", lw=0.8)
+    for place, row in enumerate(rows):
+        if row.interval is not None:
+            bounds = [row.interval.low, row.interval.high]
+            axes.plot(bounds, [place] * 2, color=row.colour, lw=2, solid_capstyle="butt")
+        if row.wider is not None:
+            axes.plot([row.wider.low, row.wider.high], [place + 0.2] * 2, color=row.colour, lw=0.8)
+        axes.plot(row.value, place, row.marker, color=row.colour, ms=5)
+    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel(label)
+    if legend:
+        handles = [axes.plot([], [], color=colour, lw=2, label=meaning)[0] for meaning, colour in legend.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def curves_figure(curves: Mapping[str, Sequence[tuple[int, float]]], label: str) -> Figure:
+    """A metric by step, one line per name."""
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, points in curves.items():
+        axes.plot(*zip(*points, strict=True), marker=".", label=name)
+    axes.set(xlabel="step", ylabel=label)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def confusion_matrices_figure(
+    answers: Mapping[str, Sequence[int]], labels: Sequence[int], label_names: Sequence[str], split: str
+) -> Figure:
+    """Gold classes against predicted ones, as shares of each gold class: one panel per model.
+
+    Args:
+        answers: [rows], class indices, by model.
+        labels: [rows]
+    """
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    size = min(4 + 0.35 * len(label_names), 20)
+    figure = Figure(figsize=(size * len(answers), size), layout="constrained")
+    panels = figure.subplots(1, len(answers), squeeze=False)[0]
+    for axes, (model, predicted) in zip(panels, answers.items(), strict=True):
+        ConfusionMatrixDisplay.from_predictions(
+            list(labels),
+            list(predicted),
+            labels=list(range(len(label_names))),
+            display_labels=list(label_names),
+            normalize="true",
+            include_values=len(label_names) <= 20,
+            values_format=".2f",
+            xticks_rotation="vertical",
+            cmap="Blues",
+            colorbar=False,
+            ax=axes,
+        )
+        axes.set_title(f"{model} on {split}")
+    return figure

@@ -1,0 +1,95 @@
+"""The end of a run in blocks: one short table, what it means, and where to look further."""
+
+from kdexp.results import wording
+from kdexp.results.record import Role, RunRecord, Scores
+from kdexp.results.report import Block, Facts, TableBlock
+
+# Shares are shown in percent; a metric that is not named here goes by its own name.
+_METRICS = {
+    "accuracy": ("accuracy", ".2%"),
+    "macro_f1": ("macro-F1", ".2%"),
+    "nll": ("NLL", ".3f"),
+    "ece": ("ECE", ".3f"),
+}
+
+
+def result_blocks(record: RunRecord) -> list[Block]:
+    """The models of a run side by side on test, and what that means."""
+    import pandas as pd
+
+    table = pd.DataFrame([_row(record, role, name) for role, name in _names(record).items()])
+    return [TableBlock(table, record.name), Facts(_meaning(record))]
+
+
+def link_blocks(record: RunRecord, ui_command: str, cache_dir: str) -> list[Block]:
+    """How the run went, and where to look further.
+
+    Args:
+        ui_command: What shows MLflow's pages: a command, or a server's URL.
+    """
+    unchanged = "yes (SHA-256 before and after)" if record.teacher_unchanged else "NO"
+    facts = [("done in", f"{record.costs['seconds']:.0f} s; teacher's weights unchanged: {unchanged}")]
+    if record.url:
+        browse = "open" if ui_command.startswith("http") else f"{ui_command}   then open"
+        facts += [("browse", f"{browse} {record.url}"), ("compare", f"{record.experiment_url}")]
+    return [Facts([*facts, ("kept in", f"{cache_dir} (teachers, their logits, students)")])]
+
+
+def job_line(record: RunRecord) -> str:
+    """One job of a sweep in one line."""
+    gain = f", gain {wording.points(100 * record.gain.value)} points" if record.gain else ""
+    return (
+        f"{record.name}: validation {record.score('validation'):.2%}, "
+        f"test {record.score('test'):.2%}{gain} ({record.costs['seconds']:.0f} s)"
+    )
+
+
+def _names(record: RunRecord) -> dict[Role, str]:
+    """Every role that was measured, in the order and with the name in which it is shown."""
+    members = {
+        role: f"teacher {role.removeprefix('teacher_')}" for role in record.scores if role.startswith("teacher_")
+    }
+    names = members | {
+        "teacher": "teachers together" if members else "teacher",
+        "baseline": "baseline student",
+        "student": "distilled student",
+    }
+    names |= {role: role for role in record.scores if role not in names}
+    return {role: name for role, name in names.items() if role in record.scores}
+
+
+def _row(record: RunRecord, role: Role, name: str) -> dict[str, str]:
+    scores, agreement = record.scores[role], record.agreement.get(role)
+    row = {"": name, f"test {record.metric}": _show(scores, record.metric, ".2%")}
+    for metric in record.scores["student"].test:
+        if metric != record.metric:
+            title, form = _METRICS.get(metric, (metric, ".3f"))
+            row[title] = _show(scores, metric, form)
+    row["parameters"] = "" if scores.num_parameters is None else f"{scores.num_parameters:,}"
+    return row | {"agreement": "" if agreement is None else f"{agreement:.1%}"}
+
+
+def _show(scores: Scores, metric: str, form: str) -> str:
+    return f"{scores.test[metric]:{form}}" if metric in scores.test else ""
+
+
+def _meaning(record: RunRecord) -> list[tuple[str, str]]:
+    facts = []
+    if record.gain is not None:
+        gain = record.gain
+        verdict = wording.verdict(gain.low, gain.high, witness="this test set", scope=" on this test set")
+        rows = "test rows" if record.num_test_rows is None else f"{record.num_test_rows:,} test rows"
+        facts += [
+            (
+                "gain",
+                f"{wording.points(100 * gain.value)} points over the same student without a teacher "
+                f"(95 % {wording.interval(100 * gain.low, 100 * gain.high)} over {rows}): {verdict}",
+            ),
+            ("", "one seed; repeat with -m seed=0,1,2,3,4 before you believe it"),
+        ]
+    ece = "; ECE is the calibration error" if "ece" in record.scores["student"].test else ""
+    agreement = f"{record.agreement['student']:.1%} of test rows answered as the teacher answers them{ece}"
+    facts.append(("agreement", agreement))
+    if record.retention is not None:
+        facts.append(("retention", f"{record.retention:.1%} of the teacher's {record.metric}"))
+    return facts

@@ -1,0 +1,39 @@
+"""How numbers are said: at the end of a run, in a sweep's summary and in a study's report."""
+
+import math
+
+
+def points(value: float) -> str:
+    """Signed, two decimals; what rounds to zero is +0.00, never -0.00."""
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
+def interval(low: float, high: float) -> str:
+    """`[+0.10, +0.30]` of bounds in points; nothing where they are unknown."""
+    return "" if math.isnan(low) else f"[{points(low)}, {points(high)}]"
+
+
+def mean_and_spread(mean: float, spread: float, unit: str = "") -> str:
+    """`83.20 ± 0.15` of shares, in percent; without a spread where it is unknown."""
+    return f"{100 * mean:.2f}{unit}" + ("" if math.isnan(spread) else f" ± {100 * spread:.2f}")
+
+
+def p_value(value: float | None) -> str:
+    """Three decimals; nothing where there is none."""
+    if value is None:
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def verdict(low: float, high: float, *, witness: str, scope: str = "") -> str:
+    """What the interval of a gain allows to say.
+
+    Args:
+        witness: What was measured, such as `these runs`.
+        scope: How far a finding reaches, such as ` on this test set`.
+    """
+    if low > 0:
+        return f"distillation helped{scope}"
+    if high < 0:
+        return f"distillation hurt{scope}"
+    return f"no difference that {witness} can tell from chance"

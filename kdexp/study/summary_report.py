@@ -1,0 +1,231 @@
+"""A sweep's summary as people read it: findings in sentences, figures, tables, in the terminal and as a page."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from kdexp.errors import UserError
+from kdexp.results import figures, wording
+from kdexp.results.record import GAIN, SPLITS, metric_name
+from kdexp.results.report import (
+    Block,
+    BulletList,
+    Facts,
+    FigureBlock,
+    Heading,
+    Paragraph,
+    TableBlock,
+    html_page,
+)
+from kdexp.results.statistics import Interval
+from kdexp.results.terminal import print_blocks
+from kdexp.study.summary import StudySummary, grid, grid_axes, setting_label, summarize_study
+from kdexp.tracking.run import TrackedRun
+from kdexp.tracking.store import Study
+from kdexp.tracking.uri import ui_command
+
+_MOST_CURVES = 8
+_MOST_ROWS = 15  # in the terminal
+
+
+def findings(summary: StudySummary) -> list[str]:
+    """The answer in plain sentences."""
+    best = summary.best
+    if best is None:
+        return ["No run is finished yet."]
+    is_repeated = best["seeds"] > 1
+    seeds = f"{best['seeds']:.0f} seeds" if is_repeated else "1 seed"
+    validation, test = (wording.mean_and_spread(best[name], best[f"{name}_spread"], " %") for name in SPLITS)
+    interval = f" (95 % [{100 * best['test_low']:.2f}, {100 * best['test_high']:.2f}])" if is_repeated else ""
+    lines = [
+        f"Chosen on validation among {len(summary.table)} settings: {setting_label(best, summary.settings)} "
+        f"(validation {summary.metric} {validation}, {seeds}).",
+        f"Its result on test: {test}{interval}; teacher {100 * best['teacher']:.2f} %.",
+    ]
+    if not np.isnan(best["gain"]):
+        interval = wording.interval(100 * best["gain_low"], 100 * best["gain_high"])
+        lines.append(
+            f"Gain over the same student without a teacher: {wording.points(100 * best['gain'])} points"
+            + (f" (95 % {interval})" if interval else "")
+            + f" ({'over seeds, paired t' if is_repeated else 'over test rows; one seed'}): "
+            + f"{wording.verdict(best['gain_low'], best['gain_high'], witness='these runs')}."
+        )
+    if summary.table["seeds"].max() < 3:
+        lines.append("Fewer than three seeds: repeat with seed=0,1,2,3,4 before you believe a difference.")
+    rivals = int((summary.table["validation"] > best["validation"] - (best["validation_spread"] or 0)).sum()) - 1
+    if rivals > 0 and is_repeated:
+        lines.append(
+            f"{rivals} other settings lie within one spread of the best on validation: it is not the only one."
+        )
+    return lines
+
+
+def shown_table(summary: StudySummary) -> pd.DataFrame:
+    """The table as people read it: percent and points, rounded."""
+    table = summary.table
+    shown = table[[*summary.settings, "seeds"]].copy()
+    for split in SPLITS:
+        pairs = zip(table[split], table[f"{split}_spread"], strict=True)
+        shown[f"{split} {summary.metric}, %"] = [wording.mean_and_spread(mean, spread) for mean, spread in pairs]
+    shown["gain, points [95 %]"] = [
+        "" if np.isnan(gain) else f"{wording.points(gain)} {wording.interval(low, high)}".rstrip()
+        for gain, low, high in 100 * table[["gain", "gain_low", "gain_high"]].to_numpy(float)
+    ]
+    return shown
+
+
+def heatmap(summary: StudySummary) -> Figure:
+    """Validation and test side by side: mean over seeds, with the spread; the chosen setting is framed."""
+    axes, best = grid_axes(summary), summary.best
+    assert axes
+    assert best is not None
+    panels = []
+    for split in SPLITS:
+        means, spreads = grid(summary, split)
+        texts = [
+            [_cell(mean, spread) for mean, spread in zip(*rows, strict=True)]
+            for rows in zip(means.to_numpy(), spreads.to_numpy(), strict=True)
+        ]
+        framed = (list(means.index).index(best[axes[1]]), list(means.columns).index(best[axes[0]]))
+        panels.append(figures.Matrix(f"{split} {summary.metric}, %", 100 * means, texts, framed))
+    return figures.matrix_figure(panels, "%")
+
+
+def _cell(mean: float, spread: float) -> str:
+    if np.isnan(mean):
+        return ""
+    return f"{100 * mean:.1f}" + ("" if np.isnan(spread) else f"\n± {100 * spread:.1f}")
+
+
+def gain_figure(summary: StudySummary) -> Figure:
+    """Gain over the baseline on test by setting, with its interval: right of the line, distillation helped."""
+    rows = [
+        figures.IntervalRow(
+            setting_label(row, summary.settings),
+            100 * row["gain"],
+            None if np.isnan(row["gain_low"]) else Interval(100 * row["gain_low"], 100 * row["gain_high"]),
+        )
+        for _, row in summary.table.dropna(subset=["gain"]).iterrows()
+    ]
+    label = f"gain over the baseline on test, points of {summary.metric} (95 % interval)"
+    return figures.interval_figure(rows, label)
+
+
+def curves_figure(summary: StudySummary, study: Study) -> Figure:
+    """Validation by step, of one run (the lowest seed) of each of the best settings."""
+    curves = {}
+    for _, row in summary.table.head(_MOST_CURVES).iterrows():
+        runs = summary.runs
+        for name in summary.settings:
+            runs = runs[(runs[name] == row[name]) | (runs[name].isna() & pd.isna(row[name]))]
+        run_id = runs.sort_values("seed").iloc[0]["run_id"]
+        curves[setting_label(row, summary.settings)] = study.history(run_id, metric_name("validation", summary.metric))
+    return figures.curves_figure(curves, f"validation {summary.metric}")
+
+
+def _figures(summary: StudySummary, study: Study) -> dict[str, FigureBlock]:
+    """Those that the summary has something to show in, by name."""
+    found = {}
+    if grid_axes(summary):
+        caption = "Mean over seeds ± spread. Red: the setting chosen on validation."
+        found["heatmap"] = FigureBlock(heatmap(summary), caption)
+    if summary.table["gain"].notna().any():
+        found["gain"] = FigureBlock(gain_figure(summary), "Gain over the same student without a teacher.")
+    found["curves"] = FigureBlock(curves_figure(summary, study), "Validation while training, best settings.")
+    return found
+
+
+def report_blocks(summary: StudySummary, shown: Mapping[str, FigureBlock]) -> list[Block]:
+    """What a colleague can read without MLflow.
+
+    Args:
+        shown: Figures by name.
+    """
+    blocks: list[Block] = [BulletList(findings(summary))]
+    if summary.missing:
+        blocks += [Heading("Missing"), BulletList(summary.missing)]
+    if shown:
+        blocks += [Heading("All settings"), *shown.values()]
+        blocks += [Heading("Results"), TableBlock(shown_table(summary), "Best on validation first.")]
+    return [
+        *blocks,
+        Heading("How to read this"),
+        Paragraph(
+            "A setting is chosen on validation and reported on test. The baseline is the same student, seed and "
+            "schedule without a teacher; gain is student minus baseline, paired by seed. ± is the sample standard "
+            "deviation over seeds. Intervals are not corrected for the number of settings compared."
+        ),
+        Heading("In MLflow"),
+        BulletList([f"{name}: {link}" for name, link in summary.links.items() if len(link) < 500]),
+    ]
+
+
+def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None:
+    """Write tables, figures, report and saved view to the parent run."""
+    shown = {} if summary.table.empty else _figures(summary, study)
+    title = f"{summary.study}: {' x '.join(summary.settings) or 'runs'}"
+    parent.log_text(html_page(title, report_blocks(summary, shown)), "summary/report.html")
+    if summary.best is None:
+        return
+    parent.log_table(summary.table, "summary/settings.csv")
+    parent.log_table(summary.table, "summary/settings.json")
+    parent.log_table(summary.runs, "summary/runs.csv")
+    for name in ("heatmap", "gain"):
+        if name in shown:
+            parent.log_figure(shown[name].figure, f"summary/{name}.png")
+    best = summary.best
+    numbers = ("validation", "test", "test_low", "test_high", "gain", "gain_low", "gain_high", "seeds")
+    parent.log_metrics({f"best/{name}": best[name] for name in numbers if not pd.isna(best[name])})
+    parent.set_tags({"kdexp.best": setting_label(best, summary.settings)})
+    scores = [metric_name(split, summary.metric) for split in SPLITS]
+    beside = [metric_name("test", summary.metric, role) for role in ("baseline", "teacher")]
+    view = study.save_view(
+        summary.parent_id, [*summary.settings, "seed"], [*scores, GAIN, *beside], contour=grid_axes(summary)
+    )
+    if view:
+        summary.links["view"] = view
+
+
+def print_summary(summary: StudySummary) -> None:
+    """Print the answer, the best settings, what is missing and what to open."""
+    counts = ", ".join(f"{number} {status}" for status, number in sorted(summary.counts.items()))
+    title = f"study {summary.study}: {' x '.join(summary.settings) or 'runs'} ({counts})"
+    blocks: list[Block] = [Paragraph(title)]
+    if not summary.table.empty:
+        blocks = [TableBlock(shown_table(summary).head(_MOST_ROWS), title)]
+    if len(summary.table) > _MOST_ROWS:
+        blocks.append(Paragraph(f"... and {len(summary.table) - _MOST_ROWS} more, in summary/settings.csv"))
+    blocks += [Paragraph(line) for line in findings(summary)]
+    print_blocks([*blocks, Facts([("missing", line) for line in summary.missing])])
+    print_blocks([Facts(_places(summary))])
+
+
+def _places(summary: StudySummary) -> list[tuple[str, str]]:
+    command = ui_command(summary.uri)
+    browse = [] if command.startswith("http") else [("browse", f"{command}   then open")]
+    names = ("view", "sweep") if "view" in summary.links else ("sweep", "compare")
+    return browse + [(name, summary.links[name]) for name in names if name in summary.links]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python -m kdexp summary [study=<name>] [tracking.uri=<uri>]`: what a study found, as far as it is.
+
+    Raises:
+        UserError: A setting is unknown, or the study is not there.
+    """
+    settings = {
+        "study": "distillation",
+        "tracking.uri": None,
+        "cache_dir": os.environ.get("KDEXP_CACHE_DIR", "~/.cache/kdexp"),
+    }
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name not in settings or not equals:
+            raise UserError(re.sub(r"\s", " ", argument), "no such setting", f"expected one of {', '.join(settings)}")
+        settings[name] = value
+    for summary in summarize_study(settings["tracking.uri"], str(settings["study"]), str(settings["cache_dir"])):
+        print_summary(summary)

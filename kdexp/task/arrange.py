@@ -1,0 +1,162 @@
+"""Which rows become which split: what is missing is held out, and no text of a test split is trained on.
+
+Rows are chosen by their numbers, in numpy arrays; the texts stay where they are.
+"""
+
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from kdexp.errors import UserError
+from kdexp.task.config import FileTaskConfig, PublicTaskConfig
+from kdexp.task.kind import Labels, TaskKind
+from kdexp.task.split import Split
+
+HELD_OUT = "held out of train"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some rows of a split, in the order of its file.
+
+    Attributes:
+        rows: Indices, ascending.
+    """
+
+    split: Split
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, split: Split) -> "Selection":
+        return cls(split, np.arange(len(split)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def labels(self, kind: TaskKind) -> Labels:
+        return kind.labels(self.split.labels).take(self.rows)
+
+    @property
+    def text_keys(self) -> np.ndarray:
+        return self.split.text_keys[self.rows]
+
+    def take(self, places: np.ndarray) -> "Selection":
+        """Keep the rows at these places, in the order of the file."""
+        return Selection(self.split, self.rows[np.sort(places)])
+
+    def write(self, path: Path) -> Split:
+        return self.split.select(self.rows, path)
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """What a task's splits are made of, and what is said of it (see `Task`)."""
+
+    kind: TaskKind
+    splits: dict[str, Selection]
+    notes: list[str]
+    tags: dict[str, str]
+
+
+def arrange(
+    config: PublicTaskConfig | FileTaskConfig,
+    kind: TaskKind,
+    splits: dict[str, Split],
+    sources: tuple[str, str],
+) -> Arrangement:
+    """Hold out what is missing, keep test and validation texts out of train, cut to the sizes asked for.
+
+    The test rows are settled first, then the validation rows, and `train_size` cuts last: so a smaller
+    `train_size` keeps both, and takes its rows from among those of a larger one.
+
+    Args:
+        splits: `train`, and those of `validation`, `test` and `transfer` that there are.
+        sources: Where the validation and the test split come from, as the tags say it.
+
+    Raises:
+        UserError: There are not enough rows.
+    """
+    given = {name: Selection.of(split) for name, split in splits.items()}
+    train, validation, test = given["train"], given.get("validation"), given.get("test")
+    num_rows, seed = len(train), config.seed
+    if test is None:
+        size = config.test_size or max(1, round(0.2 * num_rows))
+        test, train = _hold_out(kind, train, size, "test", seed)
+    elif config.test_size is not None:
+        test = _sample(kind, test, config.test_size, "test", seed)
+    train, num_in_test = _without_texts_of(test, train)
+    if validation is None:
+        size = config.validation_size or max(1, round(0.1 * num_rows))
+        validation, train = _hold_out(kind, train, size, "validation", seed)
+    elif config.validation_size is not None and isinstance(config, FileTaskConfig):
+        validation = _sample(kind, validation, config.validation_size, "validation", seed)
+    train, num_in_validation = _without_texts_of(validation, train)
+    if config.train_size is not None:
+        train = _sample(kind, train, config.train_size, "train", seed)
+    kind.refuse_untrainable(train.labels(kind))
+
+    chosen = {"train": train, "validation": validation, "test": test}
+    notes = [f"train: {len(train):,} of {num_rows:,} rows"]
+    for name, source in zip(("validation", "test"), sources, strict=True):
+        how = f" (stratified, seed {seed})" if source == HELD_OUT else ""
+        notes.append(f"{name}: {len(chosen[name]):,} rows, {source}{how}")
+    if num_in_test or num_in_validation:
+        where = f"in test ({num_in_test:,}) or validation ({num_in_validation:,})"
+        notes.append(f"train: {num_in_test + num_in_validation:,} rows dropped, because their text is also {where}")
+    if "transfer" in given:
+        chosen["transfer"], note = _clean_transfer(given["transfer"], test, validation)
+        notes.append(note)
+    tags = {"kdexp.validation_split": sources[0], "kdexp.test_split": sources[1]}
+    return Arrangement(kind, chosen, notes, tags)
+
+
+def _clean_transfer(transfer: Selection, test: Selection, validation: Selection) -> tuple[Selection, str]:
+    transfer, num_in_test = _without_texts_of(test, transfer)
+    transfer, num_in_validation = _without_texts_of(validation, transfer)
+    note = (
+        f"transfer: {len(transfer):,} rows, after {num_in_test + num_in_validation:,} were dropped, "
+        "because their text is also in test or validation"
+    )
+    return transfer, note
+
+
+def _stratified_order(strata: np.ndarray, stream: str) -> np.ndarray:
+    """Order rows at random so that every prefix holds each stratum in its share, to within one row.
+
+    Args:
+        strata: [rows], such as class indices.
+    """
+    random = Random(stream)
+    numbers = np.unique(strata)
+    rows = [array("q", np.flatnonzero(strata == number).tobytes()) for number in numbers]
+    for each in rows:
+        random.shuffle(each)
+    shares = [(np.arange(len(each)) + 0.5) / len(each) for each in rows]
+    repeated = np.repeat(numbers, [len(each) for each in rows])
+    shuffled = np.concatenate([np.frombuffer(each, dtype=np.int64) for each in rows])
+    return shuffled[np.lexsort((shuffled, repeated, np.concatenate(shares)))]
+
+
+def _hold_out(kind: TaskKind, train: Selection, size: int, name: str, seed: int) -> tuple[Selection, Selection]:
+    """Take `size` rows out of train; return them and the rest."""
+    if size >= len(train):
+        problem = f"{size:,} rows asked, but train has {len(train):,}"
+        raise UserError(f"task.{name}_size", problem, f"ask for fewer, or name a file of its own in task.{name}")
+    order = _stratified_order(kind.strata(train.labels(kind)), f"{name}/{seed}")
+    return train.take(order[:size]), train.take(order[size:])
+
+
+def _sample(kind: TaskKind, selection: Selection, size: int, name: str, seed: int) -> Selection:
+    if size > len(selection):
+        problem = f"{size:,} rows asked, but {name} has {len(selection):,}"
+        raise UserError(f"task.{name}_size", problem, "ask for fewer, or leave it out to use all of them")
+    return selection.take(_stratified_order(kind.strata(selection.labels(kind)), f"{name}/{seed}")[:size])
+
+
+def _without_texts_of(other: Selection, selection: Selection) -> tuple[Selection, int]:
+    """Drop the rows whose text, or pair of texts, also occurs in another selection; also say how many."""
+    places = np.flatnonzero(~np.isin(selection.text_keys, other.text_keys))
+    return selection.take(places), len(selection) - len(places)

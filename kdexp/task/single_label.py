@@ -1,0 +1,167 @@
+"""Single-label classification: one of several classes is right."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+from torch import Tensor
+
+from kdexp.errors import UserError
+from kdexp.loss.base import Outputs
+from kdexp.loss.hard import hard_loss
+from kdexp.task.kind import Answers, Labels, TaskKind
+from kdexp.task.table import Column, class_indices, class_names
+
+
+@dataclass(frozen=True)
+class SingleLabel(TaskKind):
+    """One of the classes `label_names` is right."""
+
+    label_names: Sequence[str]
+    primary_metric: str = "accuracy"
+    name: ClassVar[str] = "single_label"
+    outputs: ClassVar[Outputs] = Outputs.classes
+
+    @classmethod
+    def from_column(cls, column: Column, names: Sequence[str] | None) -> Self:
+        return cls(class_names(column, names))
+
+    def encode(self, column: Column, *, by_number: bool = False) -> np.ndarray:
+        numbers = {str(index): index for index in range(self.num_outputs)} if by_number else {}
+        return class_indices(column, numbers | {name: index for index, name in enumerate(self.label_names)})
+
+    def strata(self, labels: Labels) -> np.ndarray:
+        return labels.values
+
+    def refuse_untrainable(self, labels: Labels) -> None:
+        classes = np.unique(labels.values)
+        if len(classes) < 2:
+            left = f"all have the label '{self.label_names[classes[0]]}'" if len(classes) else "there are none"
+            problem = f"of the {labels.num_rows} rows left to train on, {left}"
+            raise UserError("task.train_size", problem, "a classifier needs two classes: keep more rows for training")
+
+    def head_config(self) -> dict[str, object]:
+        return super().head_config() | {"problem_type": "single_label_classification"}
+
+    def output_order(self, teacher_names: Sequence[str], role: str) -> list[int]:
+        return class_order(teacher_names, self.label_names, role)
+
+    def hard_loss(
+        self, logits: Tensor, labels: Tensor, *, num_examples: Tensor | int | None, label_smoothing: float
+    ) -> Tensor:
+        return hard_loss(logits, labels, num_examples=num_examples, label_smoothing=label_smoothing)
+
+    def metrics(self, answers: Answers, labels: Labels) -> dict[str, float]:
+        return classification_metrics(answers.values, labels.values)
+
+    def gain(self, student: Answers, baseline: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
+        if self.primary_metric != "accuracy":
+            return super().gain(student, baseline, labels, rows)
+        # In whole numbers: a difference of nothing is exactly nothing, and no interval leaves zero by rounding.
+        right, baseline_right = (
+            (answers.values.argmax(-1).numpy() == labels.values).astype(float) for answers in (student, baseline)
+        )
+        return (right - baseline_right)[rows].mean(axis=-1)
+
+    def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> None:
+        """One-sided exact binomial test at 1 % against the most frequent class: small splits are judged fairly."""
+        from scipy.stats import binomtest
+
+        total = labels.num_rows
+        num_correct = int((answers.values.argmax(-1).numpy() == labels.values).sum())
+        majority = float(np.bincount(labels.values, minlength=self.num_outputs).max() / total)
+        accuracy = num_correct / total
+        if binomtest(num_correct, total, min(majority, 1.0), alternative="greater").pvalue < 0.01:
+            return
+        below = accuracy < 1 / self.num_outputs - 0.05
+        reason = "are its class names in the wrong order?" if below else "is it fine-tuned for this task?"
+        raise UserError(
+            role,
+            f"answers {accuracy:.1%} of {total} validation rows correctly, no better than always answering "
+            f"the most frequent class ({majority:.1%}): {reason}",
+            f"fine-tune it longer ({role}.train.epochs), check {role}.labels=[...], or go on all the same "
+            f"with {role}.chance_check=false",
+        )
+
+    def agreement(self, student: Answers, teacher: Answers) -> float:
+        return float((student.values.argmax(-1) == teacher.values.argmax(-1)).float().mean())
+
+    def decisions(self, answers: Answers) -> list[str]:
+        return [self.label_names[index] for index in answers.values.argmax(-1).tolist()]
+
+    def gold(self, labels: Labels) -> list[str]:
+        return [self.label_names[label] for label in labels.values]
+
+    def scores(self, answers: Answers) -> dict[str, list[float]]:
+        probabilities = answers.values.double().softmax(dim=-1).T.tolist()
+        return {f"probability_{name}": column for name, column in zip(self.label_names, probabilities, strict=True)}
+
+
+def class_order(teacher_names: Sequence[str], task_names: Sequence[str], role: str = "teacher") -> list[int]:
+    """Where each of the task's classes lies among the teacher's: `teacher_logits[:, order]` is in the task's order.
+
+    Names are compared without regard to case, spaces, hyphens and underscores.
+
+    Args:
+        role: What the teacher's settings begin with, for errors.
+
+    Raises:
+        UserError: The names are not the same set; both lists are shown.
+    """
+
+    def key(name: str) -> str:
+        return re.sub(r"[\s_-]+", "", name).casefold()
+
+    position = {key(name): index for index, name in enumerate(teacher_names)}
+    wanted = [key(name) for name in task_names]
+    if len(position) != len(teacher_names) or sorted(position) != sorted(wanted):
+        raise UserError(
+            f"{role}.labels",
+            f"the teacher's classes [{', '.join(teacher_names)}] are not the task's [{', '.join(task_names)}]",
+            f"name the teacher's classes in its own order with {role}.labels=[...], "
+            f"or give it a new head with {role}.finetune=true",
+        )
+    return [position[name] for name in wanted]
+
+
+def classification_metrics(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy, macro-F1, NLL and calibration error.
+
+    Args:
+        logits: [rows, classes]
+        labels: [rows], class indices
+
+    Returns:
+        `accuracy`, `macro_f1` (over the classes that occur in labels or answers), `nll` (mean, nats)
+        and `ece`.
+    """
+    from scipy.special import log_softmax, softmax
+    from sklearn.metrics import f1_score
+
+    scores = logits.float().numpy().astype(np.float64)
+    gold = np.asarray(labels)
+    answers = scores.argmax(axis=-1)
+    return {
+        "accuracy": float((answers == gold).mean()),
+        "macro_f1": float(f1_score(gold, answers, average="macro", zero_division=0)),
+        "nll": float(-log_softmax(scores, axis=-1)[np.arange(len(gold)), gold].mean()),
+        "ece": expected_calibration_error(softmax(scores, axis=-1), gold),
+    }
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy over equally wide bins of confidence.
+
+    See Guo et al. 2017, https://arxiv.org/abs/1706.04599, eq. 3.
+
+    Args:
+        probabilities: [rows, classes]
+        labels: [rows]
+    """
+    confidence = probabilities.max(axis=-1)
+    correct = probabilities.argmax(axis=-1) == labels
+    bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    gap_sums = np.bincount(bins, weights=correct - confidence, minlength=num_bins)
+    return float(np.abs(gap_sums).sum() / len(labels))

@@ -1,0 +1,127 @@
+"""What a teacher is: anything that answers a split.
+
+Nothing else in kdexp knows what a teacher is made of. What only some teachers can do (show what they compute inside)
+is a capability of its own, asked for by the code that needs it and refused in one line where it is missing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from kdexp.errors import UserError
+from kdexp.model.encoder import Encoder
+from kdexp.task.kind import Answers
+from kdexp.task.split import Split
+
+
+class Scale(StrEnum):
+    """What the numbers of an answer are."""
+
+    logits = "logits"
+    log_probabilities = "log_probabilities"  # logits up to a constant of each row
+
+
+@dataclass(frozen=True)
+class TeacherAnswers:
+    """A teacher's answers on one split.
+
+    Attributes:
+        answers: Outputs in the task's order.
+        key: Names their content: equal keys, equal answers.
+        num_forwarded: Rows that this run had to ask about; 0 where the answers come from the cache.
+        members: Each one's, of several teachers; empty where there is one.
+    """
+
+    answers: Answers
+    key: str
+    num_forwarded: int
+    seconds: float
+    members: Mapping[str, "TeacherAnswers"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What it cost to make a teacher ready.
+
+    Attributes:
+        seconds: Of the fine-tuning, when it was done; 0 where none was needed.
+        from_cache: An earlier run did it.
+    """
+
+    seconds: float = 0.0
+    from_cache: bool = False
+
+
+class Teacher(Protocol):
+    """Anything that answers a split.
+
+    Attributes:
+        name: As metrics and logs call it.
+        role: What its settings begin with, for errors.
+        num_parameters: 0 where it has none that are known.
+        digest: SHA-256 of what it answers by (of an encoder, its weights), once it is prepared.
+        preparation: What preparing it cost, once it is prepared.
+        checks_chance: It has to be better than the trivial answer before it may teach.
+        members: Of several teachers in one, by name; empty where it is one.
+    """
+
+    name: str
+    role: str
+    scale: Scale
+    num_parameters: int
+    digest: str
+    preparation: Preparation
+    checks_chance: bool
+    members: Mapping[str, "Teacher"]
+
+    def prepare(self) -> None:
+        """Make it ready to answer, where it is not: fine-tune it once, freeze it."""
+
+    def fingerprint(self) -> str:
+        """Name everything that decides its answers, the text apart."""
+
+    def answer(self, split: Split, name: str) -> TeacherAnswers:
+        """Answer every row of a split.
+
+        Args:
+            name: Of the split, for progress bars.
+        """
+
+    def verify(self) -> None:
+        """Prove that it did not change while it taught.
+
+        Raises:
+            RuntimeError: It did.
+        """
+
+
+@runtime_checkable
+class ShowsFeatures(Protocol):
+    """A teacher whose hidden states, attention and the like can be seen: there is an encoder inside."""
+
+    encoder: Encoder
+
+
+def require_features(teacher: Teacher, setting: str) -> Encoder:
+    """The encoder whose features can be seen.
+
+    Args:
+        setting: What needs them, for the error.
+
+    Raises:
+        UserError: The teacher answers, and shows nothing else.
+    """
+    if isinstance(teacher, ShowsFeatures):
+        return teacher.encoder
+    raise UserError(
+        setting,
+        f"compares with what a teacher computes inside, but {teacher.name} shows only its answers",
+        "choose a loss without terms, or one teacher that is an encoder",
+    )
+
+
+def shown_encoders(teacher: Teacher) -> dict[str, Encoder]:
+    """The encoders inside of a teacher, as far as it shows them: `teacher`, or `teacher_<name>` of several."""
+    teachers = {f"teacher_{name}": member for name, member in teacher.members.items()} or {"teacher": teacher}
+    return {role: item.encoder for role, item in teachers.items() if isinstance(item, ShowsFeatures)}

@@ -1,0 +1,159 @@
+"""Answers kept and mixed: wrappers around teachers, and what is asked of one in a run."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from kdexp.cache import Cache
+from kdexp.task.kind import Answers
+from kdexp.task.load import Task
+from kdexp.task.split import Split
+from kdexp.teacher.base import Preparation, Scale, ShowsFeatures, Teacher, TeacherAnswers
+
+logger = logging.getLogger(__name__)
+
+
+class Cached:
+    """A teacher that is asked about a text once: its answers are kept in the cache.
+
+    The key is made of all that decides them (`Teacher.fingerprint`) and of the text itself, so a changed input never
+    finds an old answer.
+    """
+
+    def __init__(self, teacher: Teacher, cache: Cache) -> None:
+        self.teacher, self.cache = teacher, cache
+        self.name, self.role, self.scale = teacher.name, teacher.role, teacher.scale
+        self.num_parameters, self.checks_chance, self.members = (
+            teacher.num_parameters,
+            teacher.checks_chance,
+            teacher.members,
+        )
+        self._look()
+
+    def _look(self) -> None:
+        """Be what the teacher inside is by now: preparing it may change it."""
+        self.digest, self.preparation = self.teacher.digest, self.teacher.preparation
+        if isinstance(self.teacher, ShowsFeatures):
+            self.encoder = self.teacher.encoder
+
+    def prepare(self) -> None:
+        self.teacher.prepare()
+        self._look()
+
+    def fingerprint(self) -> str:
+        return self.teacher.fingerprint()
+
+    def answer(self, split: Split, name: str) -> TeacherAnswers:
+        started = time.perf_counter()
+
+        def compute(work: Path) -> dict[str, Tensor]:
+            answers = self.teacher.answer(split, name).answers
+            lengths = {} if answers.lengths is None else {"lengths": torch.from_numpy(answers.lengths)}
+            return {"values": answers.values} | lengths
+
+        parts = {"teacher": self.fingerprint(), "text": split.text_digest}
+        entry = self.cache.tensors("teacher_logits", parts, compute)
+        lengths = entry.tensors.get("lengths")
+        return TeacherAnswers(
+            answers=Answers(entry.tensors["values"], None if lengths is None else lengths.numpy()),
+            key=entry.key,
+            num_forwarded=0 if entry.hit else len(split),
+            seconds=time.perf_counter() - started,
+        )
+
+    def verify(self) -> None:
+        self.teacher.verify()
+
+
+class Ensemble:
+    """Several teachers that answer together: log(sum_k w_k softmax(z_k)), with weights that sum to one.
+
+    The mean is one of probabilities, because logits of different models have no common scale or zero. A
+    temperature is applied to what comes out: softmax(log m / T) softens the mixture m as it would one
+    teacher's answer, which is not the mixture of the softened answers. The mixture is a log-probability:
+    a loss on logits themselves (`mse`) should be centered, since each row's mean is the normaliser's.
+
+    Args:
+        weights: Above 0, one for each teacher, in any unit.
+    """
+
+    role, scale, checks_chance = "teacher", Scale.log_probabilities, False
+
+    def __init__(self, members: Mapping[str, Teacher], weights: Mapping[str, float]) -> None:
+        total = sum(weights.values())
+        self.members = members
+        self.shares = {name: weights[name] / total for name in members}
+        self.name = "+".join(members)
+        self.num_parameters = sum(teacher.num_parameters for teacher in members.values())
+        self.digest, self.preparation = "", Preparation()
+
+    def prepare(self) -> None:
+        for teacher in self.members.values():
+            teacher.prepare()
+        self.digest = next(iter(self.members.values())).digest
+        preparations = [teacher.preparation for teacher in self.members.values()]
+        self.preparation = Preparation(
+            sum(item.seconds for item in preparations), all(item.from_cache for item in preparations)
+        )
+        shares = " + ".join(f"{share:.2f} {name}" for name, share in self.shares.items())
+        logger.info("teachers together: %s, in probability space", shares)
+
+    def fingerprint(self) -> str:
+        return " + ".join(f"{self.shares[name]!r} {teacher.fingerprint()}" for name, teacher in self.members.items())
+
+    def answer(self, split: Split, name: str) -> TeacherAnswers:
+        answers = {member: teacher.answer(split, name) for member, teacher in self.members.items()}
+        weighted = [
+            log_softmax(answer.answers.values, dim=-1) + math.log(self.shares[member])
+            for member, answer in answers.items()
+        ]
+        return TeacherAnswers(
+            answers=Answers(torch.stack(weighted).logsumexp(dim=0), next(iter(answers.values())).answers.lengths),
+            key=" + ".join(f"{self.shares[member]!r} {answer.key}" for member, answer in answers.items()),
+            num_forwarded=sum(answer.num_forwarded for answer in answers.values()),
+            seconds=sum(answer.seconds for answer in answers.values()),
+            members=answers,
+        )
+
+    def verify(self) -> None:
+        for teacher in self.members.values():
+            teacher.verify()
+
+
+def teacher_answers(teacher: Teacher, task: Task, *, use_transfer: bool) -> dict[str, TeacherAnswers]:
+    """The teacher's answers by split, validation first: a teacher near chance goes no further.
+
+    Raises:
+        UserError: It is not better than the trivial answer.
+    """
+    splits = {"validation": task.validation, "test": task.test, "train": task.train}
+    if use_transfer and task.transfer is not None:
+        splits["transfer"] = task.transfer
+    answers = {}
+    for name, split in splits.items():
+        answers[name] = teacher.answer(split, name)
+        if name == "validation":
+            _check(teacher, answers[name], task)
+    logger.info(
+        "teacher logits: %s of %s rows forwarded, the rest kept from earlier runs",
+        f"{sum(answer.num_forwarded for answer in answers.values()):,}",
+        f"{sum(len(split) for split in splits.values()) * max(len(teacher.members), 1):,}",
+    )
+    return answers
+
+
+def _check(teacher: Teacher, answers: TeacherAnswers, task: Task) -> None:
+    """Say how good each teacher is, and refuse one that knows nothing."""
+    labels = task.labels("validation")
+    for name, member in (teacher.members or {teacher.name: teacher}).items():
+        given = answers.members.get(name, answers).answers
+        score = task.kind.metrics(given, labels)[task.primary_metric]
+        logger.info("teacher %s: %.1f %% on validation", name, 100 * score)
+        if member.checks_chance:
+            task.kind.refuse_chance(given, labels, member.role)

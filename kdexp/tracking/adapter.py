@@ -1,0 +1,162 @@
+"""All that kdexp uses of MLflow and MLflow does not document, tried with MLflow 3.17.
+
+Tests fail when a release moves any of it. What is documented (the client, its entities, `mlflow.pyfunc`) is used
+where it is needed in this package.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from requests import Response
+
+logger = logging.getLogger(__name__)
+
+
+def import_mlflow() -> None:
+    """Import MLflow with everything off that looks at other hosts than the store, or prints."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["DO_NOT_TRACK"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    # MLflow prints a run's link at its end with the password in it; kdexp prints its own.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    import mlflow  # noqa: F401
+
+
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Keep loggers to warnings for a while."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def create_sqlite_store(path: Path) -> None:
+    """Create MLflow's tables, unless they are there, such that no process ever sees a half-made store.
+
+    Two processes that initialise one file at the same time make one of them fail ("table experiments already
+    exists"), and one that is killed leaves a file that no later run can use. So the tables are made in a file
+    of another name, which then gets the store's name in one step.
+    """
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if path.exists() and path.stat().st_size:
+            return
+        from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        logger.info("Creating the MLflow store %s (once, some seconds)", path)
+        unfinished = path.with_name(f".{path.name}.new")
+        unfinished.unlink(missing_ok=True)
+        with quiet("mlflow.store.db.utils", "alembic"):
+            store = SqlAlchemyStore(f"sqlite:///{unfinished.as_posix()}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+        store._dispose_engine()
+        os.replace(unfinished, path)
+
+
+def ask_server(uri: str, seconds: float) -> "Response":
+    """What a tracking server answers within so many seconds; MLflow's own client would try for four minutes.
+
+    Raises:
+        MlflowException: Nothing answers.
+    """
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    return http_request(
+        get_default_host_creds(uri),
+        "/api/2.0/mlflow/experiments/search",
+        "POST",
+        max_retries=0,
+        timeout=seconds,
+        raise_on_status=False,
+        json={"max_results": 1},
+    )
+
+
+def context_tags() -> dict[str, str]:
+    """Who runs this, from which script and commit, as MLflow's own `start_run` would tag it."""
+    from mlflow.tracking.context.registry import resolve_tags
+
+    return resolve_tags()
+
+
+VIEW_SECTION = "kdexp"
+
+
+def saved_view(key: str, name: str, state: dict[str, Any]) -> tuple[str, str]:
+    """Tag of an experiment, and its value, by which MLflow's pages open a shared view (`viewStateShareKey=<key>`)."""
+    now = time.time_ns() // 1_000_000
+    value = json.dumps({"name": name, "createdAt": now, "updatedAt": now, "state": json.dumps(state)})
+    return f"mlflow.sharedViewState.{key}", value
+
+
+def sweep_view(
+    parent_id: str | None, settings: Sequence[str], metrics: Sequence[str], contour: tuple[str, str] | None
+) -> dict[str, Any]:
+    """The state of MLflow's pages in which a sweep is best looked at: which runs, which columns, which charts.
+
+    Args:
+        settings: Params that the sweep varies: columns, and axes of the parallel coordinates.
+        metrics: Names of the columns: what settings are chosen by, what is reported, the gain, and others.
+        contour: The two settings of the contour plot, where the sweep varies two numbers.
+    """
+    chosen, found, gain, *_ = metrics
+    charts: list[dict[str, Any]] = []
+    if contour:
+        x, y = contour
+        for place, shown in enumerate((chosen, found)):
+            axes = {
+                "xaxis": {"key": x, "type": "PARAM"},
+                "yaxis": {"key": y, "type": "PARAM"},
+                "zaxis": {"key": shown, "type": "METRIC"},
+            }
+            charts.append(_chart("CONTOUR", f"contour{place}", **axes))
+    charts.append(
+        _chart(
+            "PARALLEL",
+            "parallel",
+            selectedParams=list(settings),
+            selectedMetrics=[chosen, found, gain],
+            showAllRuns=False,
+        )
+    )
+    curves = {"xAxisKey": "step", "scaleType": "linear", "xAxisScaleType": "linear", "lineSmoothness": 0}
+    for name in (chosen, "train/loss"):
+        charts.append(_chart("LINE", name, metricKey=name, selectedMetricKeys=[name], **curves))
+    charts.append(_chart("BAR", "gain", metricKey=gain))
+    condition = f"tags.`mlflow.parentRunId` = '{parent_id}' and " if parent_id else ""
+    columns = [f"params.`{name}`" for name in settings] + [f"metrics.`{name}`" for name in metrics]
+    return {
+        "orderByKey": f"metrics.`{chosen}`",
+        "orderByAsc": False,
+        "searchFilter": f"{condition}attributes.status = 'FINISHED'",
+        "lifecycleFilter": "Active",
+        "startTime": "ALL",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": ["attributes.`Duration`", *columns],
+        "runsHiddenMode": "SHOW_ALL",
+        # Else the sections are sorted by name, and those that MLflow makes of its own come first.
+        "isAccordionReordered": True,
+        "compareRunSections": [{"uuid": VIEW_SECTION, "name": "sweep", "display": True, "isReordered": False}],
+        "compareRunCharts": charts,
+    }
+
+
+def _chart(kind: str, uuid: str, **fields: Any) -> dict[str, Any]:
+    common = {"uuid": uuid, "metricSectionId": VIEW_SECTION, "runsCountToCompare": 100, "deleted": False}
+    return {"type": kind, **common, "isGenerated": False, **fields}

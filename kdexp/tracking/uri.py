@@ -1,0 +1,183 @@
+"""Where runs are kept: the MLflow store by its URI, refused early when it cannot take runs, and the links into it."""
+
+import json
+import logging
+import os
+import re
+import time
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from kdexp.errors import UserError
+from kdexp.tracking.adapter import ask_server, import_mlflow
+
+logger = logging.getLogger(__name__)
+
+SETTING = "tracking.uri"
+LEGAL_URIS = "expected sqlite:///<file>, http(s)://<host>:<port>, postgresql://..., or tracking=none"
+PROBE_SECONDS = 8.0
+# How long is waited for a store that was there before and went away.
+PATIENCE_SECONDS = 60.0
+
+
+def redact(text: str) -> str:
+    """Replace the credentials in the URIs of a text (`http://user:password@host`, `?token=...`) by `***`."""
+    text = re.sub(r"(\w://)[^/\s'\"<>]*@", r"\1***@", text)
+    return re.sub(r"(?i)([?&](?:password|token|secret|api_?key)=)[^&\s'\"]*", r"\1***", text)
+
+
+def resolve_uri(uri: str | None) -> str:
+    """Return the store's URI, independent of the current folder from here on.
+
+    None is MLflow's own default: `MLFLOW_TRACKING_URI`, else `mlflow.db` in the current folder.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if uri.startswith("sqlite:///") and uri != "sqlite:///:memory:":
+        # Not mlflow.get_tracking_uri(): it percent-encodes the folder, which SQLAlchemy takes literally.
+        return "sqlite:///" + Path(uri.removeprefix("sqlite:///")).absolute().as_posix()
+    return uri
+
+
+def reason(error: BaseException) -> str:
+    """One readable line of an exception, free of credentials."""
+    text = redact(" ".join(str(error).split()))
+    known = ("Connection refused", "timed out", "Name or service not known", "Failed to resolve", "SSL")
+    return next((phrase for phrase in known if phrase in text), text[:200])
+
+
+def ui_command(uri: str | None) -> str:
+    """Return what a person types in this folder to see the runs; for a server, its address."""
+    uri = resolve_uri(uri)
+    if uri.startswith(("http://", "https://")):
+        return ui_base(uri)
+    here = Path.cwd()
+    # With runs of an old file store in ./mlruns, plain `mlflow ui` shows those instead.
+    if uri == f"sqlite:///{(here / 'mlflow.db').as_posix()}" and not any(here.glob("mlruns/*/meta.yaml")):
+        return "mlflow ui"
+    return f"mlflow ui --backend-store-uri '{redact(uri)}'"
+
+
+def ui_base(uri: str) -> str:
+    """Where the pages are: the server, or for a database what `mlflow ui` will serve."""
+    if not uri.startswith(("http://", "https://")):
+        return "http://127.0.0.1:5000"
+    parts = urlsplit(uri)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+
+
+def experiment_url(uri: str, experiment_id: str) -> str:
+    """Return the link to an experiment's runs (without the parameter MLflow opens its GenAI view)."""
+    return f"{ui_base(uri)}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+
+
+def run_url(uri: str, experiment_id: str, run_id: str) -> str:
+    """Return the link to a run."""
+    return f"{ui_base(uri)}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def compare_url(uri: str, experiment_id: str, run_ids: list[str]) -> str:
+    """Return the link to MLflow's page that compares runs: parallel coordinates, scatter and contour plot."""
+    runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (run_ids, [experiment_id]))
+    return f"{ui_base(uri)}/#/compare-runs?runs={runs}&experiments={experiments}"
+
+
+def check_reachable(uri: str | None, *, patience: float = 0.0) -> None:
+    """Refuse a store that cannot take runs, within about 10 s and before anything expensive.
+
+    Args:
+        patience: Seconds to wait for a store that was there before and went away.
+
+    Raises:
+        UserError: No server answers, it refuses us, or the URI names no usable store.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return _check(resolve_uri(uri))
+        except UserError as error:
+            if time.monotonic() > deadline:
+                raise
+            logger.warning("waiting for MLflow: %s", error)
+            time.sleep(3)
+
+
+def _check(uri: str) -> None:
+    scheme = uri.partition("://")[0].partition("+")[0] if "://" in uri else ""
+    if uri == "databricks":
+        scheme = uri
+    match scheme:
+        case "http" | "https":
+            _check_server(uri)
+        case "sqlite":
+            _check_sqlite(uri)
+        case "postgresql" | "mysql" | "mssql":
+            _check_database(uri)
+        case "databricks":
+            pass  # The profile that is asked for at the first call says who and where.
+        case "" | "file":
+            raise UserError(
+                SETTING,
+                f"{redact(uri)} names a folder, and MLflow no longer keeps runs in folders",
+                "use sqlite:///mlflow.db, http(s)://<host>:<port> for a server, or tracking=none",
+            )
+        case _:
+            raise UserError(SETTING, f"'{scheme}://' is not a kind of store MLflow knows", LEGAL_URIS)
+
+
+def _check_server(uri: str) -> None:
+    import_mlflow()
+    from mlflow.exceptions import MlflowException
+
+    shown = redact(uri)
+    try:
+        reply = ask_server(uri, PROBE_SECONDS)
+    except MlflowException as error:
+        port = urlsplit(uri).port or 5000
+        # `from None`: the cause quotes the URI with its password.
+        raise UserError(
+            SETTING,
+            f"{shown} cannot be reached ({reason(error)})",
+            f"start it with `mlflow server --host 127.0.0.1 --port {port}`, or use tracking=none",
+        ) from None
+    if reply.status_code in (401, 403):
+        raise UserError(
+            SETTING,
+            f"{shown} refuses us ({reply.status_code} {reply.reason})",
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+        )
+    if reply.status_code != 200 or "json" not in reply.headers.get("content-type", ""):
+        raise UserError(SETTING, f"what answers at {shown} is no MLflow server ({reply.status_code})", LEGAL_URIS)
+
+
+def _check_sqlite(uri: str) -> None:
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri in ("sqlite://", "sqlite:///:memory:") or not uri.startswith("sqlite:///"):
+        raise UserError(SETTING, f"{uri} names no file, so nothing would be kept", LEGAL_URIS)
+    if not path.parent.is_dir():
+        raise UserError(SETTING, f"no folder {path.parent} for {path.name}", "create it, or name another file")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(SETTING, f"{path} cannot be written", "name a file in a folder of your own")
+    if path.exists():
+        with path.open("rb") as file:
+            header = file.read(16)
+        # SQLAlchemy would try ten times, for 100 s, before it says so.
+        if header and header != b"SQLite format 3\0":
+            raise UserError(SETTING, f"{path} is not an SQLite database", "name another file, or a new one")
+
+
+def _check_database(uri: str) -> None:
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        engine = create_engine(uri)
+        engine.connect().close()
+        engine.dispose()
+    except ImportError as error:
+        raise UserError(SETTING, f"the driver for {redact(uri)} is missing ({error})", "pip install it") from None
+    except SQLAlchemyError as error:
+        raise UserError(
+            SETTING,
+            f"{redact(uri)} cannot be reached ({reason(error)})",
+            "start the database, or use tracking=none",
+        ) from None
