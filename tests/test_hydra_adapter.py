@@ -11,27 +11,26 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from kdexp.cli import hydra_adapter, sweeper
-from kdexp.cli.composition import register_schemas
+from kdexp.cli import hydra_adapter
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.explain import explain
-from kdexp.cli.sweeper import _combinations
+from kdexp.cli.sweeper import KdexpSweeper, _combinations, register
 from kdexp.errors import UserError
 
 
 def composed(*overrides: str):
-    register_schemas()
+    register()
     return hydra_adapter.compose(CONF_DIR, "config", overrides)
 
 
 def test_a_sweeper_of_this_package_is_found_under_hydras_name():
-    sweeper.register()
-    sweeper.register()
-    assert Plugins.instance().discover(Sweeper).count(sweeper.KdexpSweeper) == 1
+    register()
+    register()
+    assert Plugins.instance().discover(Sweeper).count(KdexpSweeper) == 1
     config = composed("hydra.mode=MULTIRUN")
     assert config.hydra.sweeper._target_ == "hydra_plugins.kdexp.KdexpSweeper"
-    assert Plugins.instance().class_name_to_class[config.hydra.sweeper._target_] is sweeper.KdexpSweeper
-    assert sys.modules["hydra_plugins.kdexp"].KdexpSweeper is sweeper.KdexpSweeper
+    assert Plugins.instance().class_name_to_class[config.hydra.sweeper._target_] is KdexpSweeper
+    assert sys.modules["hydra_plugins.kdexp"].KdexpSweeper is KdexpSweeper
 
 
 def test_hydras_own_settings_come_with_what_is_composed():

@@ -17,6 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from kdexp.cli.composition import build, register_schemas, resolve
 from kdexp.cli.config import PLUGIN_MODULE, SearchConfig
 from kdexp.cli.hydra_adapter import register_sweeper, returned
 from kdexp.errors import UserError, under
@@ -72,7 +73,6 @@ class KdexpSweeper(Sweeper):
         run_cross_family(jobs, ["teacher", "student", "condition", *swept], self.launch)
 
     def _sweep_search(self, overrides: dict[str, Override], search: DictConfig) -> None:
-        from kdexp.cli.composition import build
         from kdexp.study.search import SearchSettings, run_search
 
         with under("hydra.sweeper.search"):
@@ -118,7 +118,6 @@ class KdexpSweeper(Sweeper):
 
         Its config is refused here, before anything starts, where a value is out of range.
         """
-        from kdexp.cli.composition import resolve
         from kdexp.study.sweep import Job
 
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, [*fixed, *chosen])
@@ -205,5 +204,6 @@ def _searched(name: str, override: Override) -> "Interval | Choice":
 
 
 def register() -> None:
-    """Tell Hydra of the sweeper; its settings are told with all others."""
+    """Tell Hydra all that conf/ needs: the types, and the sweeper."""
+    register_schemas()
     register_sweeper(KdexpSweeper, PLUGIN_MODULE)

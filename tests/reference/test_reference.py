@@ -156,7 +156,7 @@ def test_hashes_and_cache_keys_stay(kdexp: CommandLine) -> None:
 
     Libraries are part of them, so with other versions than those recorded nothing can be said. Cache keys hold the
     bits of weights too: they are compared where `KDEXP_REFERENCE_EXACT=1`, elsewhere only how many there are.
-    Where they are meant to change, `cache.CACHE_FORMAT` does too, and `python tests/reference/record.py --keys` records
+    Where they are meant to change, `cache.CACHE_FORMAT` does too; `python tests/reference/record.py --keys` records
     the new ones.
     """
     if KEYS["versions"] != library_versions():
