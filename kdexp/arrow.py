@@ -61,6 +61,11 @@ class Ragged:
         """[rows]"""
         return np.concatenate([np.empty(0, np.int32), *(np.diff(offsets) for offsets, _ in self._chunks)])
 
+    @property
+    def flat(self) -> np.ndarray:
+        """The values of all rows, one row after another."""
+        return np.concatenate([values[offsets[0] : offsets[-1]] for offsets, values in self._chunks])
+
     def __getitem__(self, row: int) -> np.ndarray:
         index = bisect_right(self._starts, row) - 1
         offsets, values = self._chunks[index]

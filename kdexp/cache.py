@@ -49,7 +49,7 @@ from kdexp.processes import Processes
 
 logger = logging.getLogger(__name__)
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 3
 """Part of every key: a new number when the meaning of parts, or the layout of files, changes."""
 
 _TENSORS_FILE = "tensors.safetensors"

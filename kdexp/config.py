@@ -180,12 +180,15 @@ def flatten(config: object) -> dict[str, Any]:
     return walk("", plain(config))
 
 
-def config_hash(config: Config) -> str:
+def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     """SHA-256 of everything that can change a result: two runs with one hash are the same computation.
 
     Local files that the config names count by their content, libraries by their version. Where
     results are written, how they are tracked and what the study is called do not count, and without
     a teacher (alpha = 1) neither do the other settings of the loss.
+
+    Args:
+        given: Digests of what a program handed in, in place of what the config describes.
     """
     parts = plain(config)
     for irrelevant in (
@@ -207,6 +210,8 @@ def config_hash(config: Config) -> str:
         del parts["more_teachers"], parts["teacher"]["weight"]
     parts["files"] = {setting: path_digest(path) for setting, path in _local_inputs(config).items()}
     parts["versions"] = library_versions()
+    if given:
+        parts["given"] = dict(given)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

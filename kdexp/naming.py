@@ -1,6 +1,7 @@
 """What a run is called, logged as, and announced with."""
 
 import logging
+from collections.abc import Mapping
 from functools import lru_cache
 
 import kdexp
@@ -20,6 +21,7 @@ from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher
 from kdexp.teacher.config import Tokenization
 from kdexp.teacher.features import alignment_tag
+from kdexp.tracking.run import RunDescription
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +47,23 @@ def run_params(config: Config, hardware: Hardware) -> dict[str, object]:
     }
 
 
-def run_tags(config: Config, cache: Cache) -> dict[str, str]:
+def describe_run(
+    config: Config, task: Task, hardware: Hardware, cache: Cache, given: Mapping[str, str]
+) -> RunDescription:
+    """What MLflow is told of a run before it begins.
+
+    Args:
+        given: Digests of what a program handed in, in place of what the config describes.
+    """
+    tags = run_tags(config, cache, given) | task_tags(config, task)
+    return RunDescription(config.study, run_name(config), run_params(config, hardware), tags)
+
+
+def run_tags(config: Config, cache: Cache, given: Mapping[str, str] | None = None) -> dict[str, str]:
     """What identifies a run: what it computes, of which sweep it is a job, and whose locks tell that it lives."""
     parent = {"mlflow.parentRunId": config.parent_run} if config.parent_run else {}
     return parent | {
-        "kdexp.config_hash": config_hash(config),
+        "kdexp.config_hash": config_hash(config, given),
         "kdexp.cache": cache.identity(),
         "kdexp.version": kdexp.__version__,
     }

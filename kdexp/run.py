@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import transformers
@@ -15,20 +16,22 @@ from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.loss.base import CrossEntropy
 from kdexp.model.encoder import Encoder
 from kdexp.model.load import load_encoder
-from kdexp.naming import announce, run_name, run_params, run_tags, task_tags, teacher_tags
-from kdexp.results.diagnostics import diagnose
+from kdexp.naming import announce, describe_run, teacher_tags
+from kdexp.processes import Processes
+from kdexp.results.diagnostics import Diagnostics, diagnose
 from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
 from kdexp.results.record import SPLITS, Role, RunRecord
-from kdexp.student.train import Course, TrainedStudent, Watch, train_student
+from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.task.load import Task, load_task
 from kdexp.teacher.base import Teacher, TeacherAnswers, shown_encoders
 from kdexp.teacher.features import TeacherFeatures, refuse_unfit_features, teacher_features
 from kdexp.teacher.load import open_teacher
 from kdexp.teacher.logits import teacher_answers
-from kdexp.tracking.run import RunDescription, TrackedRun, open_run
+from kdexp.tracking.run import TrackedRun, open_run
 from kdexp.tracking.student_model import StudentFiles
 from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable
 from kdexp.training.checks import check_fit
+from kdexp.training.course import Course
 
 
 def run(
@@ -45,9 +48,16 @@ def run(
         UserError: The person can mend it. What can be known before training is refused before anything
             is written.
     """
-    started = time.perf_counter()
     _silence_libraries()
     hardware = prepare_hardware(config.hardware)
+    with Processes.current().together("run"):  # what one process of a training raises, all of them raise
+        return _run(config, hardware, task, teacher, watch)
+
+
+def _run(
+    config: Config, hardware: Hardware, task: Task | None, teacher: Teacher | None, watch: Watch | None
+) -> RunRecord:
+    started, given = time.perf_counter(), _digests(task, teacher)
     cache = Cache(Path(config.cache_dir))
     cache.ensure_writable()
     task = task or load_task(config.task, cache)
@@ -59,23 +69,18 @@ def run(
     announce(config, hardware, task, teacher, student)
     check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
     refuse_unfit_features(config.loss.terms, teacher, student)
+    course = Course(student, task, config.train, cache, hardware, config.seed, config.resume)
 
-    name, params = run_name(config), run_params(config, hardware)
-    tags = run_tags(config, cache) | task_tags(config, task)
-    with open_run(config.tracking, RunDescription(config.study, name, params, tags)) as tracked:
+    description = describe_run(config, task, hardware, cache, given)
+    with open_run(config.tracking, description) as tracked:
         tracked.log_text(yaml.safe_dump(plain(config), sort_keys=False), "config.yaml")
-
         teacher.prepare()
         tracked.set_tags(teacher_tags(teacher))
-        use_transfer = config.train.use_transfer
-        answers = teacher_answers(teacher, task, use_transfer=use_transfer)
-        features = teacher_features(
-            teacher, config.teacher, student, task, config.loss, cache, hardware, use_transfer=use_transfer
-        )
-        course = Course(student, task, config.train, cache, hardware, seed=config.seed, resume=config.resume)
-        baseline = train_student(course, "baseline", CrossEntropy()) if config.baseline else None
-        distilled = train_student(
-            course,
+        answers = teacher_answers(teacher, course)  # validation first: a teacher near chance goes no further
+        features = teacher_features(teacher, config.teacher, course, config.loss)
+        train = partial(train_student, course)
+        trained = {"baseline": train("baseline", CrossEntropy())} if config.baseline else {}
+        trained["student"] = train(
             f"student {config.student.name}",
             config.loss,
             answers,
@@ -85,38 +90,49 @@ def run(
         )
         teacher.verify()  # only the student learned
 
-        trained = {"student": distilled} | ({"baseline": baseline} if baseline else {})
         models = _models(teacher, answers, student, trained)
-        record = measure(task, models, name=name, settings=params)
-        temperature = plain(config.loss).get("temperature", 1.0)
         record = replace(
-            record,
-            diagnostics=diagnose(
-                task, shown_encoders(teacher) | {"student": student}, answers["validation"].answers, temperature
-            ),
+            measure(task, models, name=description.name, settings=description.params),
+            diagnostics=_diagnose(config, task, teacher, answers, student),
             costs=_costs(teacher, answers, features, trained, hardware) | {"seconds": time.perf_counter() - started},
             teacher_unchanged=True,
             run_id=tracked.run_id or None,
             url=tracked.url,
             experiment_url=tracked.experiment_url,
         )
+        _log(tracked, record, task, models, trained["student"])
         if config.tracking.log_model:
-            tracked.log_student(
-                StudentFiles(distilled.folder, task.label_names, student.max_length, task.train.head(3))
-            )
-        _log(tracked, record, task, models, distilled.num_steps)
+            tracked.log_student(StudentFiles.of(trained["student"].folder, task, student.max_length))
     return record
 
 
+def _digests(task: Task | None, teacher: Teacher | None) -> dict[str, str]:
+    """Of what a program handed in: a part of what the run is known by."""
+    digests = {}
+    if task is not None:
+        digests["task"] = task.fingerprint("train", "validation", "test")
+    if teacher is not None:
+        digests["teacher"] = teacher.fingerprint()
+    return digests
+
+
 def _log(
-    tracked: TrackedRun, record: RunRecord, task: Task, models: Mapping[Role, ModelAnswers], num_steps: int
+    tracked: TrackedRun, record: RunRecord, task: Task, models: Mapping[Role, ModelAnswers], student: TrainedStudent
 ) -> None:
     tracked.log_table(prediction_table(task, models), "predictions.parquet")
     figure = prediction_figure(task, models)
     if figure is not None:
         tracked.log_figure(figure, "figures/confusion_matrices.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
-    tracked.log_metrics(record.metrics(), step=num_steps)
+    tracked.log_metrics(record.metrics(), step=student.num_steps)
+
+
+def _diagnose(
+    config: Config, task: Task, teacher: Teacher, answers: Mapping[str, TeacherAnswers], student: Encoder
+) -> Diagnostics:
+    temperature = plain(config.loss).get("temperature", 1.0)
+    readers = shown_encoders(teacher) | {"student": student}
+    return diagnose(task, readers, answers["validation"].answers, temperature)
 
 
 def _models(

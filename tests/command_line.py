@@ -116,8 +116,8 @@ def serve() -> None:
         with open("stdout", "wb") as output, open("stderr", "wb") as errors:
             child = os.fork()
             if not child:
-                for place, stream in enumerate((open(os.devnull, "rb"), output, errors)):
-                    os.dup2(stream.fileno(), place)
+                for place, stream in enumerate((os.open(os.devnull, os.O_RDONLY), output.fileno(), errors.fileno())):
+                    os.dup2(stream, place)
                 _call(call["arguments"], call["folder"], call["environment"] | set_by_libraries)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         sys.stdout.write(f"{code}\n")

@@ -93,6 +93,14 @@ def test_cfg_job_shows_the_composed_config(kdexp):
         ),
         (["teacher.labels=[a,b]"], r"teacher.labels: names the classes of a published head"),
         (["study=''"], r"study: is empty"),
+        (
+            ["-m", "loss.alpha=interval(0,1)"],
+            r"loss.alpha: cannot list every value of loss.alpha=interval\(0,1\); list",
+        ),
+        (
+            ["experiment=search", "hydra.sweeper.search.num_trials=0"],
+            r"hydra.sweeper.search.num_trials: got 0; expected a whole number of at least 1",
+        ),
         (["train.keep=last"], r"error: train.keep: was renamed; use train.select=best$"),
         (["+teacher.train.keep=best"], r"error: teacher.train.keep: was renamed; use train.select=best$"),
         (

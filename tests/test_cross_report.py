@@ -150,7 +150,19 @@ def test_the_setting_that_is_best_on_validation_stands_for_a_pair():
     row = frame.iloc[0]
     assert (row["student_test"], row["baseline_test"], row["teacher_test"]) == (1.0, 0.5, 0.9)
     assert row["baseline_correct"].tolist() == [True, False]
+    assert row["num_test_rows"] == 2
     assert tidy(store, []).empty
+
+
+@pytest.mark.parametrize(
+    ("gold", "student"),
+    [(["a", "c"], ["a", "b"]), ([0.5, 1.0], [0.5, 1.0]), ([["a"], ["b"]], [["a"], ["b"]])],
+)
+def test_rows_are_right_or_wrong_only_where_the_metric_counts_them(gold, student):
+    """Here the student's score is 1: not the share of right rows, or the rows are numbers or lists."""
+    store = Store()
+    store.predictions = pd.DataFrame({"gold": gold, "student": student, "baseline": student})
+    assert "student_correct" not in tidy(store, store.records()).columns
 
 
 def test_the_terminal_says_what_the_report_says(capsys):

@@ -33,7 +33,7 @@ from kdexp.model import families
 from kdexp.model.encoder import Encoder
 from kdexp.model.tokens import tokenize
 from kdexp.processes import Processes
-from kdexp.student.train import Course, train_student
+from kdexp.student.train import train_student
 from kdexp.task.load import Task
 from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
@@ -41,6 +41,7 @@ from kdexp.teacher.config import TeacherConfig
 from kdexp.teacher.encoder import EncoderTeacher
 from kdexp.teacher.logits import Cached
 from kdexp.training.config import StudentTrainConfig
+from kdexp.training.course import Course
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gloo between processes is tried on POSIX")
 
@@ -294,7 +295,13 @@ def test_the_processes_of_a_training_wait_for_another_one(tmp_path: Path) -> Non
 def loaded(family: str, width: int) -> Encoder:
     tokenizer = families.train_tokenizer(family, TEXTS, vocab_size=330, max_length=16)
     config = families.compact_config(
-        family, tokenizer, num_layers=1, hidden_size=width, num_heads=2, max_length=16, label_names=NAMES
+        family,
+        tokenizer,
+        num_layers=1,
+        hidden_size=width,
+        num_heads=2,
+        max_length=16,
+        head=SingleLabel(NAMES).head_config(),
     )
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         setattr(config, name, 0.0)

@@ -13,9 +13,8 @@ from scipy import special, stats
 from scipy.spatial import distance
 from torch.nn.functional import kl_div
 
-from kdexp.cli.composition import resolve
+from kdexp.cli.composition import register_schemas, resolve
 from kdexp.cli.conf_dir import CONF_DIR
-from kdexp.cli.sweeper import register
 from kdexp.errors import UserError
 from kdexp.loss.base import Outputs
 from kdexp.loss.logit import DKD, KD, LOSSES, MSE, CrossEntropy, ReverseKL
@@ -310,7 +309,7 @@ def test_a_weight_ramps_linearly(progress, expected):
 
 
 def test_every_loss_has_an_option_and_every_option_composes():
-    register()
+    register_schemas()
     for path in sorted((CONF_DIR / "loss").glob("*.yaml")):
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             config = resolve(compose("config", [f"loss={path.stem}"]))

@@ -11,6 +11,7 @@ import torch
 from kdexp.arrow import BATCH_ROWS, Ragged, Rows, map_table, write_table
 from kdexp.fingerprint import texts_fingerprint
 from kdexp.task import arrange
+from kdexp.task.kind import Answers
 from kdexp.task.split import Split, write_split
 
 FIRST = [f"text {i}" for i in range(2 * BATCH_ROWS + 7)]
@@ -61,17 +62,31 @@ def test_labels_may_be_lists(tmp_path):
     labels = [[i] * (i % 4) for i in range(len(FIRST))]
     split = write_split(tmp_path / "a.arrow", [([batches(FIRST)], labels)])
     assert [row.tolist() for row in split.labels] == labels
+    assert split.labels.flat.tolist() == [label for row in labels for label in row]
+    assert split.labels.lengths.tolist() == [len(row) for row in labels]
     assert split == Split.from_lists(FIRST, labels=labels)
     assert split != Split.from_lists(FIRST, labels=[*labels[:-2], labels[-2] + labels[-1], []])
+
+
+def test_answers_of_several_units_are_views_row_by_row():
+    values, lengths = torch.arange(12.0).view(6, 2), np.array([2, 0, 3, 1])
+    rows = Answers(values, lengths).by_row()
+    assert len(rows) == 4
+    for row, expected in zip(rows, values.split(lengths.tolist()), strict=True):
+        assert torch.equal(row, expected)
+        assert row.untyped_storage().data_ptr() == values.untyped_storage().data_ptr()
+    assert Answers(values).by_row() is values
 
 
 def test_selected_rows_lie_together_in_a_file_of_their_own(tmp_path):
     split = write_split(tmp_path / "a.arrow", [([batches(FIRST, 10)], LABELS)])
     rows = np.arange(1, len(split), 2)
-    half = split.select(rows, tmp_path / "b.arrow")
+    split.write(tmp_path / "b.arrow", rows)
+    half = Split.from_file(tmp_path / "b.arrow")
     assert half == Split.from_lists(FIRST[1::2], labels=LABELS[1::2])
     assert half.data.data.column("text").num_chunks == 2
-    none = split.select(np.arange(0), tmp_path / "c.arrow")
+    split.write(tmp_path / "c.arrow", np.arange(0))
+    none = Split.from_file(tmp_path / "c.arrow")
     assert (len(none), list(none.first), none.labels.tolist()) == (0, [], [])
 
 

@@ -11,6 +11,7 @@ from transformers import DataCollatorWithPadding, set_seed
 from kdexp.cache import Cache
 from kdexp.model.families import build_compact_model, compact_config, train_tokenizer
 from kdexp.model.tokens import longest_first, tokenize
+from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
 
@@ -19,6 +20,7 @@ SECOND = [f"a waiter {i}" for i in range(150)]
 PAIRS = Split.from_lists(FIRST, SECOND, [i % 2 for i in range(150)])
 SINGLE = Split.from_lists(FIRST, labels=[i % 2 for i in range(150)])
 MAX_LENGTH = 16
+KIND = SingleLabel(["a", "b"])
 
 
 def tokenizer_of(family: str):
@@ -38,7 +40,7 @@ def as_lists(tokenizer, split: Split) -> list[dict]:
 def test_batches_are_those_of_the_tokenizer_itself(tmp_path, family, split):
     tokenizer = tokenizer_of(family)
     expected = as_lists(tokenizer, split)
-    tokens = tokenize(tokenizer, split, MAX_LENGTH, Cache(tmp_path))
+    tokens = tokenize(tokenizer, split, MAX_LENGTH, KIND, Cache(tmp_path))
     rows = tokens.rows(labels=split.labels)
     collate = DataCollatorWithPadding(tokenizer)
     for numbers in ([3], [0, 149, 6, 70], list(range(150))):
@@ -59,7 +61,7 @@ def test_batches_are_those_of_the_tokenizer_itself(tmp_path, family, split):
 def test_a_training_takes_the_rows_in_the_same_order(tmp_path, sampling):
     tokenizer = tokenizer_of("bert")
     size = {"num_layers": 1, "hidden_size": 8, "num_heads": 2, "max_length": MAX_LENGTH}
-    model = build_compact_model(compact_config("bert", tokenizer, label_names=["a", "b"], **size))
+    model = build_compact_model(compact_config("bert", tokenizer, head=SingleLabel(["a", "b"]).head_config(), **size))
 
     def batches(rows) -> list[torch.Tensor]:
         set_seed(3)
@@ -71,7 +73,7 @@ def test_a_training_takes_the_rows_in_the_same_order(tmp_path, sampling):
         loader: DataLoader = trainer.get_train_dataloader()
         return [batch["input_ids"] for batch in loader]
 
-    rows = tokenize(tokenizer, SINGLE, MAX_LENGTH, Cache(tmp_path)).rows(labels=SINGLE.labels)
+    rows = tokenize(tokenizer, SINGLE, MAX_LENGTH, KIND, Cache(tmp_path)).rows(labels=SINGLE.labels)
     left, right = batches(rows), batches(as_lists(tokenizer, SINGLE))
     assert len(left) == len(right) == 38
     assert all(torch.equal(*pair) for pair in zip(left, right, strict=True))
@@ -84,17 +86,17 @@ def entries(cache: Cache) -> list[Path]:
 def test_each_text_is_tokenized_once_for_each_tokenizer_and_length(tmp_path):
     cache, bert, roberta = Cache(tmp_path), tokenizer_of("bert"), tokenizer_of("roberta")
     for _ in range(2):
-        tokenize(bert, SINGLE, MAX_LENGTH, cache)
-        tokenize(bert, Split.from_lists(FIRST), MAX_LENGTH, cache)  # the same text, unlabelled
+        tokenize(bert, SINGLE, MAX_LENGTH, KIND, cache)
+        tokenize(bert, Split.from_lists(FIRST), MAX_LENGTH, KIND, cache)  # the same text, unlabelled
     assert len(entries(cache)) == 1
     for tokenizer, split, length in ((roberta, SINGLE, MAX_LENGTH), (bert, PAIRS, MAX_LENGTH), (bert, SINGLE, 9)):
-        tokenize(tokenizer, split, length, cache)
+        tokenize(tokenizer, split, length, KIND, cache)
     assert len(entries(cache)) == 4
     facts = {json.loads((path / "files" / "facts.json").read_text())["num_truncated"] for path in entries(cache)}
     assert len(facts) > 1
 
 
 def test_a_split_may_be_empty(tmp_path):
-    tokens = tokenize(tokenizer_of("bert"), Split.from_lists([]), MAX_LENGTH, Cache(tmp_path))
+    tokens = tokenize(tokenizer_of("bert"), Split.from_lists([]), MAX_LENGTH, KIND, Cache(tmp_path))
     assert (len(tokens), tokens.num_truncated, tokens.largest("input_ids")) == (0, 0, 0)
     assert longest_first(tokens.rows()).tolist() == []

@@ -10,14 +10,14 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from kdexp.cache import Cache
-from kdexp.cli.composition import resolve
+from kdexp.cli.composition import register_schemas, resolve
 from kdexp.cli.conf_dir import CONF_DIR
-from kdexp.cli.sweeper import register
 from kdexp.config import config_hash
 from kdexp.errors import UserError
 from kdexp.model.families import build_compact_model, compact_config, train_tokenizer
 from kdexp.model.transplant import family_of, num_readable_tokens, transplant
-from kdexp.model.transplanted import main, with_twin
+from kdexp.model.transplanted import main, transplanted
+from kdexp.task.single_label import SingleLabel
 from kdexp.teacher.config import TeacherConfig
 
 MAX_LENGTH = 16
@@ -79,7 +79,7 @@ def encoder(family: str, tokenizer: PreTrainedTokenizerFast):
         hidden_size=16,
         num_heads=2,
         max_length=MAX_LENGTH,
-        label_names=["no", "yes"],
+        head=SingleLabel(["no", "yes"]).head_config(),
     )
     config.layer_norm_eps = 1e-3  # neither family's own
     torch.manual_seed(1)
@@ -240,7 +240,7 @@ def encoder_of_distilbert(tokenizer):
         hidden_size=16,
         num_heads=2,
         max_length=MAX_LENGTH,
-        label_names=["no", "yes"],
+        head=SingleLabel(["no", "yes"]).head_config(),
     )
     return build_compact_model(config).base_model
 
@@ -268,10 +268,10 @@ def teacher(checkpoint: Path, tokenizer: Path, family: str = "roberta") -> Teach
 
 def test_a_run_makes_its_twin_once(checkpoint, roberta_tokenizer, tmp_path):
     cache = Cache(tmp_path / "cache")
-    first = with_twin("teacher", teacher(checkpoint, roberta_tokenizer), cache)
+    first = transplanted("teacher", teacher(checkpoint, roberta_tokenizer), cache)
     assert first.transplant is None
     written = Path(first.checkpoint, "model.safetensors").stat().st_mtime_ns
-    assert with_twin("teacher", teacher(checkpoint, roberta_tokenizer), cache) == first
+    assert transplanted("teacher", teacher(checkpoint, roberta_tokenizer), cache) == first
     assert Path(first.checkpoint, "model.safetensors").stat().st_mtime_ns == written
 
     model, tokenizer = AutoModel.from_pretrained(first.checkpoint), AutoTokenizer.from_pretrained(first.checkpoint)
@@ -281,21 +281,21 @@ def test_a_run_makes_its_twin_once(checkpoint, roberta_tokenizer, tmp_path):
 
     other = tmp_path / "other"
     train_tokenizer("roberta", TEXTS, vocab_size=300, max_length=512).save_pretrained(other)
-    assert with_twin("teacher", teacher(checkpoint, other), cache).checkpoint != first.checkpoint
+    assert transplanted("teacher", teacher(checkpoint, other), cache).checkpoint != first.checkpoint
     plain = TeacherConfig(name="t", family="bert", checkpoint=str(checkpoint))
-    assert with_twin("teacher", plain, cache) is plain
+    assert transplanted("teacher", plain, cache) is plain
 
 
 def test_the_family_has_to_be_that_of_the_tokens(checkpoint, roberta_tokenizer, tmp_path):
     with pytest.raises(UserError, match=r"teacher.family: is bert, .* roberta model; add teacher.family=roberta"):
-        with_twin("teacher", teacher(checkpoint, roberta_tokenizer, "bert"), Cache(tmp_path / "cache"))
+        transplanted("teacher", teacher(checkpoint, roberta_tokenizer, "bert"), Cache(tmp_path / "cache"))
 
 
 def test_the_command_writes_what_a_run_would_use(checkpoint, roberta_tokenizer, tmp_path, capsys):
     target = tmp_path / "new" / "twin"
     main([str(checkpoint), str(roberta_tokenizer), str(target)])
     assert "RobertaModel" in capsys.readouterr().out
-    used = with_twin("teacher", teacher(checkpoint, roberta_tokenizer), Cache(tmp_path / "cache"))
+    used = transplanted("teacher", teacher(checkpoint, roberta_tokenizer), Cache(tmp_path / "cache"))
     ours, theirs = (AutoModel.from_pretrained(folder).state_dict() for folder in (target, used.checkpoint))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert [path.name for path in target.parent.iterdir()] == ["twin"]
@@ -321,7 +321,7 @@ def test_the_command_refuses_in_one_line_and_writes_nothing(checkpoint, roberta_
 
 
 def configured(*settings: str):
-    register()
+    register_schemas()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         return resolve(compose("config", overrides=list(settings)))
 

@@ -22,10 +22,9 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from kdexp.cli import hydra_adapter
-from kdexp.cli.composition import refuse_null_options, resolve
+from kdexp.cli.composition import refuse_null_options, register_schemas, resolve
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.explain import explain
-from kdexp.cli.sweeper import register
 from kdexp.config import Config
 from kdexp.errors import UserError
 
@@ -44,7 +43,7 @@ def compose(*overrides: str) -> Config:
     Raises:
         UserError: A setting is unknown, of the wrong type or out of range, or this would be many runs.
     """
-    register()
+    register_schemas()
     refuse_null_options(overrides)
     try:
         composed = hydra_adapter.compose(CONF_DIR, "config", overrides)
@@ -87,7 +86,7 @@ def distil(config: Config, *, task: "Task | None" = None, teacher: "Teacher | No
 
 def conf_dir() -> str:
     """The folder for `hydra.initialize_config_dir`; tells Hydra kdexp's types, without which it cannot be composed."""
-    register()
+    register_schemas()
     return str(CONF_DIR)
 
 

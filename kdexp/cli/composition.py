@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp.cli.conf_dir import CONF_DIR
+from kdexp.cli.config import SweeperConfig
 from kdexp.cli.explain import undeclared_term, unknown_setting
 from kdexp.cli.help import GROUPS, options
 from kdexp.config import SCHEMAS, Config
@@ -112,6 +113,7 @@ def register_schemas() -> None:
     """Tell Hydra the types. `base_config` types every group; `SCHEMAS`, what differs by option."""
     store = ConfigStore.instance()
     store.store(name="base_config", node=Config)
+    store.store(group="hydra/sweeper", name="kdexp", node=SweeperConfig)
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
             store.store(group=f"schema/{group}", name=name, node=schema)

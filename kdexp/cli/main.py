@@ -1,18 +1,12 @@
 """The command line: fast help, Hydra's composition, and one line for a person's mistake."""
 
-import gc
-import logging
 import os
-import signal
 import sys
-from typing import NoReturn
 
 from kdexp.cli.commands import answer_without_hydra, find_command
-from kdexp.errors import PrunedError, SweepError, UserError, interrupt
+from kdexp.cli.job import job, refuse
+from kdexp.errors import SweepError, UserError
 
-logger = logging.getLogger(__name__)
-
-USAGE_ERROR = 2
 JOBS_FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -31,7 +25,7 @@ def main() -> None:
         else:
             _compose_and_run()
     except UserError as error:
-        _refuse(str(error))
+        refuse(str(error))
     except SweepError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(JOBS_FAILED)
@@ -40,7 +34,7 @@ def main() -> None:
         if command or "kdexp.run" in sys.modules:
             raise
         problem = f"hydra.run.dir: cannot write {error.filename}: {error.strerror}"
-        _refuse(f"{problem}; choose another folder with hydra.run.dir=<folder>")
+        refuse(f"{problem}; choose another folder with hydra.run.dir=<folder>")
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command continues from the last checkpoint\n")
         sys.exit(INTERRUPTED)
@@ -65,60 +59,8 @@ def _compose_and_run() -> None:
 
     register()
     refuse_null_options(sys.argv[1:])
-    job = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_job)
+    start = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job)
     try:
-        job()
+        start()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error) from error
-
-
-def _job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature: no annotations it would not know
-    """One job of Hydra's, alone or of a sweep: the only function here that is called in worker processes."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from kdexp.cli.composition import resolve
-    from kdexp.processes import Processes
-
-    is_main = Processes.current().is_main
-    signal.signal(signal.SIGTERM, interrupt)
-    is_alone = HydraConfig.get().mode != RunMode.MULTIRUN
-    try:
-        config = resolve(composed, HydraConfig.get().runtime.choices)
-        config.tracking.enabled &= is_main  # of the processes of one training, one tracks and prints
-        # Imported here: torch, transformers and mlflow are loaded only when a run really starts.
-        from kdexp.results.terminal import print_line, print_result
-        from kdexp.study.job import run_job
-        from kdexp.tracking.uri import ui_command
-
-        # The Trainer collects garbage after every training; the libraries' million objects are none, and
-        # looking through them again took longer than a small student's epoch.
-        gc.freeze()
-        record = run_job(config)
-        if record is None or not is_main:
-            return None
-        if is_alone:
-            print_result(record, ui_command(config.tracking.uri), config.cache_dir)
-        else:
-            print_line(record)
-    except UserError as error:
-        if is_alone:
-            _refuse(str(error))
-        logger.error("%s", error)
-        raise  # the sweep goes on with the other jobs, and fails at its end
-    except PrunedError as error:
-        logger.info("stopped early: %s", error)
-        raise
-    except Exception:
-        if not is_alone:
-            logger.exception("the job failed")
-        raise
-    return record.score("validation")
-
-
-def _refuse(message: str) -> NoReturn:
-    from kdexp.processes import Processes
-
-    if Processes.current().is_main:
-        sys.stderr.write(f"error: {message}\n")
-    sys.exit(USAGE_ERROR)

@@ -6,11 +6,9 @@ The command line imports this module whenever it starts: nothing heavy may be im
 import itertools
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
@@ -19,25 +17,20 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from kdexp.cli.composition import register_schemas, resolve
+from kdexp.cli.composition import build, register_schemas, resolve
+from kdexp.cli.config import PLUGIN_MODULE, SearchConfig
 from kdexp.cli.hydra_adapter import register_sweeper, returned
-from kdexp.errors import UserError
+from kdexp.errors import UserError, under
 
 if TYPE_CHECKING:
     from kdexp.study.search import Choice, Interval
     from kdexp.study.sweep import Job, Outcome
 
-_PLUGIN_MODULE = "hydra_plugins.kdexp"
-
 
 class KdexpSweeper(Sweeper):
     """A grid of the listed values, or where `search` is set, settings that Optuna proposes.
 
-    Args:
-        params: The study's own values (`loss.alpha: 0,0.5,1`, or for a search `interval(0, 1)`); what the
-            command line says replaces them.
-        search: The fields of `kdexp.study.search.SearchSettings`.
-        study: `grid`, or `cross_family`: the grid for every pair of families, see `kdexp.cross_family`.
+    Its settings are those of `kdexp.cli.config.SweeperConfig`.
     """
 
     def __init__(
@@ -82,17 +75,19 @@ class KdexpSweeper(Sweeper):
     def _sweep_search(self, overrides: dict[str, Override], search: DictConfig) -> None:
         from kdexp.study.search import SearchSettings, run_search
 
+        with under("hydra.sweeper.search"):
+            wished: SearchConfig = build(search)
         space = {
             name: _searched(name, override) for name, override in overrides.items() if override.is_sweep_override()
         }
         fixed = [_line(override) for name, override in overrides.items() if name not in space]
         settings = SearchSettings(
-            num_trials=search.num_trials,
-            num_parallel=self._num_parallel(search.num_trials),
-            num_random=search.num_random,
-            prune=search.prune,
-            confirm_seeds=tuple(search.confirm_seeds),
-            seed=search.seed,
+            num_trials=wished.num_trials,
+            num_parallel=self._num_parallel(wished.num_trials),
+            num_random=wished.num_random,
+            prune=wished.prune,
+            confirm_seeds=tuple(wished.confirm_seeds),
+            seed=wished.seed,
         )
         run_search(space, settings, lambda chosen: self.compose(fixed, chosen), self.launch)
 
@@ -208,25 +203,7 @@ def _searched(name: str, override: Override) -> "Interval | Choice":
     )
 
 
-@dataclass
-class SearchConfig:
-    num_trials: int = 24
-    num_random: int = 8
-    prune: bool = True
-    confirm_seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
-    seed: int = 0
-
-
-@dataclass
-class KdexpSweeperConfig:
-    _target_: str = f"{_PLUGIN_MODULE}.KdexpSweeper"
-    params: dict[str, Any] | None = field(default_factory=dict)
-    search: SearchConfig | None = None
-    study: str = "grid"
-
-
 def register() -> None:
-    """Tell Hydra all that conf/ needs: the types, and the sweeper with its settings."""
+    """Tell Hydra all that conf/ needs: the types, and the sweeper."""
     register_schemas()
-    register_sweeper(KdexpSweeper, _PLUGIN_MODULE)
-    ConfigStore.instance().store(group="hydra/sweeper", name="kdexp", node=KdexpSweeperConfig, provider="kdexp")
+    register_sweeper(KdexpSweeper, PLUGIN_MODULE)

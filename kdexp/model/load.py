@@ -11,7 +11,7 @@ from kdexp.model import families
 from kdexp.model.checkpoints import load_checkpoint
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder, model_class
-from kdexp.model.transplanted import with_twin
+from kdexp.model.transplanted import transplanted
 from kdexp.task.kind import TaskKind
 from kdexp.task.load import Task
 
@@ -29,7 +29,7 @@ def load_encoder(
     Raises:
         UserError: The checkpoint is not there, not readable, or not fit for the task.
     """
-    config = with_twin(role, config, cache)
+    config = transplanted(role, config, cache)
     torch.manual_seed(seed)
     if config.checkpoint is None:
         return _build_compact(role, config, task)
@@ -58,8 +58,7 @@ def _build_compact(role: str, config: ModelConfig, task: Task) -> Encoder:
             hidden_size=config.hidden_size,
             num_heads=config.num_heads,
             max_length=config.max_length,
-            label_names=task.label_names,
+            head=task.kind.head_config(),
         )
-    model_config.update(task.kind.head_config())
     model = model_class(task.kind).from_config(model_config, dtype=torch.float32)
     return Encoder(model, tokenizer, config.max_length, answers_task=False)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.data)
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, Column]:
         return {name: Ragged(self.data.data.column(name)) for name in self.data.column_names}
 

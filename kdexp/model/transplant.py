@@ -1,6 +1,6 @@
 """Vocabulary transplant: one pretrained encoder, made to read another family's tokens.
 
-The twin has the same encoder layers in the other family's own `transformers` architecture. Each of its
+The transplanted encoder has the same encoder layers in the other family's own `transformers` architecture. Each of its
 tokens starts with the mean of the embeddings that the first tokenizer's pieces of the same text have, so
 that what two such teachers differ in is tokenization and input embeddings, and nothing else.
 
@@ -85,11 +85,11 @@ def family_of(tokenizer: PreTrainedTokenizerBase) -> str:
 def transplant(
     encoder: PreTrainedModel, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
 ) -> PreTrainedModel:
-    """Build the encoder's twin that reads the tokens of `target`.
+    """Build the encoder anew so that it reads the tokens of `target`.
 
     - Word starts and continuations are told apart: XLM-R's "▁ing" is BERT's "ing", its "ing" is "##ing".
       RoBERTa's "ing" may be either, and takes the mean of the two (measured: mean-pooled vectors of
-      MiniLM's twin agree at cosine 0.85, against 0.83 when it only continues and 0.82 when it only begins).
+      MiniLM's transplant agree at cosine 0.85, against 0.83 when it only continues and 0.82 when it only begins).
     - Special tokens take the embedding of the one with the same role. Tokens without a text (a lone byte, a
       space) take that of the unknown token.
     - Positions are moved by the offset of the family: RoBERTa counts from pad_token_id + 1.
@@ -113,10 +113,10 @@ def transplant(
         )
     old = {name: tensor.detach().float() for name, tensor in encoder.state_dict().items()}
     positions = old["embeddings.position_embeddings.weight"][_position_offset(encoder.config) :]
-    config = _twin_config(family, encoder.config, target, num_positions=len(positions))
-    twin = AutoModel.from_config(config, dtype=torch.float32)
+    config = _transplanted_config(family, encoder.config, target, num_positions=len(positions))
+    made = AutoModel.from_config(config, dtype=torch.float32)
 
-    new = {name: tensor for name, tensor in old.items() if name in twin.state_dict()}
+    new = {name: tensor for name, tensor in old.items() if name in made.state_dict()}
     new["embeddings.word_embeddings.weight"] = _word_embeddings(
         old["embeddings.word_embeddings.weight"], source, target, config.vocab_size
     )
@@ -130,12 +130,12 @@ def transplant(
         else old["embeddings.token_type_embeddings.weight"]
     )
     # Position numbers are buffers of the family's own.
-    new |= {name: tensor for name, tensor in twin.state_dict().items() if name.endswith("_ids")}
-    twin.load_state_dict(new, strict=True)
-    return twin.eval()
+    new |= {name: tensor for name, tensor in made.state_dict().items() if name.endswith("_ids")}
+    made.load_state_dict(new, strict=True)
+    return made.eval()
 
 
-def _twin_config(
+def _transplanted_config(
     family: str, source: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, *, num_positions: int
 ) -> PretrainedConfig:
     config_class = {"bert": BertConfig, "roberta": RobertaConfig, "xlm_roberta": XLMRobertaConfig}[family]

@@ -31,12 +31,12 @@ _USAGE = "expected: python -m kdexp transplant <checkpoint> <tokenizer> <target 
 AnyModelConfig = TypeVar("AnyModelConfig", bound=ModelConfig)
 
 
-def with_twin(role: str, config: AnyModelConfig, cache: Cache) -> AnyModelConfig:
-    """The config to load where `transplant` is set: that of the twin, made once and kept in the cache.
+def transplanted(role: str, config: AnyModelConfig, cache: Cache) -> AnyModelConfig:
+    """The config to load where `transplant` is set: that of the transplanted encoder, made once and kept in the cache.
 
     Raises:
         UserError: The checkpoint or the tokenizer cannot be loaded, or is of no family that can be made; or the
-            config names another family than the twin's.
+            config names another family than the transplanted encoder's.
     """
     if config.transplant is None:
         return config
@@ -55,7 +55,6 @@ def with_twin(role: str, config: AnyModelConfig, cache: Cache) -> AnyModelConfig
         _write(_transplant(role, encoder, source, target), target, folder)
 
     parts = {
-        "format": 1,
         "config": hashlib.sha256(
             json.dumps(encoder.config.to_dict(), sort_keys=True, default=str).encode()
         ).hexdigest(),
@@ -64,7 +63,7 @@ def with_twin(role: str, config: AnyModelConfig, cache: Cache) -> AnyModelConfig
         "target": tokenizer_fingerprint(target),
         "target_specials": target.special_tokens_map,
     }
-    entry = cache.folder("twins", parts, build)
+    entry = cache.folder("transplanted", parts, build)
     logger.info(
         "%s: encoder of %s with the tokens of %s, %s",
         role,
@@ -76,7 +75,7 @@ def with_twin(role: str, config: AnyModelConfig, cache: Cache) -> AnyModelConfig
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m kdexp transplant <checkpoint> <tokenizer> <target folder>`: write a twin to a folder.
+    """`python -m kdexp transplant <checkpoint> <tokenizer> <target folder>`: write a transplanted encoder to a folder.
 
     Raises:
         UserError: An argument is missing or wrong. Nothing is then written.
@@ -96,20 +95,20 @@ def main(arguments: Sequence[str]) -> None:
     except UserError as error:  # whose remedies are a run's settings
         remedy = "name a folder that save_pretrained wrote (safetensors), or a hub id that can be reached"
         raise UserError("transplant.checkpoint", error.problem, remedy) from error
-    twin = _transplant("transplant", encoder, source, target)
+    made = _transplant("transplant", encoder, source, target)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         # Written beside its place and renamed, so that a folder of that name is a whole one.
         with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as beside:
-            _write(twin, target, Path(beside, "twin"))
-            os.replace(Path(beside, "twin"), place)
+            _write(made, target, Path(beside, "encoder"))
+            os.replace(Path(beside, "encoder"), place)
     except OSError as error:
         raise UserError("transplant.target", f"cannot write {place}: {error}", "choose another folder") from error
     from rich.console import Console
 
     Console(highlight=False, soft_wrap=True).print(
-        f"wrote {place}: {type(twin).__name__}, {sum(weight.numel() for weight in twin.parameters()):,} parameters, "
-        f"{twin.config.vocab_size:,} tokens; use it with teacher={family} teacher.checkpoint={place}",
+        f"wrote {place}: {type(made).__name__}, {sum(weight.numel() for weight in made.parameters()):,} parameters, "
+        f"{made.config.vocab_size:,} tokens; use it with teacher={family} teacher.checkpoint={place}",
         markup=False,
     )
 
@@ -169,7 +168,7 @@ def _transplant(
         raise UserError(f"{role}.checkpoint", error.problem, error.remedy) from None
 
 
-def _write(twin: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    tokenizer.model_max_length = min(tokenizer.model_max_length, num_readable_tokens(twin.config))
+def _write(made: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    tokenizer.model_max_length = min(tokenizer.model_max_length, num_readable_tokens(made.config))
     tokenizer.save_pretrained(folder)
-    twin.save_pretrained(folder)
+    made.save_pretrained(folder)

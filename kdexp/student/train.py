@@ -11,20 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kdexp.arrow import Column, Rows
-from kdexp.cache import Cache
 from kdexp.fingerprint import library_versions
-from kdexp.hardware import Hardware
 from kdexp.loss.base import IGNORED_LABEL, Loss
 from kdexp.loss.features import FeatureTerms
-from kdexp.model.encoder import Encoder, predict
-from kdexp.model.tokens import Tokens, tokenize
+from kdexp.model.encoder import predict
+from kdexp.model.tokens import Tokens
 from kdexp.results.record import metric_name
 from kdexp.task.kind import UNITS, Answers
-from kdexp.task.load import Task
-from kdexp.task.split import Split
 from kdexp.teacher.base import TeacherAnswers
 from kdexp.teacher.features import TeacherFeatures
-from kdexp.training.config import StudentTrainConfig
+from kdexp.training.course import Course
 from kdexp.training.loop import Lesson, LogCallback, num_optimizer_steps, schedule_parts, train_model
 
 logger = logging.getLogger(__name__)
@@ -52,34 +48,6 @@ class TrainedStudent:
     from_cache: bool
 
 
-@dataclass(frozen=True)
-class Course:
-    """What the trainings of one student have in common, with or without a teacher.
-
-    Attributes:
-        encoder: The student before training; every training has a copy of it.
-        resume: Take what an earlier run with the same settings trained.
-    """
-
-    encoder: Encoder
-    task: Task
-    schedule: StudentTrainConfig
-    cache: Cache
-    hardware: Hardware
-    seed: int
-    resume: bool
-
-    def tokens(self) -> dict[str, Tokens]:
-        """The task as the student reads it."""
-        splits = {"train": self.task.train, "validation": self.task.validation, "test": self.task.test}
-        if self.schedule.use_transfer and self.task.transfer is not None:
-            splits["transfer"] = self.task.transfer
-        return {name: self._tokenize(split) for name, split in splits.items()}
-
-    def _tokenize(self, split: Split) -> Tokens:
-        return tokenize(self.encoder.tokenizer, split, self.encoder.max_length, self.task.kind, self.cache)
-
-
 def train_student(
     course: Course,
     description: str,
@@ -105,7 +73,7 @@ def train_student(
     answers = answers if answers is not None and loss.uses_logits else None
     tokens = course.tokens()
     # The baseline has no labels for transfer text: it takes as many steps on the labelled rows instead.
-    num_rows = sum(len(tokens[name]) for name in ("train", "transfer") if name in tokens)
+    num_rows = sum(len(split) for split in course.training_splits.values())
     num_steps = num_optimizer_steps(num_rows, course.schedule)
 
     primary = metric_name("validation", course.task.primary_metric)
@@ -218,7 +186,7 @@ def _train(
             batch_size=course.schedule.eval_batch_size,
             description=f"{description}: {name}",
         )
-        for name in ("validation", "test")
+        for name in course.evaluation_splits
     }
     trained.save(target / "model")
     _write_answers(answers, target)

@@ -87,12 +87,11 @@ def report_study(study: Study, runs: Sequence[StoredRun], parent: TrackedRun, co
         return
     margin = config.cross_family.margin
     verdict = judge(frame, margin=margin)
-    num_rows = len(frame["student_correct"].iloc[0])
     blocks = report_blocks(
         verdict,
         frame,
         metric=records[0].metric,
-        data=f"{config.task.name} ({num_rows:,} test rows)",
+        data=f"{config.task.name} ({frame['num_test_rows'].iloc[0]:,} test rows)",
         tokenizers={record.settings["teacher.family"]: record.diagnostics.tokenizers["teacher"] for record in records},
         calibrations={
             record.settings["teacher.family"]: record.diagnostics.calibration
@@ -142,10 +141,8 @@ def tidy(study: Study, records: Sequence[RunRecord]) -> pd.DataFrame:
                 for role in ("student", "baseline", "teacher")
                 for split in ("validation", "test")
             }
-            | {
-                f"{role}_correct": (predictions[role] == predictions["gold"]).to_numpy()
-                for role in ("student", "baseline")
-            }
+            | {"num_test_rows": len(predictions)}
+            | _correctness(record, predictions)
         )
     if not rows:
         return pd.DataFrame()
@@ -156,6 +153,17 @@ def tidy(study: Study, records: Sequence[RunRecord]) -> pd.DataFrame:
     chosen = frame[np.isclose(validation, best)]
     first = chosen.groupby(pair)["setting"].transform("first")
     return chosen[chosen["setting"] == first].reset_index(drop=True)
+
+
+def _correctness(record: RunRecord, predictions: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Which test rows were answered right, where that is what the metric counts; nothing of other metrics."""
+    if not pd.api.types.is_string_dtype(predictions["gold"]):
+        return {}
+    correct = {role: (predictions[role] == predictions["gold"]).to_numpy() for role in ("student", "baseline")}
+    is_counted = all(
+        np.isclose(values.mean(), record.scores[role].test[record.metric]) for role, values in correct.items()
+    )
+    return {f"{role}_correct": values for role, values in correct.items()} if is_counted else {}
 
 
 def _limits(config: Config) -> list[str]:

@@ -47,8 +47,8 @@ class Selection:
         """Keep the rows at these places, in the order of the file."""
         return Selection(self.split, self.rows[np.sort(places)])
 
-    def write(self, path: Path) -> Split:
-        return self.split.select(self.rows, path)
+    def write(self, path: Path) -> None:
+        self.split.write(path, self.rows)
 
 
 @dataclass(frozen=True)

@@ -75,11 +75,29 @@ class Answers:
         """The same, with the outputs in another order."""
         return Answers(self.values[:, list(outputs)], self.lengths)
 
-    def by_row(self) -> list[Tensor]:
-        """Views, one per row: [outputs], or [units, outputs] where a row may have several."""
-        if self.lengths is None:
-            return list(torch.unbind(self.values))
-        return list(self.values.split(self.lengths.tolist()))
+    def by_row(self) -> "Tensor | UnitsByRow":
+        """Row by row, views: [outputs], or [units, outputs] where a row may have several."""
+        return self.values if self.lengths is None else UnitsByRow(self.values, self.lengths)
+
+
+class UnitsByRow(Sequence[Tensor]):
+    """Views of what the units of each row have: [units, outputs].
+
+    Args:
+        values: [units of all rows, outputs]
+        lengths: [rows]
+    """
+
+    def __init__(self, values: Tensor, lengths: np.ndarray) -> None:
+        self._values = values
+        self._ends = np.cumsum(lengths)
+        self._starts = self._ends - lengths
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._values[self._starts[row] : self._ends[row]]
 
 
 def _units_of(rows: np.ndarray, lengths: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -141,19 +159,20 @@ class TaskKind(ABC):
         """The labels of a split, from its encoded column; one with a list per row has several units per row."""
         if isinstance(column, np.ndarray):
             return Labels(column)
-        rows = [column[row] for row in range(len(column))]
-        return Labels(np.concatenate(rows), np.array([len(row) for row in rows], dtype=np.int64))
+        return Labels(column.flat, column.lengths.astype(np.int64))
 
-    def labels_of_batch(self, labels: np.ndarray) -> Labels:
-        """The labels of a batch.
+    def units_of_rows(self, values: np.ndarray, labels: np.ndarray) -> tuple[Answers, Labels]:
+        """Answers and labels of rows that the Trainer gathered.
 
         Args:
+            values: [rows, outputs], or [rows, units, outputs] padded.
             labels: [rows], [rows, outputs], or [rows, units] with `IGNORED_LABEL` behind each row's own.
         """
         if not self.has_units:
-            return Labels(labels)
+            return Answers(torch.from_numpy(values)), Labels(labels)
         own = labels != IGNORED_LABEL
-        return Labels(labels[own], own.sum(axis=1))
+        lengths = own.sum(axis=1)
+        return Answers(torch.from_numpy(values[own]), lengths), Labels(labels[own], lengths)
 
     def strata(self, labels: Labels) -> np.ndarray:
         """[rows], integers: rows of one stratum are shared out evenly when some are held out."""

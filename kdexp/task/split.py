@@ -63,7 +63,7 @@ class Split:
 
     @classmethod
     def from_file(cls, path: Path) -> "Split":
-        """A split that `write_split` wrote."""
+        """A split that `write_split` or `write` wrote, mapped."""
         return cls(Dataset.from_file(str(path)))
 
     def __len__(self) -> int:
@@ -140,15 +140,14 @@ class Split:
         first = list(islice(self.first, count))
         return first if self.second is None else list(zip(first, islice(self.second, count), strict=True))
 
-    def select(self, rows: np.ndarray, path: Path) -> "Split":
-        """Write some rows to a file of their own, in ascending order: reading them stays as quick as it was.
+    def write(self, path: Path, rows: np.ndarray) -> None:
+        """Write some rows to a file of their own, where they lie together: reading them stays as quick as it was.
 
         Args:
             rows: Indices, ascending, each once.
         """
         table = self.data.data.table
         write_table(path, table.schema, _selected(table, rows))
-        return Split.from_file(path)
 
     @property
     def _text_names(self) -> list[str]:

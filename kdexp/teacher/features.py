@@ -16,10 +16,8 @@ from torch import Tensor
 from transformers import DataCollatorWithPadding, PretrainedConfig
 
 from kdexp.arrow import Column
-from kdexp.cache import Cache
 from kdexp.errors import under
 from kdexp.fingerprint import library_versions
-from kdexp.hardware import Hardware
 from kdexp.loss.base import Loss
 from kdexp.loss.features import FeatureTerms, recorded
 from kdexp.loss.terms import FeatureTerm, VectorTerm, WordTerm
@@ -28,11 +26,11 @@ from kdexp.model.encoder import Encoder, accepted_inputs
 from kdexp.model.tokens import Tokens, longest_first, tokenize, tokenizer_fingerprint
 from kdexp.progress import progress
 from kdexp.task.kind import UNITS
-from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.base import Teacher, require_features
 from kdexp.teacher.config import TeacherConfig
-from kdexp.training.collate import TARGETS, TEACHER_PREFIX, WORDS
+from kdexp.training.collate import FEATURES, TEACHER_PREFIX, WORDS
+from kdexp.training.course import Course
 
 logger = logging.getLogger(__name__)
 
@@ -77,18 +75,11 @@ def refuse_unfit_features(terms: Mapping[str, FeatureTerm], teacher: Teacher, st
         require_characters("student", student.tokenizer)
 
 
-def teacher_features(
-    teacher: Teacher,
-    settings: TeacherConfig,
-    student: Encoder,
-    task: Task,
-    loss: Loss,
-    cache: Cache,
-    hardware: Hardware,
-    *,
-    use_transfer: bool,
-) -> TeacherFeatures | None:
+def teacher_features(teacher: Teacher, settings: TeacherConfig, course: Course, loss: Loss) -> TeacherFeatures | None:
     """Align the texts that the student trains on, and run the teacher over them where its budget allows.
+
+    Args:
+        settings: The teacher's, for its budget and its batches.
 
     Returns:
         None where the loss has no feature terms.
@@ -96,12 +87,10 @@ def teacher_features(
     if not loss.terms:
         return None
     started = time.perf_counter()
-    splits = {"train": task.train}
-    if use_transfer and task.transfer is not None:
-        splits["transfer"] = task.transfer
+    splits = course.training_splits
     encoder = require_features(teacher, "loss.terms")
-    terms = FeatureTerms(student.model.config, encoder.model.config, loss.terms)
-    reader = _Reader(encoder, student, task, terms, cache, hardware, settings.train.eval_batch_size)
+    terms = FeatureTerms(course.encoder.model.config, encoder.model.config, loss.terms)
+    reader = _Reader(encoder, course, terms, settings.train.eval_batch_size)
     aligned = {name: reader.align(split) for name, split in splits.items()}
     num_gb = _BYTES_PER_VALUE * sum(reader.num_values(words) for words in aligned.values()) / _BYTES_PER_GB
     is_cached = settings.cache_hidden is not None and num_gb <= settings.cache_hidden
@@ -161,22 +150,19 @@ class _Reader:
     """Reads one teacher's features for one student."""
 
     teacher: Encoder
-    student: Encoder
-    task: Task
+    course: Course
     terms: FeatureTerms
-    cache: Cache
-    hardware: Hardware
     batch_size: int
 
     def align(self, split: Split) -> AlignedWords:
         if not self.terms.needs_words:
             return AlignedWords([[] for _ in range(len(split))], [[] for _ in range(len(split))])
         return align(
-            self.student.tokenizer,
+            self.course.encoder.tokenizer,
             self.teacher.tokenizer,
             list(split.first),
             None if split.second is None else list(split.second),
-            student_max_length=self.student.max_length,
+            student_max_length=self.course.encoder.max_length,
             teacher_max_length=self.teacher.max_length,
             method=self.terms.alignment,
         )
@@ -190,7 +176,7 @@ class _Reader:
 
     def tokens(self, split: Split, words: AlignedWords) -> dict[str, Column]:
         """The columns from which a step can forward the teacher."""
-        tokens = tokenize(self.teacher.tokenizer, split, self.teacher.max_length, self.task.kind, self.cache)
+        tokens = self._tokenize(split)
         columns: dict[str, Column] = {
             TEACHER_PREFIX + name: values for name, values in tokens.columns.items() if name != UNITS
         }
@@ -203,10 +189,9 @@ class _Reader:
         shapes = self.shapes(words)
 
         def compute(work: Path) -> dict[str, Tensor]:
-            tokens = tokenize(self.teacher.tokenizer, split, self.teacher.max_length, self.task.kind, self.cache)
-            return self._forward(tokens, words, shapes, f"teacher: features of {name}")
+            return self._forward(self._tokenize(split), words, shapes, f"teacher: features of {name}")
 
-        entry = self.cache.tensors("teacher_targets", self._parts(split), compute)
+        entry = self.course.cache.tensors("teacher_features", self._parts(split), compute)
         # Views: nothing is copied until a batch is made of them.
         by_term = {
             term: [
@@ -218,25 +203,29 @@ class _Reader:
             for term in self.terms.pairs
         }
         rows = [dict(zip(by_term, values, strict=True)) for values in zip(*by_term.values(), strict=True)]
-        columns: dict[str, Column] = {TEACHER_PREFIX + TARGETS: rows}
+        columns: dict[str, Column] = {TEACHER_PREFIX + FEATURES: rows}
         if self.terms.needs_words:
             columns[WORDS] = words.student_words
         return columns, 0 if entry.hit else len(split)
 
+    def _tokenize(self, split: Split) -> Tokens:
+        teacher, course = self.teacher, self.course
+        return tokenize(teacher.tokenizer, split, teacher.max_length, course.task.kind, course.cache)
+
     def _parts(self, split: Split) -> dict[str, object]:
-        terms = self.terms
+        terms, student = self.terms, self.course.encoder
         return {
             "teacher": self.teacher.fingerprint(),
             "max_length": self.teacher.max_length,
             # Which words there are depends on the student's tokens too.
             "alignment": str(terms.alignment) if terms.needs_words else None,
-            "student_tokenizer": tokenizer_fingerprint(self.student.tokenizer) if terms.needs_words else None,
-            "student_max_length": self.student.max_length if terms.needs_words else None,
+            "student_tokenizer": tokenizer_fingerprint(student.tokenizer) if terms.needs_words else None,
+            "student_max_length": student.max_length if terms.needs_words else None,
             "layers": {name: [layer for _, layer in pairs] for name, pairs in terms.pairs.items()},
             "reads": {name: str(term.reads) for name, term in terms.terms.items()},
             "pooling": {name: str(term.pooling) for name, term in terms.terms.items() if isinstance(term, VectorTerm)},
             "text": split.text_digest,
-            "numerics": self.hardware.numerics,
+            "numerics": self.course.hardware.numerics,
             "versions": library_versions(),
         }
 
@@ -251,12 +240,12 @@ class _Reader:
         found: dict[str, list[Tensor]] = {name: [torch.empty(0)] * len(shapes) for name in self.terms.pairs}
         rows = tokens.rows()
         order = longest_first(rows).tolist()
-        model = self.teacher.model.to(self.hardware.device).eval()
+        model = self.teacher.model.to(self.course.hardware.device).eval()
         with (
             self.terms.with_eager_attention(model),
             progress(description, len(order)) as advance,
             torch.inference_mode(),
-            self.hardware.autocast(),
+            self.course.hardware.autocast(),
         ):
             for start in range(0, len(order), self.batch_size):
                 indices = order[start : start + self.batch_size]
@@ -271,7 +260,7 @@ class _Reader:
         return {name: torch.cat(rows) for name, rows in found.items()}
 
     def _forward_batch(self, rows: list[dict[str, list[int]]], words: list[Sequence[int]]) -> dict[str, Tensor]:
-        model, device = self.teacher.model, self.hardware.device
+        model, device = self.teacher.model, self.course.hardware.device
         inputs = DataCollatorWithPadding(self.teacher.tokenizer)(rows).to(device)
         padded = pad_words(words, inputs["input_ids"].shape[1], self.teacher.tokenizer.padding_side)
         with recorded(model, self.terms.reads) as recording:

@@ -15,6 +15,7 @@ from kdexp.task.kind import Answers
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation, Scale, ShowsFeatures, Teacher, TeacherAnswers
+from kdexp.training.course import Course
 
 logger = logging.getLogger(__name__)
 
@@ -126,20 +127,18 @@ class Ensemble:
             teacher.verify()
 
 
-def teacher_answers(teacher: Teacher, task: Task, *, use_transfer: bool) -> dict[str, TeacherAnswers]:
+def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswers]:
     """The teacher's answers by split, validation first: a teacher near chance goes no further.
 
     Raises:
         UserError: It is not better than the trivial answer.
     """
-    splits = {"validation": task.validation, "test": task.test, "train": task.train}
-    if use_transfer and task.transfer is not None:
-        splits["transfer"] = task.transfer
+    splits = course.evaluation_splits | course.training_splits
     answers = {}
     for name, split in splits.items():
         answers[name] = teacher.answer(split, name)
         if name == "validation":
-            _check(teacher, answers[name], task)
+            _check(teacher, answers[name], course.task)
     logger.info(
         "teacher logits: %s of %s rows forwarded, the rest kept from earlier runs",
         f"{sum(answer.num_forwarded for answer in answers.values()):,}",

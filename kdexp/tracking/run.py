@@ -16,7 +16,7 @@ from kdexp.tracking.adapter import context_tags
 from kdexp.tracking.config import TrackingConfig
 from kdexp.tracking.delivery import MAX_TAG_CHARACTERS, Delivery, shorten
 from kdexp.tracking.store import connect, find_experiment
-from kdexp.tracking.student_model import StudentFiles
+from kdexp.tracking.student_model import SERVED_KINDS, StudentFiles
 from kdexp.tracking.uri import SETTING, check_reachable, experiment_url, redact, resolve_uri, run_url
 
 if TYPE_CHECKING:
@@ -109,7 +109,9 @@ class TrackedRun:
 
     def log_student(self, student: StudentFiles) -> None:
         """Log a student as the model `student`, which loads with transformers and with `mlflow.pyfunc`."""
-        if self._delivery:
+        if self._delivery and student.kind not in SERVED_KINDS:
+            logger.warning("the student is not logged as a model: none of kind %s can be served yet", student.kind)
+        elif self._delivery:
             self._delivery.send_student(student)
 
     def flush(self) -> bool:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
 
+    from kdexp.task.load import Task
+
+SERVED_KINDS = ("single_label",)
+"""Kinds of task that the pyfunc model can answer."""
+
 _PACKAGES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "pandas")
 
 
@@ -28,12 +33,19 @@ class StudentFiles:
         label_names: Names of the classes, in the order of the logits.
         max_length: Tokens at which the student's inputs are truncated.
         example_texts: Some inputs (texts or pairs), shown by MLflow beside the model.
+        kind: Of the task.
     """
 
     folder: Path
     label_names: Sequence[str]
     max_length: int
     example_texts: Sequence[Any] = ()
+    kind: str = SERVED_KINDS[0]
+
+    @classmethod
+    def of(cls, folder: Path, task: "Task", max_length: int) -> "StudentFiles":
+        """Of a student that was trained on a task."""
+        return cls(folder, task.label_names, max_length, task.train.head(3), task.kind.name)
 
 
 def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) -> None:
@@ -70,7 +82,7 @@ def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) ->
         )
     shutil.copytree(target / model.flavors["python_function"]["data"], target, dirs_exist_ok=True)
     shutil.rmtree(target / "data")
-    settings = {"label_names": list(student.label_names), "max_length": student.max_length}
+    settings = {"kind": student.kind, "label_names": list(student.label_names), "max_length": student.max_length}
     (target / SETTINGS_FILE).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
     model.flavors["python_function"]["data"] = "."
     model.save(str(target / "MLmodel"))

@@ -24,7 +24,7 @@ WORDS = "word_ids"
 WORD_MASK = "word_mask"
 """Of a batch: [batch, words], true where a row has a word of that number."""
 
-TARGETS = "targets"
+FEATURES = "features"
 """Column, with `TEACHER_PREFIX`, of the teacher's features of a row, computed beforehand."""
 
 
@@ -61,10 +61,10 @@ class DistillationCollator:
             # Of rows with several units, one after another.
             join = torch.cat if units else torch.stack
             batch[TEACHER_PREFIX + "logits"] = join([torch.as_tensor(row) for row in logits])
-        targets = _take(teacher_rows, TARGETS)
-        if targets:
-            batch[TEACHER_PREFIX + TARGETS] = {
-                name: stack_padded([row[name] for row in targets]) for name in targets[0]
+        features = _take(teacher_rows, FEATURES)
+        if features:
+            batch[TEACHER_PREFIX + FEATURES] = {
+                name: stack_padded([row[name] for row in features]) for name in features[0]
             }
         words = _take(teacher_rows, WORDS)
         if teacher_rows[0]:
@@ -107,7 +107,7 @@ class Batch:
 
     Attributes:
         student: What the student's forward takes.
-        teacher: What the teacher's forward takes, and its `logits` and `TARGETS` where they were computed beforehand.
+        teacher: What the teacher's forward takes, and its `logits` and `FEATURES` where they were computed beforehand.
         labels: [units], -100 where there is none; a unit is a row unless `units` says otherwise.
         has_labels: Whether the rows say which there are.
         words: [batch, tokens], the word of each of the student's tokens; None where the rows do not say.
@@ -133,13 +133,21 @@ class Batch:
         if labels is None:
             labels = torch.full_like(student["input_ids"][:, 0], IGNORED_LABEL)
         elif units is not None:
-            places = torch.arange(labels.shape[1], device=labels.device)
-            labels = labels[places < units.sum(-1, keepdim=True)]
+            labels = labels[_first_of_each_row(units)]
         return cls(student, teacher, labels, has_labels, words, word_mask, units)
 
     def unit_values(self, values: Tensor) -> Tensor:
         """[units, outputs] of what a model says: [batch, outputs], or [batch, tokens, outputs]."""
         return values if self.units is None else values[self.units]
+
+    def by_row(self, values: Tensor) -> Tensor:
+        """The same as [batch, outputs], or [batch, units, outputs] padded: the Trainer gathers whole rows."""
+        if self.units is None:
+            return values
+        places = _first_of_each_row(self.units)
+        padded = values.new_zeros(*places.shape, values.shape[-1])
+        padded[places] = values[self.units]
+        return padded
 
     def gold_labels(self) -> Tensor:
         """[batch], for a loss that nothing can take the place of.
@@ -162,6 +170,12 @@ class Batch:
         self.words = torch.where(attention_mask.bool(), attention_mask.cumsum(-1) - 1, NO_WORD)
         positions = torch.arange(self.words.shape[1], device=self.words.device)
         self.word_mask = positions < attention_mask.sum(-1, keepdim=True)
+
+
+def _first_of_each_row(units: Tensor) -> Tensor:
+    """[batch, most units of a row], true at as many first places as a row has units."""
+    counts = units.sum(-1, keepdim=True)
+    return torch.arange(int(counts.max()), device=units.device) < counts
 
 
 def num_units(batch: dict[str, Any]) -> int:

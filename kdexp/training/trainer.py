@@ -24,6 +24,7 @@ part of it: `save_model` and `save_pretrained` write the student alone.
 """
 
 import contextlib
+import inspect
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -48,7 +49,7 @@ from kdexp.task.single_label import SingleLabel
 from kdexp.training import checks as guards
 from kdexp.training.arguments import DistillationTrainingArguments
 from kdexp.training.collate import (
-    TARGETS,
+    FEATURES,
     TEACHER_PREFIX,
     WORDS,
     Batch,
@@ -76,13 +77,13 @@ class DistillationTrainer(Trainer):
     Settings of the loss are read when they are used: `hyperparameter_search` may change them.
 
     Args:
-        model: The student; None where `model_init` makes it.
-        args: `DistillationTrainingArguments`.
+        positional, named: What `transformers.Trainer` takes, in its order or by name: `model` is the student (None
+            where `model_init` makes it), `args` are `DistillationTrainingArguments`.
         teacher_model: The teacher. Not needed with a `teacher_logits` column, or at alpha = 1.
         teacher_processing_class: The teacher's tokenizer, where it is not the student's. The training
             set must then hold the text itself (`args.text_columns`).
         feature_terms: Losses on hidden states, attention and the like; their weighted sum is added to
-            the loss. They need teacher_model, or a `teacher_targets` column.
+            the loss. They need teacher_model, or a `teacher_features` column.
         kind: What the task asks for; by default one of the student's classes.
 
     Raises:
@@ -93,46 +94,30 @@ class DistillationTrainer(Trainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | None,
-        args: DistillationTrainingArguments,
-        *,
-        data_collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]] | None = None,
-        train_dataset: Any = None,
-        processing_class: PreTrainedTokenizerBase | None = None,
+        *positional: Any,
         teacher_model: PreTrainedModel | None = None,
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
         feature_terms: FeatureTerms | None = None,
         kind: TaskKind | None = None,
-        **trainer_arguments: Any,
+        **named: Any,
     ) -> None:
-        if trainer_arguments.get("compute_loss_func") is not None:
+        # As the Trainer itself would take them, whatever order its releases give them.
+        given = inspect.signature(Trainer.__init__).bind(self, *positional, **named).arguments
+        given.pop("self")
+        args: DistillationTrainingArguments = given["args"]
+        if given.get("compute_loss_func") is not None:
             raise ValueError("compute_loss_func would replace the distillation loss; use transformers.Trainer")
-        if feature_terms is not None and trainer_arguments.get("model_init") is not None:
+        if feature_terms is not None and given.get("model_init") is not None:
             raise ValueError("feature_terms are made for one student: pass model in place of model_init")
         if feature_terms is not None:
             guards.refuse_unfit_terms(feature_terms.terms, Tokenization(args.tokenization))
-        if teacher_processing_class is not None and train_dataset is not None and not has_teacher(train_dataset):
-            train_dataset = with_teacher_tokens(
-                train_dataset,
-                teacher_processing_class,
-                processing_class,
-                args.text_columns,
-                args.teacher_max_length,
-                feature_terms,
+        tokenizer, dataset = given.get("processing_class"), given.get("train_dataset")
+        if teacher_processing_class is not None and dataset is not None and not has_teacher(dataset):
+            given["train_dataset"] = with_teacher_tokens(
+                dataset, teacher_processing_class, tokenizer, args.text_columns, args.teacher_max_length, feature_terms
             )
-        if data_collator is None and processing_class is not None:
-            data_collator = DataCollatorWithPadding(processing_class)
-        if data_collator is not None:
-            padding_side = "right" if processing_class is None else processing_class.padding_side
-            data_collator = DistillationCollator(data_collator, teacher_processing_class, padding_side)
-        super().__init__(
-            model,
-            args,
-            data_collator,
-            train_dataset,
-            processing_class=processing_class,
-            **trainer_arguments,
-        )
+        given["data_collator"] = _collator(given.get("data_collator"), tokenizer, teacher_processing_class)
+        super().__init__(**given)
         # compute_loss divides by the rows of the whole optimizer step; the Trainer must not divide again.
         # It would otherwise decide from the model's signature, and decide wrongly for encoder classifiers:
         # k accumulated micro-batches gave k times the gradient.
@@ -168,7 +153,8 @@ class DistillationTrainer(Trainer):
     def _refuse_unfit_loss(self) -> None:
         num_outputs = self.model.config.num_labels
         outputs = Outputs.number if num_outputs == 1 else self.kind.outputs
-        guards.refuse_unfit_loss(self.loss, outputs, num_outputs)
+        if self.loss.uses_logits:  # at alpha = 1 there is no teacher to compare with
+            guards.refuse_unfit_loss(self.loss, outputs, num_outputs)
         guards.refuse_small_batch(self.loss, self.args.per_device_train_batch_size)
 
     def get_train_dataloader(self) -> DataLoader:
@@ -251,8 +237,8 @@ class DistillationTrainer(Trainer):
             loss, outputs = self._training_loss(model, batch, num_items_in_batch)
         else:
             outputs = model(**batch.student)
-            outputs.logits = batch.unit_values(outputs.logits)
-            loss = self._hard_loss(outputs.logits, batch, None, 0.0)
+            loss = self._hard_loss(batch.unit_values(outputs.logits), batch, None, 0.0)
+            outputs.logits = batch.by_row(outputs.logits)
         return (loss, outputs) if return_outputs else loss
 
     def _training_loss(self, model: nn.Module, batch: Batch, num_examples: Tensor | int | None) -> tuple[Tensor, Any]:
@@ -302,7 +288,7 @@ class DistillationTrainer(Trainer):
                 )
             batch.number_tokens()
         logits = batch.teacher.get("logits") if needs_logits else None
-        features = batch.teacher.get(TARGETS, {})
+        features = batch.teacher.get(FEATURES, {})
         lacks_logits, lacks_features = needs_logits and logits is None, terms is not None and not features
         if not lacks_logits and not lacks_features:
             return Answer(logits, features)
@@ -353,6 +339,20 @@ class DistillationTrainer(Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         """Keep the teacher's columns, which the student's forward does not name."""
         super()._set_signature_columns_if_needed()
-        teacher_columns = ["logits", "input_ids", "attention_mask", "token_type_ids", WORDS, TARGETS]
+        teacher_columns = ["logits", "input_ids", "attention_mask", "token_type_ids", WORDS, FEATURES]
         columns = {WORDS, UNITS, *(TEACHER_PREFIX + name for name in teacher_columns)}
         self._signature_columns += sorted(columns - set(self._signature_columns))
+
+
+def _collator(
+    student_collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]] | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    teacher_tokenizer: PreTrainedTokenizerBase | None,
+) -> DistillationCollator | None:
+    """One that pads the teacher's columns too; None leaves the Trainer its default."""
+    if student_collator is None and tokenizer is not None:
+        student_collator = DataCollatorWithPadding(tokenizer)
+    if student_collator is None:
+        return None
+    padding_side = "right" if tokenizer is None else tokenizer.padding_side
+    return DistillationCollator(student_collator, teacher_tokenizer, padding_side)

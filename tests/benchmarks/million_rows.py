@@ -22,12 +22,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 FEW_ROWS = 10_000
-NUM_STEPS = 300
+STEPS = {"fine-tuning": 20, "steps": 300}
+"""Stages that do not go through all rows."""
 WORDS_PER_ROW = 20
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
 SETTINGS = (
     *("task=file", "task.text=text", "task.label=label", "task.validation_size=1000", "task.test_size=1000"),
-    *("hardware=cpu", "hardware.num_threads=1", f"train.max_steps={NUM_STEPS}"),
+    *("hardware=cpu", "hardware.num_threads=1", f"train.max_steps={STEPS['steps']}"),
+    *(f"teacher.train.max_steps={STEPS['fine-tuning']}", "teacher.chance_check=false"),
     *(
         f"{role}.{size}"
         for role in ("teacher", "student")
@@ -52,8 +54,8 @@ def main(num_rows: int) -> None:
         for result, count in ((few, FEW_ROWS), (many, num_rows)):
             seconds = result["seconds"][stage]
             each = f"{1e6 * seconds / count:8.2f} us/row "
-            if stage == "steps":
-                each = f"{1e3 * seconds / NUM_STEPS:8.2f} ms/step"
+            if stage in STEPS:
+                each = f"{1e3 * seconds / STEPS[stage]:8.2f} ms/step"
             cells.append(f"{seconds:8.2f} s {each}{result['peak_mb'][stage]:6.0f} MB")
         sys.stdout.write(f"{stage:<12}{'  '.join(cells)}\n")
     peaks = [max(result["peak_mb"].values()) for result in results]
@@ -109,52 +111,33 @@ def anonymous_mb() -> float:
 
 def measure(path: Path) -> Meter:
     """All stages in this process; imports are not counted."""
-    from hydra import compose, initialize_config_dir
-
+    from kdexp import compose
     from kdexp.cache import Cache
-    from kdexp.cli.composition import resolve
-    from kdexp.cli.conf_dir import CONF_DIR
-    from kdexp.cli.sweeper import register
     from kdexp.hardware import prepare_hardware
-    from kdexp.model.encoder import load_model
+    from kdexp.model.load import load_encoder
     from kdexp.model.tokens import tokenize
-    from kdexp.student.train import encode_task, train_student
+    from kdexp.student.train import Course, train_student
     from kdexp.task.load import load_task
-    from kdexp.teacher.encoder import Teacher, load_teacher, teacher_logits
+    from kdexp.teacher.encoder import load_encoder_teacher
+    from kdexp.teacher.logits import Cached, teacher_answers
 
-    register()
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = resolve(compose("config", [*SETTINGS, f"task.train={path}"]))
+    config = compose(*SETTINGS, f"task.train={path}")
     hardware, cache, meter = prepare_hardware(config.hardware), Cache(path.with_suffix(".cache")), Meter()
     with meter.stage("reading"):
         task = load_task(config.task, cache)
     with meter.stage("tokenizers"):
-        loaded = load_teacher(config.teacher, task)
-        student = load_model("student", config.student, task, seed=0, new_head=True)
+        teacher = Cached(load_encoder_teacher("teacher", config.teacher, task, cache, hardware), cache)
+        student = load_encoder("student", config.student, task, cache, seed=0)
+    course = Course(student, task, config.train, cache, hardware, seed=0, resume=True)
     with meter.stage("tokenizing"):
-        tokenize(loaded.tokenizer, task.train, loaded.max_length, cache)
-        data = encode_task(student, task, cache, use_transfer=False)
+        course.tokens()
+        tokenize(teacher.encoder.tokenizer, task.train, teacher.encoder.max_length, task.kind, cache)
+    with meter.stage("fine-tuning"):
+        teacher.prepare()
     with meter.stage("teacher"):
-        teacher = Teacher(loaded, "", list(range(len(task.label_names))), 0.0, True)
-        answers = {
-            name: teacher_logits(
-                teacher, getattr(task, name), name, student, config.tokenization, cache, hardware, batch_size=128
-            )
-            for name in ("train", "validation", "test")
-        }
+        answers = teacher_answers(teacher, task, use_transfer=False)
     with meter.stage("steps"):
-        train_student(
-            student,
-            data,
-            config.loss,
-            answers,
-            config.train,
-            cache,
-            hardware,
-            seed=0,
-            resume=True,
-            description="student",
-        )
+        train_student(course, "student", config.loss, answers)
     return meter
 
 

@@ -1,13 +1,12 @@
-"""Record what kdexp computes, as the numbers that `test_reference.py` compares with.
+"""Record what kdexp computes, as what `test_reference.py` compares with.
 
-    python tests/reference/record.py          # everything; some minutes on one core
-    python tests/reference/record.py --keys   # only keys.json: after a change of version that changes the keys
+    python tests/reference/record.py --runs    # runs.json: the configurations below, a sweep, a cross-family study
+    python tests/reference/record.py --keys    # keys.json: hashes of configurations, the keys of a small run's cache
+    python tests/reference/record.py --store   # store.tar.xz, store.json: an MLflow store with a sweep and a student
 
 What is recorded is what a person gets: the runs in MLflow, their artifacts and what is printed. Nothing of kdexp is
-imported. Record anew only where numbers are meant to change, and say why in the commit.
-
-    runs.json      the configurations below, a small sweep and a small cross-family study
-    keys.json      hashes of configurations, and what a small run leaves in the cache
+imported. Record anew only what is meant to change, and say why in the commit: the keys with a change of version, the
+runs with one of numerics, the store never, since its worth is that an earlier kdexp wrote it.
 """
 
 import argparse
@@ -16,7 +15,10 @@ import json
 import os
 import random
 import re
+import sqlite3
+import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +31,7 @@ from mlflow.entities import Run
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))  # this is run by hand too
-from command_line import CommandLine, ForkServer  # noqa: E402
+from command_line import ROOT, CommandLine, ForkServer  # noqa: E402
 
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
@@ -100,17 +102,15 @@ CASES: dict[str, tuple[str, ...]] = {
         for family in ("roberta", "distilbert", "electra", "xlm_roberta", "albert", "deberta", "modernbert")
     },
 }
-SWEEP = (
-    "-m",
-    "study=sweep",
-    *SINGLE,
-    "train.batch_size=8",
-    "train.epochs=1",
-    "loss.alpha=0.3,1",
-    "loss.temperature=1,4",
-    "seed=0,1",
-)
+SWEEP_SCHEDULE = ("train.batch_size=8", "train.epochs=1")
+SWEEP = ("-m", "study=sweep", *SINGLE, *SWEEP_SCHEDULE, "loss.alpha=0.3,1", "loss.temperature=1,4", "seed=0,1")
 CROSS_FAMILY = ("experiment=cross_family", *SINGLE, "seed=0,1", "teacher.vocab_size=400", "student.vocab_size=350")
+
+STORED_SWEEP = ("-m", "study=stored_sweep", *SINGLE, *SWEEP_SCHEDULE, "loss.alpha=0.3,1", "seed=0,1")
+STORED_STUDENT = (*SINGLE, "train.batch_size=8", "train.epochs=3", "tracking.log_model=true")
+STORE_PLACE, CODE_PLACE = "/recorded/store", "/recorded/code"
+"""Where the recorded store lies, as far as the store knows: MLflow writes down absolute places."""
+TEXTS = ["the radio is superb", "the kalomi lamp is average, I used it 9 days", "a useless bag", ""]
 
 HASHED = ("kd", "cross_family_words", "several_teachers", "file_single")
 DEFAULTS = ("study=keys", "cache_dir=keys", "task.train_size=300", "task.validation_size=100", "task.test_size=200")
@@ -267,6 +267,70 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "transformers", "tokenizers")}
 
 
+def write_store(kdexp: CommandLine) -> dict[str, Any]:
+    """Pack the store of a sweep and of a run with its student; return what can be read from it."""
+    folder = kdexp.folder
+    output = _printed(kdexp, STORED_SWEEP)
+    run = execute(kdexp, "stored_student", STORED_STUDENT)
+    content = {"findings": findings(output), "run_id": run.info.run_id} | predict(folder, run.info.run_id)
+    for old, new in ((str(folder), STORE_PLACE), (str(ROOT), CODE_PLACE)):
+        relocate(folder, old, new)
+    with tarfile.open(HERE / "store.tar.xz", "w:xz", preset=9) as archive:
+        for name in ("mlflow.db", "mlruns"):
+            archive.add(folder / name, name, filter=_anonymous)
+    return content
+
+
+def relocate(folder: Path, old: str, new: str) -> None:
+    """Replace a place by another one in all of a store: its database, and its artifacts that are text."""
+    database = sqlite3.connect(folder / "mlflow.db")
+    with database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            for _, column, kind, *_ in database.execute(f"PRAGMA table_info({table})").fetchall():
+                if kind.startswith(("VARCHAR", "TEXT")):
+                    change = f'UPDATE {table} SET "{column}" = replace("{column}", ?, ?) WHERE instr("{column}", ?)'
+                    database.execute(change, (old, new, old))
+    database.execute("VACUUM")
+    database.close()
+    for file in (folder / "mlruns").rglob("*"):
+        if file.suffix in (".yaml", ".json", ".html", ".csv", "") and file.is_file():
+            file.write_bytes(file.read_bytes().replace(old.encode(), new.encode()))
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Without owner and date; pictures, which nothing reads again, are left out."""
+    if member.name.endswith(".png"):
+        return None
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    return member
+
+
+PREDICT = """
+import json, sys
+import mlflow, torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+run_id, texts = sys.argv[1], json.loads(sys.argv[2])
+rows = mlflow.pyfunc.load_model(f"runs:/{run_id}/student").predict(texts)
+folder = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/student")
+model, tokenizer = (kind.from_pretrained(folder) for kind in (AutoModelForSequenceClassification, AutoTokenizer))
+logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+transformers = {"labels": list(model.config.id2label.values()), "probabilities": logits.softmax(-1).tolist()}
+json.dump({"pyfunc": rows.to_dict("list"), "transformers": transformers}, sys.stdout)
+"""
+
+
+def predict(folder: Path, run_id: str) -> dict[str, Any]:
+    """What a logged student says to TEXTS, loaded by mlflow.pyfunc and by transformers, where there is no kdexp."""
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONPATH", None)
+    command = [sys.executable, "-c", PREDICT, run_id, json.dumps(TEXTS)]
+    answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(answer.stdout)
+
+
 def _rounded(value: Any) -> Any:
     """Floats with twelve digits."""
     if isinstance(value, float):
@@ -285,19 +349,27 @@ def _write(name: str, content: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keys", action="store_true", help="only keys.json")
-    arguments = parser.parse_args()
-    with TemporaryDirectory() as folder, ForkServer() as server:
-        kdexp = CommandLine(server, Path(folder))
-        write_files(Path(folder))
-        if not arguments.keys:
+    for what in ("runs", "keys", "store"):
+        parser.add_argument(f"--{what}", action="store_true", help=f"record {what}")
+    chosen = parser.parse_args()
+    if not any(vars(chosen).values()):
+        parser.error("say what to record")
+    os.environ["LOGNAME"] = "kdexp"  # what is recorded names nobody
+    with ForkServer() as server, TemporaryDirectory() as first, TemporaryDirectory() as second:
+        for folder in (first, second):
+            write_files(Path(folder))
+        kdexp, elsewhere = (CommandLine(server, Path(folder)) for folder in (first, second))
+        if chosen.runs:
             cases = {}
             for name, overrides in CASES.items():
                 sys.stderr.write(f"{name}\n")
                 cases[name] = measure(kdexp, name, overrides)
             sweep, cross_family = measure_sweep(kdexp), measure_cross_family(kdexp)
             _write("runs.json", {"cases": cases, "sweep": sweep, "cross_family": cross_family})
-        _write("keys.json", measure_keys(kdexp))
+        if chosen.keys:
+            _write("keys.json", measure_keys(kdexp))
+        if chosen.store:
+            _write("store.json", write_store(elsewhere))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ looked at; one that is meant to be called otherwise is entered in `RENAMED`.
 import json
 import os
 import re
+import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,34 @@ import pytest
 from command_line import CommandLine, ForkServer
 from record import (
     HERE,
+    STORE_PLACE,
     execute,
+    findings,
     history,
     library_versions,
     measure_cross_family,
     measure_keys,
     measure_sweep,
+    predict,
     predictions,
+    relocate,
     write_files,
 )
 
 pytestmark = pytest.mark.slow
 
-RENAMED: dict[str, str] = {}
+RENAMED = {"reading/": "diagnostics/", "train.keep": "train.select", "teacher.train.keep": "teacher.train.select"}
 """What a recorded metric, tag or param is called today, by the name under which it was recorded."""
+
+GONE = re.compile(r"loss\.terms\.((hidden|attention|minilm)\.pooling|(pkd|rkd|cka)\.alignment)")
+"""Params that had no effect: every term had the settings of all terms."""
+
+ROUNDED_OTHERWISE = {"dkd", "dist"}
+"""Cases whose formula sums in another order since it runs under `torch.func.vmap`: equal to 1e-7 at each step."""
 
 EXACT = os.environ.get("KDEXP_REFERENCE_EXACT") == "1"
 RUNS = json.loads((HERE / "runs.json").read_text(encoding="utf-8"))
+STORE = json.loads((HERE / "store.json").read_text(encoding="utf-8"))
 KEYS = json.loads((HERE / "keys.json").read_text(encoding="utf-8"))
 
 TOLERANCES: list[tuple[str, dict[str, float]]] = [
@@ -46,8 +58,10 @@ FIRST_STEP = {"rel": 1e-3, "abs": 1e-6}
 PROBABILITY = {"abs": 0.03}
 
 
-def close(value: float, name: str = "", tolerance: dict[str, float] | None = None) -> Any:
+def close(value: float, name: str = "", tolerance: dict[str, float] | None = None, *, case: str = "") -> Any:
     """Equal to a recorded number, as nearly as a number of this name can be on another processor."""
+    if EXACT and case in ROUNDED_OTHERWISE:
+        return pytest.approx(value, rel=1e-4, abs=1e-6, nan_ok=True)
     if EXACT:
         return pytest.approx(value, rel=1e-9, abs=1e-12, nan_ok=True)
     by_name = (each for ending, each in TOLERANCES if re.fullmatch(f"(?:.*/)?(?:{ending})", name))
@@ -55,7 +69,13 @@ def close(value: float, name: str = "", tolerance: dict[str, float] | None = Non
 
 
 def renamed(recorded: dict[str, Any]) -> dict[str, Any]:
-    return {RENAMED.get(name, name): value for name, value in recorded.items()}
+    return {_renamed(name): value for name, value in recorded.items()}
+
+
+def _renamed(name: str) -> str:
+    """Its beginning is what is called otherwise today."""
+    old = next((old for old in RENAMED if name.startswith(old)), "")
+    return RENAMED.get(old, "") + name.removeprefix(old)
 
 
 def chosen(found: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -80,21 +100,21 @@ def kdexp(fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.parametrize("name", RUNS["cases"])
 def test_a_run_is_what_it_was(name: str, kdexp: CommandLine) -> None:
     recorded = RUNS["cases"][name]
-    run = execute(kdexp, name, recorded["overrides"])
+    run = execute(kdexp, name, [_renamed(override) for override in recorded["overrides"]])
     data = run.data
     assert run.info.run_name == recorded["run_name"]
     tags = renamed(recorded["tags"] | (recorded["weights"] if EXACT else {}))
     assert chosen(data.tags, tags) == tags
-    params = renamed(recorded["params"])
+    params = {key: value for key, value in renamed(recorded["params"]).items() if not GONE.fullmatch(key)}
     assert chosen(data.params, params) == params
     metrics = renamed(recorded["metrics"])
-    assert chosen(data.metrics, metrics) == {key: close(value, key) for key, value in metrics.items()}
+    assert chosen(data.metrics, metrics) == {key: close(value, key, case=name) for key, value in metrics.items()}
     for key, (step, value) in renamed(recorded["first"]).items():
-        assert history(kdexp, run, key)[0] == (step, close(value, key, FIRST_STEP)), key
+        assert history(kdexp, run, key)[0] == (step, close(value, key, FIRST_STEP, case=name)), key
     for key, points in renamed(recorded["history"]).items():
-        assert history(kdexp, run, key) == [(step, close(value, key)) for step, value in points], key
+        assert history(kdexp, run, key) == [(step, close(value, key, case=name)) for step, value in points], key
     assert predictions(kdexp, run) == {
-        key: [close(value, tolerance=PROBABILITY) for value in values]
+        key: [close(value, tolerance=PROBABILITY, case=name) for value in values]
         for key, values in recorded["predictions"].items()
     }
 
@@ -135,7 +155,8 @@ def test_hashes_and_cache_keys_stay(kdexp: CommandLine) -> None:
 
     Libraries are part of them, so with other versions than those recorded nothing can be said. Cache keys hold the
     bits of weights too: they are compared where `KDEXP_REFERENCE_EXACT=1`, elsewhere only how many there are.
-    Once, the keys are meant to change, with a version of their own: then `python tests/reference/record.py --keys`.
+    Where they are meant to change, `cache.CACHE_FORMAT` does too; `python tests/reference/record.py --keys` records
+    the new ones.
     """
     if KEYS["versions"] != library_versions():
         pytest.skip(f"recorded with {KEYS['versions']}")
@@ -146,3 +167,33 @@ def test_hashes_and_cache_keys_stay(kdexp: CommandLine) -> None:
     assert {kind: len(names) for kind, names in today["cache"].items()} == {
         kind: len(names) for kind, names in KEYS["cache"].items()
     }
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store that an earlier kdexp wrote."""
+    folder = tmp_path_factory.mktemp("stored")
+    with tarfile.open(HERE / "store.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    relocate(folder, STORE_PLACE, str(folder))
+    return folder
+
+
+def test_an_earlier_sweep_is_summed_up_as_it_was(stored: Path, kdexp: CommandLine) -> None:
+    result = kdexp("summary", "study=stored_sweep", f"tracking.uri=sqlite:///{stored}/mlflow.db")
+    assert result.returncode == 0, result.stderr
+    assert "(4 FINISHED)" in result.stdout
+    assert findings(result.stdout) == STORE["findings"]
+
+
+def test_an_earlier_student_answers_as_it_did(stored: Path) -> None:
+    answers, expected = predict(stored, STORE["run_id"]), STORE["pyfunc"]
+    assert answers["pyfunc"].keys() == expected.keys()
+    assert answers["pyfunc"].pop("label") == expected["label"]
+    for name, values in answers["pyfunc"].items():
+        assert values == pytest.approx(expected[name], abs=1e-5), name
+    assert answers["transformers"]["labels"] == STORE["transformers"]["labels"]
+    for row, values in zip(
+        answers["transformers"]["probabilities"], STORE["transformers"]["probabilities"], strict=True
+    ):
+        assert row == pytest.approx(values, abs=1e-5)

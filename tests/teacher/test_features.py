@@ -21,7 +21,8 @@ from kdexp.task.split import Split
 from kdexp.teacher.config import TeacherConfig
 from kdexp.teacher.encoder import EncoderTeacher
 from kdexp.teacher.features import alignment_tag, teacher_features
-from kdexp.training.config import TrainConfig
+from kdexp.training.config import StudentTrainConfig, TrainConfig
+from kdexp.training.course import Course
 from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
 
 CPU = Hardware(torch.device("cpu"), bfloat16=False, num_threads=1, num_workers=0)
@@ -43,7 +44,7 @@ def loaded(family, width, num_layers, max_length=24):
     tokenizer = families.train_tokenizer(family, FIRST + SECOND, vocab_size=330, max_length=max_length)
     config = families.compact_config(
         family, tokenizer, num_layers=num_layers, hidden_size=width, num_heads=2, max_length=max_length,
-        label_names=["a", "b"],
+        head=SingleLabel(["a", "b"]).head_config(),
     )  # fmt: skip
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         setattr(config, name, 0.0)
@@ -67,7 +68,8 @@ def models(tmp_path):
 
 def prepare(teacher, student, cache, budget, split=SPLIT):
     settings = replace(teacher.settings, cache_hidden=budget)
-    return teacher_features(teacher, settings, student, task_of(split), LOSS, cache, CPU, use_transfer=False)
+    course = Course(student, task_of(split), StudentTrainConfig(), cache, CPU, seed=0, resume=True)
+    return teacher_features(teacher, settings, course, LOSS)
 
 
 def train(student, targets, folder):
@@ -123,7 +125,7 @@ def test_what_is_kept_is_found_again_and_never_mistaken(models, tmp_path):
     first = prepare(teacher, student, cache, 1.0)
     again = prepare(teacher, student, cache, 1.0)
     assert again.num_forwarded == 0
-    for left, right in zip(*(t.columns["train"]["teacher_targets"] for t in (first, again)), strict=True):
+    for left, right in zip(*(t.columns["train"]["teacher_features"] for t in (first, again)), strict=True):
         assert all(torch.equal(left[name], right[name]) for name in LOSS.terms)
     with torch.no_grad():
         next(teacher.encoder.model.parameters()).add_(0.01)
@@ -137,7 +139,7 @@ def test_the_budget_is_of_bytes(models, tmp_path):
     teacher, student = models
     cache = Cache(tmp_path / "cache")
     kept = prepare(teacher, student, cache, 1.0)
-    num_bytes = sum(4 * tensor.numel() for row in kept.columns["train"]["teacher_targets"] for tensor in row.values())
+    num_bytes = sum(4 * tensor.numel() for row in kept.columns["train"]["teacher_features"] for tensor in row.values())
     assert prepare(teacher, student, cache, num_bytes / 1e9).teacher is None
     assert prepare(teacher, student, cache, (num_bytes - 1) / 1e9).teacher is teacher.encoder
 
