@@ -1,7 +1,9 @@
 """What every test of a whole run needs."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 from command_line import ROOT, CommandLine, ForkServer, Result, process
@@ -37,6 +39,21 @@ def fork_server() -> Iterator[ForkServer]:
 def kdexp(fork_server, tmp_path) -> CommandLine:
     """The command line in a folder of its own, as a person calls it."""
     return CommandLine(fork_server, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def store_template(tmp_path_factory) -> Path:
+    from kdexp.tracking.adapter import create_sqlite_store
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    create_sqlite_store(path)
+    return path
+
+
+@pytest.fixture
+def empty_store(store_template, tmp_path) -> None:
+    """A store without runs, for a test that does not ask how one is created: that takes a second."""
+    shutil.copy(store_template, tmp_path)
 
 
 @pytest.fixture

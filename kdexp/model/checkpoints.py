@@ -1,6 +1,6 @@
 """Checkpoints: found, read, and refused with the reason where they cannot be."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +29,13 @@ def load_checkpoint(role: str, config: ModelConfig, kind: TaskKind, *, new_head:
         tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, **options)
     except (OSError, ValueError, KeyError) as error:
         raise unreadable(role, checkpoint, error) from error
-    if config.num_layers is not None:
-        available = model_config.num_hidden_layers
-        if config.num_layers > available:
-            raise UserError(f"{role}.num_layers", f"got {config.num_layers}", f"{checkpoint} has {available} layers")
-        model_config.num_hidden_layers = config.num_layers
+    _keep_layers(role, config, model_config)
     _refuse_too_long(role, config, model_config)
     has_head = any(kind.head in name for name in model_config.architectures or [])
     keep_head = has_head and not new_head
-    if keep_head and config.labels:
-        if len(config.labels) != model_config.num_labels:
-            raise UserError(
-                f"{role}.labels",
-                f"names {len(config.labels)} classes, but the head of {checkpoint} has {model_config.num_labels}",
-                "give one name per output, in its order",
-            )
-        _name_classes(model_config, config.labels)
-    if not keep_head:
+    if keep_head:
+        _name_classes(role, config, model_config)
+    else:
         model_config.update(kind.head_config())
     # Half-precision checkpoints are trained in float32: a small update would vanish in 16 bits.
     options |= {"config": model_config, "dtype": torch.float32, "use_safetensors": not config.allow_pickle}
@@ -145,6 +135,17 @@ def unreadable(role: str, checkpoint: str, error: Exception) -> UserError:
     )
 
 
+def _keep_layers(role: str, config: ModelConfig, model_config: PretrainedConfig) -> None:
+    if config.num_layers is None:
+        return
+    available = model_config.num_hidden_layers
+    if config.num_layers > available:
+        raise UserError(
+            f"{role}.num_layers", f"got {config.num_layers}", f"{config.checkpoint} has {available} layers"
+        )
+    model_config.num_hidden_layers = config.num_layers
+
+
 def _refuse_too_long(role: str, config: ModelConfig, model_config: PretrainedConfig) -> None:
     positions = getattr(model_config, "max_position_embeddings", None)
     if positions is None or positions <= 0:
@@ -158,6 +159,14 @@ def _refuse_too_long(role: str, config: ModelConfig, model_config: PretrainedCon
         )
 
 
-def _name_classes(config: PretrainedConfig, names: Sequence[str]) -> None:
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: index for index, name in enumerate(names)}
+def _name_classes(role: str, config: ModelConfig, model_config: PretrainedConfig) -> None:
+    if not config.labels:
+        return
+    if len(config.labels) != model_config.num_labels:
+        raise UserError(
+            f"{role}.labels",
+            f"names {len(config.labels)} classes, but the head of {config.checkpoint} has {model_config.num_labels}",
+            "give one name per output, in its order",
+        )
+    model_config.id2label = dict(enumerate(config.labels))
+    model_config.label2id = {name: index for index, name in enumerate(config.labels)}
