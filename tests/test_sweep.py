@@ -8,7 +8,8 @@ import time
 from collections import Counter
 
 import pytest
-from conftest import ROOT, SMALL
+from command_line import child_environment
+from conftest import SMALL
 
 from kdexp.tracking.store import Study
 
@@ -46,12 +47,10 @@ def start(tmp_path):
     started = []
 
     def call(*arguments):
-        environment = os.environ | {"KDEXP_CACHE_DIR": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(
             [sys.executable, "-m", "kdexp", *arguments],
             cwd=tmp_path,
-            env=environment,
+            env=child_environment(tmp_path),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
