@@ -21,6 +21,18 @@ from typing import NoReturn
 ROOT = Path(__file__).parents[1]
 TIMEOUT_SECONDS = 600
 
+# A run that takes seconds: little data, two epochs.
+SMALL = (
+    "task.train_size=300",
+    "task.validation_size=200",
+    "task.test_size=200",
+    "teacher.train.epochs=2",
+    "train.epochs=1",
+    "teacher.chance_check=false",
+    "hardware=cpu",
+    "hardware.num_threads=1",  # the models are so small that a second thread makes them slower
+)
+
 Result = subprocess.CompletedProcess[str]
 
 

@@ -6,21 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, CommandLine, ForkServer, Result, process
-
-__all__ = ["ROOT", "SMALL"]
-
-# A run that takes seconds: little data, two epochs.
-SMALL = (
-    "task.train_size=300",
-    "task.validation_size=200",
-    "task.test_size=200",
-    "teacher.train.epochs=2",
-    "train.epochs=1",
-    "teacher.chance_check=false",
-    "hardware=cpu",
-    "hardware.num_threads=1",  # the models are so small that a second thread makes them slower
-)
+from command_line import CommandLine, ForkServer, Result, process
 
 
 @pytest.fixture(autouse=True)

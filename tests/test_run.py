@@ -8,7 +8,7 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import ROOT, SMALL
+from command_line import ROOT, SMALL
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from command_line import SMALL
 from scipy.special import logsumexp, softmax
 
 from kdexp.task.kind import Answers

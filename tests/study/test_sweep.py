@@ -8,8 +8,7 @@ import time
 from collections import Counter
 
 import pytest
-from command_line import child_environment
-from conftest import SMALL
+from command_line import SMALL, child_environment
 
 from kdexp.tracking.store import Study
 

@@ -6,7 +6,7 @@ import os
 import optuna
 import pandas as pd
 import pytest
-from conftest import SMALL
+from command_line import SMALL
 
 from kdexp.tracking.store import Study
 

@@ -10,7 +10,7 @@ import time
 import urllib.request
 
 import pytest
-from conftest import SMALL
+from command_line import SMALL
 
 from kdexp.tracking.store import Study
 
