@@ -53,7 +53,7 @@ def checkpoints(tmp_path_factory):
         torch.manual_seed(0)
         tokenizer = train_tokenizer(family, TEXTS, vocab_size=400, max_length=LENGTH)
         size = {"num_layers": 1, "hidden_size": 8, "num_heads": 2}
-        config = compact_config(family, tokenizer, **size, max_length=LENGTH, label_names=["no", "yes"])
+        config = compact_config(family, tokenizer, **size, max_length=LENGTH, head=TASK.kind.head_config())
         build_compact_model(config).save_pretrained(folder / family)
         tokenizer.save_pretrained(folder / family)
     return folder
