@@ -20,7 +20,7 @@ from kdexp.naming import announce, describe_run, teacher_tags
 from kdexp.processes import Processes
 from kdexp.results.diagnostics import Diagnostics, diagnose
 from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
-from kdexp.results.record import SPLITS, Role, RunRecord
+from kdexp.results.record import SPLITS, Role, RunRecord, legibility_metrics
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.task.load import Task, load_task
 from kdexp.teacher.base import Teacher, TeacherAnswers, shown_encoders
@@ -74,6 +74,7 @@ def _run(
     description = describe_run(config, task, hardware, cache, given)
     with open_run(config.tracking, description) as tracked:
         tracked.log_text(yaml.safe_dump(plain(config), sort_keys=False), "config.yaml")
+        tracked.log_metrics(_legibility(teacher, student))
         teacher.prepare()
         tracked.set_tags(teacher_tags(teacher))
         answers = teacher_answers(teacher, course)  # validation first: a teacher near chance goes no further
@@ -104,6 +105,12 @@ def _run(
         if config.tracking.log_model:
             tracked.log_student(StudentFiles.of(trained["student"].folder, task, student.max_length))
     return record
+
+
+def _legibility(teacher: Teacher, student: Encoder) -> dict[str, float]:
+    """How much of the training text reaches each model, under MLflow's names."""
+    readers = shown_encoders(teacher) | {"student": student}
+    return legibility_metrics({role: reader.legibility for role, reader in readers.items() if reader.legibility})
 
 
 def _digests(task: Task | None, teacher: Teacher | None) -> dict[str, str]:

@@ -52,12 +52,14 @@ def _compose_and_run() -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from kdexp.cli.arguments import expand_home, flags_first
     from kdexp.cli.composition import refuse_null_options
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
     from kdexp.cli.sweeper import register
 
     register()
+    sys.argv[1:] = expand_home(flags_first(sys.argv[1:]))
     refuse_null_options(sys.argv[1:])
     start = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job)
     try:

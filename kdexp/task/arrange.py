@@ -93,6 +93,7 @@ def arrange(
         validation, train = _hold_out(kind, train, size, "validation", seed)
     elif config.validation_size is not None and isinstance(config, FileTaskConfig):
         validation = _sample(kind, validation, config.validation_size, "validation", seed)
+    num_shared = len(validation) - len(_without_texts_of(test, validation)[0])
     train, num_in_validation = _without_texts_of(validation, train)
     if config.train_size is not None:
         train = _sample(kind, train, config.train_size, "train", seed)
@@ -103,6 +104,11 @@ def arrange(
     for name, source in zip(("validation", "test"), sources, strict=True):
         how = f" (stratified, seed {seed})" if source == HELD_OUT else ""
         notes.append(f"{name}: {len(chosen[name]):,} rows, {source}{how}")
+    if num_shared:
+        notes.append(
+            f"validation: the texts of {num_shared:,} of its {len(validation):,} rows are also in test, "
+            "so the epoch is chosen on what is then tested"
+        )
     if num_in_test or num_in_validation:
         where = f"in test ({num_in_test:,}) or validation ({num_in_validation:,})"
         notes.append(f"train: {num_in_test + num_in_validation:,} rows dropped, because their text is also {where}")
