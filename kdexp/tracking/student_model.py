@@ -46,9 +46,15 @@ class StudentFiles:
     is_pair: bool | None = None
 
     @classmethod
-    def of(cls, folder: Path, task: "Task", max_length: int) -> "StudentFiles":
-        """Of a student that was trained on a task."""
-        return cls(folder, task.label_names, max_length, task.train.head(3), task.kind.name, task.train.is_pair)
+    def of(cls, folder: Path, task: "Task", max_length: int, *, with_text: bool = True) -> "StudentFiles":
+        """Of a student that was trained on a task.
+
+        Args:
+            with_text: Show some training texts as examples, else made-up ones.
+        """
+        made_up = [("a text", "another text")] if task.train.is_pair else ["a text"]
+        examples = task.train.head(3) if with_text else made_up
+        return cls(folder, task.label_names, max_length, examples, task.kind.name, task.train.is_pair)
 
 
 def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) -> None:
