@@ -75,6 +75,9 @@ def test_data_sets_say_name_digest_rows_and_split(reviews) -> None:
     columns = json.loads(found["test"].schema)["mlflow_colspec"]
     assert [(each["name"], each["type"]) for each in columns] == [("text", "string"), ("label", "long")]
     assert mlflow.data.get_source(found["train"]).to_dict() == {"tags": {"task": "reviews"}}
+    folder, record = reviews
+    same_data = client(folder).search_runs(["1"], f"dataset.digest = '{found['test'].digest}'")
+    assert [run.info.run_id for run in same_data] == [record.run_id]
 
 
 def test_data_of_a_file_are_named_after_it(pairs) -> None:
