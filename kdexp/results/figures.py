@@ -161,7 +161,7 @@ def confusion_matrices_figure(
     """
     num_classes = len(label_names)
     counts = {model: _confusion_counts(labels, predicted, num_classes) for model, predicted in answers.items()}
-    shown = _most_confused(sum(counts.values()))
+    shown = _most_confused(np.sum(list(counts.values()), axis=0))
     names = lettering.labels([label_names[index] for index in shown], numbers=shown)
     size = 4 + 0.35 * len(shown)
     figure = PlainFigure(figsize=(size * len(answers), size), layout="constrained")

@@ -1,7 +1,7 @@
 """Text in figures as it was written: no formulas, fonts that hold its letters, lengths that leave room for the data.
 
-Names of classes and settings are a person's own. matplotlib takes two `$` for a formula, draws boxes where its font lacks
-a letter, and gives a long label all the room there is.
+Names of classes and settings are a person's own. matplotlib takes two `$` for a formula, draws boxes where its font
+lacks a letter, and gives a long label all the room there is.
 """
 
 import logging
@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 MOST_CHARACTERS = 28
 """Of a label in a figure."""
 
-_AS_WRITTEN = {"text.parse_math": False, "text.usetex": False}
-
 
 class PlainFigure(Figure):
     """A figure that shows every text letter by letter, in fonts of this machine that hold the letters."""
@@ -35,7 +33,7 @@ class PlainFigure(Figure):
             if len(families) > 1:
                 text.set_fontfamily(families)
         # Ticks are made anew while the figure is laid out.
-        with matplotlib.rc_context({**_AS_WRITTEN, "font.family": families}):
+        with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False, "font.family": families}):
             super().draw(renderer)
 
 
