@@ -156,7 +156,8 @@ def train_model(
             raise diverged("the model answers nan or infinity", lesson.settings)
         return lesson.kind.metrics(Answers(logits, labels.lengths), labels)
 
-    with progress(description, total_steps) as advance:
+    teacher = [lesson.teacher.model] if lesson.teacher else []
+    with hardware.threads_for(encoder.model, *teacher), progress(description, total_steps) as advance:
         callback = _Watcher(advance, on_log, lesson.settings)
         trainer = DistillationTrainer(
             encoder.model,
@@ -302,12 +303,9 @@ class _Watcher(TrainerCallback):
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs: Any
     ) -> None:
-        for name in ("loss", "grad_norm"):
+        for name, what in (("loss", "loss"), ("grad_norm", "gradient")):
             if not math.isfinite(logs.get(name, 0.0)):
-                problem = (
-                    f"the {name.replace('grad_norm', 'gradient')} became {logs[name]} at step {state.global_step}"
-                )
-                raise diverged(problem, self._settings)
+                raise diverged(f"the {what} became {logs[name]} at step {state.global_step}", self._settings)
         self._pass_on(dict(logs), state.global_step)
 
     def _pass_on(self, logs: dict[str, float], step: int) -> None:
