@@ -72,7 +72,8 @@ def _run(
     refuse_unfit_features(config.loss.terms, teacher, student)
     course = Course(student, task, config.train, cache, hardware, config.seed, config.resume)
 
-    description = describe_run(config, task, hardware, cache, given)
+    readers = shown_encoders(teacher) | {"student": student}
+    description = describe_run(config, task, hardware, cache, readers, given)
     with open_run(config.tracking, description) as tracked:
         _log_inputs(tracked, config, task, teacher, student, given)
         teacher.prepare()
