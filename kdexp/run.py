@@ -27,6 +27,7 @@ from kdexp.teacher.base import Teacher, TeacherAnswers, shown_encoders
 from kdexp.teacher.features import TeacherFeatures, refuse_unfit_features, teacher_features
 from kdexp.teacher.load import open_teacher
 from kdexp.teacher.logits import teacher_answers
+from kdexp.tracking.config import TrackingConfig
 from kdexp.tracking.data_sets import data_sets
 from kdexp.tracking.run import TrackedRun, open_run
 from kdexp.tracking.student_model import StudentFiles
@@ -102,12 +103,7 @@ def _run(
             url=tracked.url,
             experiment_url=tracked.experiment_url,
         )
-        with_text = config.tracking.log_text
-        tracked.log_table(prediction_table(task, models, with_text=with_text), "predictions.parquet")
-        _log(tracked, record, task, models, trained["student"])
-        if config.tracking.log_model:
-            files = StudentFiles.of(trained["student"].folder, task, student.max_length, with_text=with_text)
-            tracked.log_student(files, record.student_metrics())
+        _log(tracked, record, config.tracking, course, models, trained["student"])
     return record
 
 
@@ -137,13 +133,23 @@ def _log_inputs(
 
 
 def _log(
-    tracked: TrackedRun, record: RunRecord, task: Task, models: Mapping[Role, ModelAnswers], student: TrainedStudent
+    tracked: TrackedRun,
+    record: RunRecord,
+    settings: TrackingConfig,
+    course: Course,
+    models: Mapping[Role, ModelAnswers],
+    student: TrainedStudent,
 ) -> None:
+    task, with_text = course.task, settings.log_text
+    tracked.log_table(prediction_table(task, models, with_text=with_text), "predictions.parquet")
     figure = prediction_figure(task, models)
     if figure is not None:
         tracked.log_figure(figure, "figures/confusion_matrices.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
     tracked.log_metrics(record.metrics(), step=student.num_steps)
+    if settings.log_model:
+        files = StudentFiles.of(student.folder, task, course.encoder.max_length, with_text=with_text)
+        tracked.log_student(files, record.student_metrics())
 
 
 def _diagnose(

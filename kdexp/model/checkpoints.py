@@ -50,18 +50,26 @@ def load_checkpoint(role: str, config: ModelConfig, kind: TaskKind, *, new_head:
     # Half-precision checkpoints are trained in float32: a small update would vanish in 16 bits.
     options |= {"config": model_config, "dtype": torch.float32, "use_safetensors": not config.allow_pickle}
     try:
-        if keep_head:
-            model, report = model_class(kind).from_pretrained(where, output_loading_info=True, **options)
-        else:
-            encoder, report = AutoModel.from_pretrained(where, output_loading_info=True, **options)
-            model = model_class(kind).from_config(model_config, dtype=torch.float32)
-            model.base_model.load_state_dict(encoder.state_dict(), strict=False)
+        model, missing_keys = _load_model(where, kind, keep_head, options)
     except Exception as error:
         raise unreadable(role, checkpoint, error) from error
-    refuse_missing_weights(role, config, model_config, report["missing_keys"], with_head=keep_head)
+    refuse_missing_weights(role, config, model_config, missing_keys, with_head=keep_head)
     _refuse_too_long(role, config, model)
     _agree(role, model, tokenizer)
     return Encoder(model, tokenizer, config.max_length, answers_task=keep_head)
+
+
+def _load_model(
+    where: Path | str, kind: TaskKind, keep_head: bool, options: dict[str, Any]
+) -> tuple[PreTrainedModel, Iterable[str]]:
+    """The model, and the weights that the checkpoint lacks."""
+    if keep_head:
+        model, report = model_class(kind).from_pretrained(where, output_loading_info=True, **options)
+    else:
+        encoder, report = AutoModel.from_pretrained(where, output_loading_info=True, **options)
+        model = model_class(kind).from_config(options["config"], dtype=torch.float32)
+        model.base_model.load_state_dict(encoder.state_dict(), strict=False)
+    return model, report["missing_keys"]
 
 
 def refuse_missing_weights(
