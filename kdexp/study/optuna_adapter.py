@@ -4,11 +4,14 @@ Optuna documents no way to open a trial again in another process: what `TrialRep
 test fails when a release moves it.
 """
 
+import warnings
 from pathlib import Path
 
 import optuna
 
 from kdexp.errors import PrunedError
+
+_MAX_NAME_CHARACTERS = 500  # Optuna's tables take 512
 
 
 def storage(cache_dir: Path, key: str) -> str:
@@ -16,6 +19,19 @@ def storage(cache_dir: Path, key: str) -> str:
     folder = cache_dir / "searches"
     folder.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{folder / key}.db"
+
+
+def study_name(storage: str, wished: str) -> str:
+    """What the one study of a storage is called: as it was called when it began, else as wished."""
+    return next(iter(optuna.get_all_study_names(storage)), wished[:_MAX_NAME_CHARACTERS])
+
+
+def name_metric(study: optuna.Study, name: str) -> None:
+    """Say what the values of the trials are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if study.metric_names is None:
+            study.set_metric_names([name])
 
 
 def pruner(prune: bool) -> optuna.pruners.BasePruner:
@@ -37,7 +53,8 @@ class TrialReporter:
 
     def __init__(self, trial: str, cache_dir: Path) -> None:
         key, _, number = trial.rpartition("-")
-        study = optuna.load_study(study_name=key, storage=storage(cache_dir, key), pruner=pruner(True))
+        # Without a name: it is the only one there.
+        study = optuna.load_study(study_name=None, storage=storage(cache_dir, key), pruner=pruner(True))
         stored = study.get_trials(deepcopy=False)[int(number)]
         self._trial = optuna.trial.Trial(study, stored._trial_id)
         self._prunes = study.user_attrs["prune"]

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdexp.errors import PrunedError, UserError
+from kdexp.results.record import metric_name
 from kdexp.study.sweep import Job, Launch, Outcome, Sweep, open_sweep
+from kdexp.tracking.store import StoredRun
 
 if TYPE_CHECKING:
     import optuna
@@ -78,13 +80,14 @@ def run_search(
     if base.config and not base.config.tracking.enabled:
         raise UserError("tracking", "is off, and a search is read from it", "remove tracking=none")
     with open_sweep([base], [*space, "seed"], "search") as sweep:
-        study = _open_study(sweep, settings)
+        study = _open_study(sweep, settings, f"{sweep.base.study}: {' x '.join(space)}")
         _free_cut_off(study)
         while (num_left := settings.num_trials - _num_done(study)) > 0:
             trials = [study.ask(_distributions(space)) for _ in range(min(settings.num_parallel, num_left))]
             jobs = [compose(_trial_overrides(trial, sweep.key)) for trial in trials]
             outcomes = {outcome.job.config_hash: outcome for outcome in sweep.run(jobs, launch)}
             for trial, job in zip(trials, jobs, strict=True):
+                _link(study, trial, sweep.latest_run(job))
                 _tell(study, trial, outcomes[job.config_hash])
         done = [trial for trial in study.trials if trial.value is not None]
         if done:
@@ -94,22 +97,30 @@ def run_search(
             sweep.run([compose([*_overrides(best.params), seed]) for seed in seeds], launch)
 
 
-def _open_study(sweep: Sweep, settings: SearchSettings) -> "optuna.Study":
+def _open_study(sweep: Sweep, settings: SearchSettings, name: str) -> "optuna.Study":
+    """Begin the study, or open it again.
+
+    Args:
+        name: Of a study that begins; one that an earlier version began keeps its own.
+    """
     try:
         import optuna
 
-        from kdexp.study.optuna_adapter import pruner, storage
+        from kdexp.study.optuna_adapter import pruner, storage, study_name
     except ImportError:
         raise UserError("experiment", "a search needs Optuna", "pip install 'kdexp[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    place = storage(sweep.cache.root, sweep.key)
     study = optuna.create_study(
-        study_name=sweep.key,
-        storage=storage(sweep.cache.root, sweep.key),
+        study_name=study_name(place, name),
+        storage=place,
         direction="maximize",
         pruner=pruner(settings.prune),
         load_if_exists=True,
     )
     study.set_user_attr("prune", settings.prune)
+    study.set_user_attr("mlflow_parent_run_id", sweep.parent_id)
+    logger.info("Optuna's study '%s' is kept in %s", study.study_name, place)
     # A continued search with the same seed would propose its first points again.
     study.sampler = optuna.samplers.TPESampler(
         seed=settings.seed + len(study.trials), n_startup_trials=settings.num_random, multivariate=True
@@ -161,6 +172,17 @@ def _trial_overrides(trial: "optuna.Trial", key: str) -> list[str]:
 def _overrides(params: Mapping[str, Any]) -> list[str]:
     """Params as a person would type them: four digits are finer than any of them matters."""
     return [f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()]
+
+
+def _link(study: "optuna.Study", trial: "optuna.Trial", run: StoredRun | None) -> None:
+    """Say which run in MLflow a trial is, and what is measured."""
+    from kdexp.study.optuna_adapter import name_metric
+
+    if run is None:  # it was refused
+        return
+    trial.set_user_attr("mlflow_run_id", run.run_id)
+    if "kdexp.primary_metric" in run.tags:
+        name_metric(study, metric_name("validation", run.tags["kdexp.primary_metric"]))
 
 
 def _tell(study: "optuna.Study", trial: "optuna.Trial", outcome: Outcome) -> None:

@@ -202,6 +202,13 @@ class Sweep:
             logger.info("%d of %d jobs are finished already (resume=false runs them again)", num_done, len(jobs))
         return outcomes
 
+    def latest_run(self, job: Job) -> StoredRun | None:
+        """The last attempt at a job, or None where it left no run."""
+        if self.study is None:
+            return None
+        runs = self.study.runs(parent=self.parent_id, config_hash=job.config_hash)
+        return runs[-1] if runs else None
+
     def raise_failures(self) -> None:
         """Raise SweepError with a line per failed job, if there are any."""
         if not self.failed:

@@ -39,7 +39,11 @@ def test_a_search_prunes_confirms_and_continues(kdexp, tmp_path):
     assert not any("kd/gain" in run.metrics for run in trials)
 
     (database,) = (tmp_path / "cache" / "searches").glob("*.db")
-    kept = optuna.load_study(study_name=database.stem, storage=f"sqlite:///{database}")
+    assert f"is kept in sqlite:///{database}" in first.stderr
+    kept = optuna.load_study(study_name=None, storage=f"sqlite:///{database}")
+    assert kept.study_name.startswith("search: ")
+    assert kept.metric_names == ["validation/accuracy"]
+    assert {trial.user_attrs["mlflow_run_id"] for trial in kept.trials} == {run.run_id for run in trials}
     states = [trial.state.name for trial in kept.trials]
     assert states.count("PRUNED") == sum("kdexp.pruned" in run.tags for run in trials)
     best = max(run.metrics["validation/accuracy"] for run in trials if run.status == "FINISHED")
