@@ -140,14 +140,11 @@ def _numbered_key(name: str) -> str:
 
 def _classes_line(names: Sequence[str], counts: np.ndarray) -> str:
     """How many classes there are, the most frequent ones, and the rarest, with their rows in train."""
-    order = np.argsort(-counts, kind="stable")
-    shown = [f"{names[index]:.40} {counts[index]:,}" for index in order[:_NUM_NAMED]]
-    line = f"classes: {len(names):,} ({', '.join(shown)}"
-    rest = len(names) - len(shown)
-    if rest:
-        line += f" and {rest:,} more"
-    rarest = order[-1]
-    return f"{line} rows in train; the rarest: {names[rarest]:.40} {counts[rarest]:,})"
+    order = np.argsort(-counts, kind="stable").tolist()
+    told = [f"{names[index]:.40}: {counts[index]:,}" for index in order]
+    if len(told) > _NUM_NAMED:
+        told[_NUM_NAMED:] = [f"... the rarest of {len(told) - _NUM_NAMED:,} more {told[-1]}"]
+    return f"classes: {len(names):,}, with rows in train: {', '.join(told)}"
 
 
 def classification_metrics(logits: Tensor, labels: np.ndarray) -> dict[str, float]:

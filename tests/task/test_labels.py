@@ -128,9 +128,12 @@ def test_every_run_says_which_classes_there_are(tmp_path):
     kind = SingleLabel([f"class {i}" for i in range(9)])
     (line,) = kind.announcements(Labels(np.repeat(np.arange(9), np.arange(1, 10))))
     assert line == (
-        "classes: 9 (class 8 9, class 7 8, class 6 7, class 5 6, class 4 5, class 3 4 and 3 more rows in train; "
-        "the rarest: class 0 1)"
+        "classes: 9, with rows in train: class 8: 9, class 7: 8, class 6: 7, class 5: 6, class 4: 5, class 3: 4, "
+        "... the rarest of 3 more class 0: 1"
     )
+    assert SingleLabel(["no", "yes"]).announcements(Labels(np.array([1, 1, 0]))) == [
+        "classes: 2, with rows in train: yes: 2, no: 1"
+    ]
     rows = [f"text {i},{'2,14' if i % 5 == 0 else 2 if i % 2 else 14}" for i in range(60)]
     (tmp_path / "a.tsv").write_text("\n".join(["text\tlabel", *(row.replace(",", "\t", 1) for row in rows)]))
     task = load_task(
@@ -138,5 +141,5 @@ def test_every_run_says_which_classes_there_are(tmp_path):
         Cache(tmp_path / "cache"),
     )
     said = "\n".join(task.announcements)
-    assert "classes: 3 (" in said
+    assert "classes: 3, with rows in train: 2: " in said
     assert "labels such as '2,14' look like several in one row" in said
