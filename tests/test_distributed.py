@@ -295,7 +295,13 @@ def test_the_processes_of_a_training_wait_for_another_one(tmp_path: Path) -> Non
 def loaded(family: str, width: int) -> Encoder:
     tokenizer = families.train_tokenizer(family, TEXTS, vocab_size=330, max_length=16)
     config = families.compact_config(
-        family, tokenizer, num_layers=1, hidden_size=width, num_heads=2, max_length=16, label_names=NAMES
+        family,
+        tokenizer,
+        num_layers=1,
+        hidden_size=width,
+        num_heads=2,
+        max_length=16,
+        head=SingleLabel(NAMES).head_config(),
     )
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         setattr(config, name, 0.0)

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from kdexp.errors import UserError
 from kdexp.model.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
+from kdexp.task.single_label import SingleLabel
 
 MAX_LENGTH = 24
 WITH_TOKEN_TYPES = {"bert", "electra", "albert", "deberta"}
@@ -35,7 +36,9 @@ def tokenizers() -> dict[str, PreTrainedTokenizerFast]:
 
 def build(family: str, tokenizer: PreTrainedTokenizerFast, **changes):
     size = {"num_layers": 3, "hidden_size": 16, "num_heads": 2, "max_length": MAX_LENGTH} | changes
-    config = compact_config(family, tokenizer, label_names=["negative", "neutral", "positive"], **size)
+    config = compact_config(
+        family, tokenizer, head=SingleLabel(["negative", "neutral", "positive"]).head_config(), **size
+    )
     torch.manual_seed(0)
     return build_compact_model(config)
 

@@ -58,8 +58,7 @@ def _build_compact(role: str, config: ModelConfig, task: Task) -> Encoder:
             hidden_size=config.hidden_size,
             num_heads=config.num_heads,
             max_length=config.max_length,
-            label_names=task.label_names,
+            head=task.kind.head_config(),
         )
-    model_config.update(task.kind.head_config())
     model = model_class(task.kind).from_config(model_config, dtype=torch.float32)
     return Encoder(model, tokenizer, config.max_length, answers_task=False)

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import (
     EvalPrediction,
@@ -32,7 +31,7 @@ from kdexp.model.encoder import Encoder
 from kdexp.model.tokens import tokenize
 from kdexp.processes import Processes
 from kdexp.progress import progress
-from kdexp.task.kind import Answers, TaskKind
+from kdexp.task.kind import TaskKind
 from kdexp.task.load import Task
 from kdexp.training.arguments import DistillationTrainingArguments, soft_loss_settings
 from kdexp.training.config import CheckpointSelection, TrainConfig
@@ -147,9 +146,7 @@ def train_model(
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         # Not in the order of the split: the Trainer groups by length here too.
-        labels = lesson.kind.labels_of_batch(prediction.label_ids)
-        logits = torch.from_numpy(np.asarray(prediction.predictions))
-        return lesson.kind.metrics(Answers(logits, labels.lengths), labels)
+        return lesson.kind.metrics(*lesson.kind.units_of_rows(prediction.predictions, prediction.label_ids))
 
     with progress(description, total_steps) as advance:
         callback = _Watcher(advance, on_log)

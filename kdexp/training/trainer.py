@@ -238,9 +238,9 @@ class DistillationTrainer(Trainer):
             loss, outputs = self._own_loss(model, batch, {})
         else:
             outputs = model(**batch.student)
-            logits = batch.unit_values(logits_of(outputs))
-            outputs = {**(outputs if isinstance(outputs, Mapping) else {}), "logits": logits}
-            loss = self._hard_loss(logits, batch, None, 0.0)
+            logits = logits_of(outputs)
+            loss = self._hard_loss(batch.unit_values(logits), batch, None, 0.0)
+            outputs = {**(outputs if isinstance(outputs, Mapping) else {}), "logits": batch.by_row(logits)}
         return (loss, outputs) if return_outputs else loss
 
     def _own_loss(self, model: nn.Module, batch: Batch, flags: Mapping[str, bool]) -> tuple[Tensor, Any]:

@@ -111,9 +111,11 @@ STORE_PLACE, CODE_PLACE = "/recorded/store", "/recorded/code"
 TEXTS = ["the radio is superb", "the kalomi lamp is average, I used it 9 days", "a useless bag", ""]
 
 HASHED = ("kd", "cross_family_words", "several_teachers", "file_single")
-DEFAULTS = ("study=keys", "cache_dir=keys", "task.train_size=300", "task.validation_size=100", "task.test_size=200")
-DEFAULTS += ("teacher.train.epochs=1", "teacher.chance_check=false", "train.epochs=1", "hardware=cpu")
-DEFAULTS += ("hardware.num_threads=1", "tracking.log_model=false")
+DEFAULTS = (
+    *("study=keys", "cache_dir=keys", "task.train_size=300", "task.validation_size=100", "task.test_size=200"),
+    *("teacher.train.epochs=1", "teacher.chance_check=false", "train.epochs=1"),
+    *("hardware=cpu", "hardware.num_threads=1", "tracking.log_model=false"),
+)
 
 TAGS = ("pairing", "tokenization", "alignment", "primary_metric", "validation_split", "test_split")
 PARAMS = ("teacher.family", "student.family", "more_teachers", "terms", "task.name", "train.epochs", "seed")
@@ -186,7 +188,7 @@ def history(kdexp: CommandLine, run: Run, metric: str) -> list[tuple[int, float]
 def predictions(kdexp: CommandLine, run: Run) -> dict[str, list[float]]:
     """Of the first rows, the teacher's and the student's class probabilities."""
     table = pd.read_parquet(artifact(kdexp.folder, run, "predictions.parquet")).head(5)
-    return table[[key for key in table if re.match("(teacher|student)_probability_", key)]].to_dict("list")
+    return {key: table[key].tolist() for key in map(str, table) if re.match("(teacher|student)_probability_", key)}
 
 
 def measure(kdexp: CommandLine, name: str, overrides: Sequence[str]) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def test_arguments_of_any_class_or_none(settings, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"needs a teacher: pass teacher_model.*alpha=1.0 in DistillationTraining"):
         DistillationTrainer(bert(1), TrainingArguments(**settings()), train_dataset=dataset(),
                             processing_class=TOKENIZER).train()  # fmt: skip
-    with pytest.raises(UserError, match="^temperature: got -1.0"):
+    with pytest.raises(UserError, match=r"^temperature: got -1\.0"):
         DistillationTrainer(bert(1), TheirArguments(**settings(), temperature=-1.0))
 
 

@@ -4,7 +4,8 @@ import datasets
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
 
-WORDS = "the a film plot actor is was good bad dull fine not very but and never quite superb".split()
+WORDS = ["the", "a", "film", "plot", "actor", "is", "was", "good", "bad", "dull", "fine", "not", "very", "but", "and"]
+WORDS += ["never", "quite", "superb"]
 TEXTS = [" ".join(WORDS[(7 * i + 5 * j * j) % len(WORDS)] for j in range(3 + i % 6)) for i in range(36)]
 LABELS = [i % 3 for i in range(36)]
 
