@@ -57,7 +57,7 @@ def test_columns_are_kept_by_their_names(tmp_path) -> None:
 
 
 def test_the_trainers_own_log_is_told_by_its_learning_rate() -> None:
-    """All processes log it together, so that the parts of the loss can be gathered; what a callback logs may be one's."""
+    """All processes log it together, so the parts of the loss are gathered then; a callback may log in one alone."""
     assert 'logs["learning_rate"]' in inspect.getsource(Trainer._maybe_log_save_evaluate)
 
 
