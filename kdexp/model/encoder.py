@@ -2,9 +2,7 @@
 
 import copy
 import hashlib
-import inspect
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp.fingerprint import weights_fingerprint
 from kdexp.hardware import Hardware
+from kdexp.model.forward import accepted_inputs
 from kdexp.model.legibility import Legibility
 from kdexp.model.tokens import Tokens, longest_first, tokenizer_fingerprint
 from kdexp.progress import progress
@@ -73,12 +72,6 @@ def model_class(kind: TaskKind) -> Any:
 def label_names(config: PretrainedConfig) -> list[str]:
     """Names of a model's outputs, in the order of its logits."""
     return [str(config.id2label[index]) for index in range(config.num_labels)]
-
-
-def accepted_inputs(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inputs that the model's forward names; a DistilBERT, say, has no token_type_ids."""
-    accepted = inspect.signature(model.forward).parameters
-    return {name: value for name, value in inputs.items() if name in accepted}
 
 
 def predict(

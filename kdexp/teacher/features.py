@@ -22,7 +22,8 @@ from kdexp.loss.base import Loss
 from kdexp.loss.features import FeatureTerms, recorded
 from kdexp.loss.terms import FeatureTerm, VectorTerm, WordTerm
 from kdexp.model.alignment import AlignedWords, align, pad_words, require_characters
-from kdexp.model.encoder import Encoder, accepted_inputs
+from kdexp.model.encoder import Encoder
+from kdexp.model.forward import accepted_inputs
 from kdexp.model.tokens import Tokens, longest_first, tokenize, tokenizer_fingerprint
 from kdexp.progress import progress
 from kdexp.task.kind import UNITS

@@ -1,6 +1,7 @@
 """The settings of a `DistillationTrainer`."""
 
-from dataclasses import dataclass, field, fields
+import json
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from transformers import TrainingArguments
@@ -20,7 +21,7 @@ class DistillationTrainingArguments(TrainingArguments):
         alpha_end: Where alpha gets to, linearly, at the last step; None keeps it.
         temperature: T, above 0; softens both distributions. Of Hinton's loss: a `soft_loss` has its own.
         soft_loss: Another soft loss than Hinton's, by name with its settings, as in conf/loss:
-            `{"name": "dkd", "temperature": 4.0, "target_weight": 1.0, "nontarget_weight": 8.0}`.
+            `{"name": "dkd", "temperature": 4.0, "target_weight": 1.0, "nontarget_weight": 8.0}`, or that as JSON.
         tokenization: `own`, each model reads its own tokens; `student_ids`, the teacher is fed the
             student's ids though its vocabulary is another one (an ablation: its answers are nonsense).
         text_columns: One or two dataset columns that hold the text, read by `teacher_processing_class`.
@@ -31,31 +32,65 @@ class DistillationTrainingArguments(TrainingArguments):
     alpha: float = 0.5
     alpha_end: float | None = None
     temperature: float = 4.0
-    soft_loss: dict[str, Any] | None = None
+    # With `str`, HfArgumentParser takes JSON from a command line.
+    soft_loss: dict[str, Any] | str | None = None
     tokenization: str = "own"
     text_columns: list[str] = field(default_factory=lambda: ["text"])
     teacher_max_length: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.logit_loss()
-        if self.tokenization not in set(Tokenization):
-            raise UserError("tokenization", f"got {self.tokenization!r}", f"expected one of {', '.join(Tokenization)}")
+        _check(self)
 
     def logit_loss(self) -> LogitLoss:
-        """The loss that the settings describe as they are now.
+        """`logit_loss` of these arguments."""
+        return logit_loss(self)
 
-        Raises:
-            UserError: A `ValueError`: `soft_loss` names none, or a setting is not legal.
-        """
-        hinton = KD(alpha=self.alpha, alpha_end=self.alpha_end, temperature=self.temperature)
-        if not self.soft_loss:
-            return hinton
-        if not isinstance(self.soft_loss, dict):
-            raise UserError("soft_loss", f"got {self.soft_loss!r}", 'expected {"name": ...} with its settings')
-        settings = dict(self.soft_loss)
-        with under("soft_loss"):
-            return _named_loss(settings.pop("name", None), settings, alpha=self.alpha, alpha_end=self.alpha_end)
+
+def distillation_arguments(args: TrainingArguments | None) -> DistillationTrainingArguments:
+    """Arguments that say all that a distillation asks for.
+
+    Args:
+        args: Plain ones, or those of a class of one's own, get the settings that they lack, at their defaults.
+    """
+    if args is None:
+        return DistillationTrainingArguments(output_dir="tmp_trainer")  # the Trainer's own default
+    if not isinstance(args, DistillationTrainingArguments):
+        plain = {item.name for item in fields(TrainingArguments)}
+        for item in fields(DistillationTrainingArguments):
+            if item.name not in plain and not hasattr(args, item.name):
+                setattr(args, item.name, item.default if item.default_factory is MISSING else item.default_factory())
+        _check(args)
+    return args
+
+
+def _check(args: Any) -> None:
+    if isinstance(args.soft_loss, str) and args.soft_loss.startswith("{"):
+        try:
+            args.soft_loss = json.loads(args.soft_loss)
+        except json.JSONDecodeError as error:
+            raise UserError("soft_loss", f"got {args.soft_loss!r}", f"expected JSON: {error}") from None
+    logit_loss(args)
+    if args.tokenization not in set(Tokenization):
+        raise UserError("tokenization", f"got {args.tokenization!r}", f"expected one of {', '.join(Tokenization)}")
+    # A search gives each trial's value the type of the value before: 0.3 would become 0.
+    args.alpha, args.temperature = float(args.alpha), float(args.temperature)
+
+
+def logit_loss(args: Any) -> LogitLoss:
+    """The loss that the settings describe as they are now.
+
+    Raises:
+        UserError: A `ValueError`: `soft_loss` names none, or a setting is not legal.
+    """
+    hinton = KD(alpha=args.alpha, alpha_end=args.alpha_end, temperature=args.temperature)
+    if not args.soft_loss:
+        return hinton
+    if not isinstance(args.soft_loss, dict):
+        raise UserError("soft_loss", f"got {args.soft_loss!r}", 'expected {"name": ...} with its settings')
+    settings = dict(args.soft_loss)
+    with under("soft_loss"):
+        return _named_loss(settings.pop("name", None), settings, alpha=args.alpha, alpha_end=args.alpha_end)
 
 
 def _named_loss(name: object, settings: dict[str, Any], *, alpha: float, alpha_end: float | None) -> LogitLoss:

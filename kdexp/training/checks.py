@@ -8,12 +8,13 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PretrainedConfig
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp.errors import UserError, under
-from kdexp.loss.base import Loss, Outputs
-from kdexp.loss.logit import LOSSES
+from kdexp.loss.base import LogitLoss, Loss, Outputs
+from kdexp.loss.logit import LOSSES, MSE
 from kdexp.loss.terms import SMALLEST_BATCH, TERMS, FeatureTerm, WordTerm
 from kdexp.model.encoder import label_names
 from kdexp.task.single_label import class_order
@@ -32,14 +33,10 @@ def refuse_shared_parameters(student: nn.Module, teacher: nn.Module) -> None:
     """Refuse a teacher that shares weights with the student: training one would change the other.
 
     Raises:
-        ValueError: At least one parameter is the same memory in both models.
+        ValueError: At least one parameter that the student learns is the same memory in both models.
     """
-    student_storages = {parameter.data_ptr() for parameter in student.parameters() if parameter.numel()}
-    shared = [
-        name
-        for name, parameter in teacher.named_parameters()
-        if parameter.numel() and parameter.data_ptr() in student_storages
-    ]
+    learned = {item.data_ptr() for item in student.parameters() if item.numel() and item.requires_grad}
+    shared = [name for name, item in teacher.named_parameters() if item.numel() and item.data_ptr() in learned]
     if shared:
         raise ValueError(
             f"teacher and student share {len(shared)} parameters (such as {shared[0]}), so the teacher "
@@ -52,37 +49,91 @@ def are_generic(names: Sequence[str]) -> bool:
     return all(re.fullmatch(r"(?i)(label[_ -]?)?\d+", name) for name in names)
 
 
-def common_class_order(teacher: PretrainedConfig, student: PretrainedConfig) -> list[int] | None:
+def common_class_order(teacher: PretrainedConfig | None, student: PretrainedConfig | None) -> list[int] | None:
     """`class_order` of two models; None where one of them only numbers its classes: they are matched by index.
 
     Raises:
-        ValueError: They do not have as many classes, or others.
+        ValueError: They do not have as many classes, or others, or one says something else than the other.
     """
+    if teacher is None or student is None:
+        logger.warning("classes are matched by index: a model without a config does not name its own")
+        return None
     if teacher.num_labels != student.num_labels:
         raise ValueError(
             f"teacher has {teacher.num_labels} classes, student has {student.num_labels}; "
             "both must answer the same question"
         )
+    said = {outputs_of(config) for config in (teacher, student) if config.problem_type is not None}
+    if len(said) > 1:
+        raise UserError(
+            "teacher_model",
+            f"its problem_type is {teacher.problem_type}, the student's is {student.problem_type}",
+            "both must answer the same question",
+        )
     teacher_names, student_names = label_names(teacher), label_names(student)
     if are_generic(teacher_names) or are_generic(student_names):
-        logger.warning("classes are matched by index: teacher %s, student %s", teacher_names, student_names)
+        if teacher.num_labels > 1:
+            logger.warning("classes are matched by index: teacher %s, student %s", teacher_names, student_names)
         return None
-    return class_order(teacher_names, student_names)
+    try:
+        return class_order(teacher_names, student_names)
+    except UserError:
+        raise UserError(
+            "teacher_model",
+            f"its classes [{', '.join(teacher_names)}] are not the student's [{', '.join(student_names)}]",
+            "set config.id2label of one of both models, so that they name the same classes",
+        ) from None
 
 
-def refuse_foreign_vocabulary(teacher: PretrainedConfig, student: PretrainedConfig) -> None:
+def outputs_of(config: PretrainedConfig) -> Outputs:
+    """What a model's logits say, as its config and transformers' own losses have it."""
+    match config.problem_type:
+        case "multi_label_classification":
+            return Outputs.yes_no
+        case "single_label_classification":
+            return Outputs.classes
+        case "regression":
+            return Outputs.number
+    return Outputs.number if config.num_labels == 1 else Outputs.classes
+
+
+_PADDING = 256
+"""Rows that an embedding may have beyond its tokenizer's tokens: sizes are rounded up for the GPU's sake."""
+
+
+def refuse_foreign_vocabulary(
+    teacher: PretrainedConfig | None,
+    student: PretrainedConfig | None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> None:
     """Refuse to feed a teacher the ids of a student with another vocabulary.
+
+    Args:
+        tokenizer: The student's; embeddings of one vocabulary may be padded to different sizes.
 
     Raises:
         ValueError: Their vocabularies differ in size.
     """
-    if teacher.vocab_size != student.vocab_size:
-        raise ValueError(
-            f"teacher ({teacher.model_type}) has {teacher.vocab_size} tokens, student "
-            f"({student.model_type}) has {student.vocab_size}: the student's ids mean nothing "
-            "to the teacher; pass teacher_processing_class=<the teacher's tokenizer>, or ask for the "
-            "ablation with tokenization='student_ids'"
-        )
+    if teacher is None or student is None:
+        logger.warning("the teacher is fed the student's ids: without both configs, vocabularies are not compared")
+        return
+    taught, fed = getattr(teacher, "vocab_size", None), getattr(student, "vocab_size", None)
+    if taught is None or fed is None or taught == fed:
+        return
+    if tokenizer is not None and getattr(teacher, "pad_token_id", None) == tokenizer.pad_token_id:
+        if all(0 <= size - len(tokenizer) < _PADDING for size in (taught, fed)):
+            return
+        if taught < len(tokenizer) <= fed and teacher.model_type == student.model_type:
+            raise ValueError(
+                f"processing_class has {len(tokenizer)} tokens, the teacher only {taught}; "
+                "add the same tokens to the teacher, or pass teacher_processing_class=<the teacher's tokenizer>"
+            )
+    raise ValueError(
+        f"teacher ({teacher.model_type}) has {taught} tokens, student "
+        f"({student.model_type}) has {fed}: the student's ids mean nothing "
+        "to the teacher; pass teacher_processing_class=<the teacher's tokenizer>, or ask for the "
+        "ablation with tokenization='student_ids'"
+    )
 
 
 def refuse_foreign_ids(teacher_config: PretrainedConfig, *, largest_id: int, largest_token_type: int) -> None:
@@ -139,6 +190,8 @@ def refuse_unfit_loss(loss: Loss, outputs: Outputs, num_outputs: int) -> None:
     def fits(kind: Loss | type[Loss]) -> bool:
         return outputs in kind.outputs and (outputs != Outputs.classes or num_outputs >= kind.min_classes)
 
+    if isinstance(loss, MSE) and loss.centered and outputs == Outputs.number and num_outputs == 1:
+        raise UserError("loss", "mse without its mean leaves nothing of a single number", "set centered=false")
     if fits(loss):
         return
     if outputs not in loss.outputs:
@@ -149,6 +202,47 @@ def refuse_unfit_loss(loss: Loss, outputs: Outputs, num_outputs: int) -> None:
     raise UserError(
         "loss", problem, f"expected one of {', '.join(name for name, kind in LOSSES.items() if fits(kind))}"
     )
+
+
+def refuse_unfit_soft_loss(loss: LogitLoss, outputs: Outputs, num_outputs: int, batch_size: int) -> None:
+    """`refuse_unfit_loss` and `refuse_small_batch` in the words of a `DistillationTrainer`'s arguments.
+
+    Raises:
+        UserError: With the losses that fit this student.
+    """
+    try:
+        if loss.uses_logits:
+            refuse_unfit_loss(loss, outputs, num_outputs)
+    except UserError as error:
+        fitting = error.remedy.replace("one of ce, ", "one of ")
+        raise UserError("soft_loss", error.problem, f"{fitting}; or alpha=1.0, the labels alone") from None
+    try:
+        refuse_small_batch(loss, batch_size)
+    except UserError as error:
+        raise UserError("per_device_train_batch_size", error.problem, error.remedy) from None
+
+
+def refuse_incomparable(loss: LogitLoss, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
+    """Refuse logits of which a soft loss would make a number, but not the one that is meant.
+
+    Raises:
+        ValueError: They are no [batch, classes] each, or the labels are no class of each row.
+    """
+    if student.dim() != 2:
+        raise ValueError(
+            f"the student's logits have shape {list(student.shape)}, one answer for each token or more: the soft loss "
+            "compares one answer for each row; train on the labels alone with alpha=1.0"
+        )
+    if teacher.shape != student.shape:
+        raise ValueError(
+            f"the teacher's logits have shape {list(teacher.shape)}, the student's {list(student.shape)}: "
+            "both must have one logit for each class of each row"
+        )
+    if Outputs.yes_no not in loss.outputs and labels.numel() > len(labels):
+        raise ValueError(
+            f"the labels have shape {list(labels.shape)}, and {loss.name} compares one class of each row: for several "
+            'labels pass soft_loss={"name": "mse", "centered": False}, or alpha=1.0, the labels alone'
+        )
 
 
 def refuse_unfit_terms(terms: Mapping[str, FeatureTerm], tokenization: Tokenization) -> None:

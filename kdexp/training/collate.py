@@ -1,7 +1,7 @@
 """Rows to batches: which columns are the teacher's, and how each model's tokens are padded."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
@@ -28,6 +28,12 @@ FEATURES = "features"
 """Column, with `TEACHER_PREFIX`, of the teacher's features of a row, computed beforehand."""
 
 
+TEACHER_COLUMNS = tuple(
+    TEACHER_PREFIX + name for name in ("logits", "input_ids", "attention_mask", "token_type_ids", WORDS, FEATURES)
+)
+"""All that a dataset may hold for the teacher."""
+
+
 class DistillationCollator:
     """Pads the student's and the teacher's columns apart, each with its own tokenizer."""
 
@@ -38,10 +44,14 @@ class DistillationCollator:
         student_padding_side: str = "right",
     ) -> None:
         self.student_collator = student_collator
+        # The Trainer saves it where it was given no tokenizer itself.
+        self.tokenizer = getattr(student_collator, "tokenizer", None)
         self.student_padding_side = student_padding_side
         self.teacher_tokenizer = teacher_tokenizer
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        if not all(isinstance(row, Mapping) for row in rows):  # none of ours: a collator of one's own takes it apart
+            return self.student_collator(rows)
         student_rows, teacher_rows = zip(*(split_row(row) for row in rows), strict=True)
         words, units = _take(student_rows, WORDS), _take(student_rows, UNITS)
         labels = _take(student_rows, "labels") if units else []
@@ -66,16 +76,35 @@ class DistillationCollator:
             batch[TEACHER_PREFIX + FEATURES] = {
                 name: stack_padded([row[name] for row in features]) for name in features[0]
             }
-        words = _take(teacher_rows, WORDS)
-        if teacher_rows[0]:
+        batch |= self._teachers_tokens(teacher_rows)
+        return batch
+
+    def _teachers_tokens(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        words = _take(rows, WORDS)
+        batch: dict[str, Any] = {}
+        if rows[0]:
             if self.teacher_tokenizer is None:
                 raise ValueError("the dataset holds teacher tokens: pass teacher_processing_class to pad them")
-            for name, value in DataCollatorWithPadding(self.teacher_tokenizer)(list(teacher_rows)).items():
+            for name, value in DataCollatorWithPadding(self.teacher_tokenizer)(list(rows)).items():
                 batch[TEACHER_PREFIX + name] = value
             if words:
                 num_tokens = batch[TEACHER_PREFIX + "input_ids"].shape[1]
                 batch[TEACHER_PREFIX + WORDS] = pad_words(words, num_tokens, self.teacher_tokenizer.padding_side)
         return batch
+
+
+def distillation_collator(
+    student_collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]] | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    teacher_tokenizer: PreTrainedTokenizerBase | None,
+) -> DistillationCollator | None:
+    """One that pads the teacher's columns too; None leaves the Trainer its default."""
+    if student_collator is None and tokenizer is not None:
+        student_collator = DataCollatorWithPadding(tokenizer)
+    if student_collator is None:
+        return None
+    padding_side = "right" if tokenizer is None else tokenizer.padding_side
+    return DistillationCollator(student_collator, teacher_tokenizer, padding_side)
 
 
 def _take(rows: Sequence[dict[str, Any]], column: str) -> list[Any]:
@@ -92,7 +121,7 @@ def stack_padded(tensors: Sequence[Tensor]) -> Tensor:
     return stacked
 
 
-def split_row(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_row(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The student's columns and the teacher's, whose names lose the prefix."""
     student = {name: value for name, value in row.items() if not name.startswith(TEACHER_PREFIX)}
     teacher = {
@@ -101,40 +130,56 @@ def split_row(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return student, teacher
 
 
+def num_rows(batch: Mapping[str, Any]) -> int:
+    """Rows of a collated batch, whatever its columns are called."""
+    return next(len(value) for value in batch.values() if isinstance(value, Tensor) and value.dim())
+
+
 @dataclass
 class Batch:
     """What the collator made of some rows, by who reads it.
 
     Attributes:
-        student: What the student's forward takes.
+        student: What the student's forward takes, but for the labels.
         teacher: What the teacher's forward takes, and its `logits` and `FEATURES` where they were computed beforehand.
+        label_columns: The labels as the student's forward takes them.
         labels: [units], -100 where there is none; a unit is a row unless `units` says otherwise.
-        has_labels: Whether the rows say which there are.
         words: [batch, tokens], the word of each of the student's tokens; None where the rows do not say.
         word_mask: [batch, words], true where a row has a word of that number.
         units: [batch, tokens], true for tokens that answer for a unit; None where a row is one.
+        teachers_share: Columns of the student's tokens that only a teacher who is fed them takes.
     """
 
     student: dict[str, Tensor]
     teacher: dict[str, Any]
+    label_columns: dict[str, Tensor]
     labels: Tensor
-    has_labels: bool
     words: Tensor | None
     word_mask: Tensor | None
     units: Tensor | None
+    teachers_share: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, inputs: dict[str, Any]) -> "Batch":
-        """Take a collated batch apart."""
+    def of(
+        cls, inputs: Mapping[str, Any], label_names: Sequence[str] = ("labels",), teachers_own: Iterable[str] = ()
+    ) -> "Batch":
+        """Take a collated batch apart.
+
+        Args:
+            label_names: Columns that hold labels; the first is the one that a soft loss reads.
+            teachers_own: Columns of the student's tokens that its own forward does not take.
+        """
+        rows = num_rows(inputs)
         student, teacher = split_row(inputs)
-        columns = ("labels", WORDS, WORD_MASK, UNITS)
-        labels, words, word_mask, units = (student.pop(column, None) for column in columns)
-        has_labels = labels is not None
+        words, word_mask, units = (student.pop(column, None) for column in (WORDS, WORD_MASK, UNITS))
+        label_columns = {name: student.pop(name) for name in label_names if student.get(name) is not None}
+        share = {name: student.pop(name) for name in teachers_own if name in student}
+        labels = next(iter(label_columns.values()), None)
         if labels is None:
-            labels = torch.full_like(student["input_ids"][:, 0], IGNORED_LABEL)
+            labels = torch.full((rows,), IGNORED_LABEL, device=next(iter(student.values())).device)
         elif units is not None:
             labels = labels[_first_of_each_row(units)]
-        return cls(student, teacher, labels, has_labels, words, word_mask, units)
+        return cls(student, teacher, label_columns, labels, words, word_mask, units, share)
 
     def unit_values(self, values: Tensor) -> Tensor:
         """[units, outputs] of what a model says: [batch, outputs], or [batch, tokens, outputs]."""
@@ -155,9 +200,32 @@ class Batch:
         Raises:
             ValueError: The rows have no labels at all.
         """
-        if not self.has_labels:
-            raise ValueError("the dataset has no column `labels`, which every alpha above 0 needs")
+        if not self.label_columns:
+            raise ValueError(
+                "the dataset has no column `labels`, which every alpha above 0 needs "
+                f"(a batch holds {', '.join(self.student)}); rename the column, or name it in label_names of the "
+                "training arguments"
+            )
         return self.labels
+
+    @property
+    def num_units(self) -> Tensor | int:
+        """See `num_units`."""
+        return self.num_labelled if self.labels.dim() > 1 else len(self.labels)
+
+    @property
+    def num_labelled(self) -> Tensor | int:
+        """Labels at hand that count."""
+        return len(self.labels) if self.labels.is_floating_point() else (self.labels != IGNORED_LABEL).sum()
+
+    def without_empty_labels(self) -> dict[str, Tensor]:
+        """`label_columns`; where no row has a label, some that are legal: a mean over no rows would be nan."""
+        if self.labels.is_floating_point():
+            return self.label_columns
+        return {
+            name: torch.where((column != IGNORED_LABEL).any(), column, torch.zeros_like(column))
+            for name, column in self.label_columns.items()
+        }
 
     @property
     def num_words(self) -> int:
@@ -166,7 +234,7 @@ class Batch:
 
     def number_tokens(self) -> None:
         """Where both models read the same ids, each token is a word."""
-        attention_mask = self.student["attention_mask"]
+        attention_mask = attention_mask_of(self.student)
         self.words = torch.where(attention_mask.bool(), attention_mask.cumsum(-1) - 1, NO_WORD)
         positions = torch.arange(self.words.shape[1], device=self.words.device)
         self.word_mask = positions < attention_mask.sum(-1, keepdim=True)
@@ -178,14 +246,33 @@ def _first_of_each_row(units: Tensor) -> Tensor:
     return torch.arange(int(counts.max()), device=units.device) < counts
 
 
-def num_units(batch: dict[str, Any]) -> int:
-    """Rows of a collated batch, or their units where a row may have several."""
-    return int(batch[UNITS].sum()) if UNITS in batch else len(batch["input_ids"])
+def attention_mask_of(inputs: Mapping[str, Tensor]) -> Tensor:
+    """[batch, tokens]; without one, every token counts."""
+    if "attention_mask" in inputs:
+        return inputs["attention_mask"]
+    first = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
+    return first.new_ones(first.shape[:2], dtype=torch.long)
+
+
+def num_units(batch: Mapping[str, Any], label_names: Sequence[str] = ("labels",)) -> Tensor | int:
+    """Rows of a collated batch, or their units where a row may have several, or labels where tokens have them."""
+    if UNITS in batch:
+        return int(batch[UNITS].sum())
+    labels = next((batch[name] for name in label_names if isinstance(batch.get(name), Tensor)), None)
+    if labels is not None and labels.dim() > 1 and not labels.is_floating_point():
+        return (labels != IGNORED_LABEL).sum()
+    return num_rows(batch)
+
+
+def first_row(dataset: Any) -> Mapping[str, Any]:
+    """The first row of any dataset, streaming ones included."""
+    is_stream = isinstance(dataset, datasets.IterableDataset | torch.utils.data.IterableDataset)
+    return next(iter(dataset)) if is_stream else dataset[0]
 
 
 def has_teacher(dataset: Any) -> bool:
     """Whether the rows hold teacher columns already."""
-    return any(name.startswith(TEACHER_PREFIX) for name in dataset[0])
+    return any(name.startswith(TEACHER_PREFIX) for name in first_row(dataset))
 
 
 def with_teacher_tokens(
@@ -196,39 +283,49 @@ def with_teacher_tokens(
     max_length: int | None,
     terms: FeatureTerms | None,
 ) -> Any:
-    """Add the teacher's own tokens of the text to a `datasets.Dataset`, and the words of both models' tokens."""
-    if not isinstance(dataset, datasets.Dataset):
+    """Add the teacher's own tokens of the text to a dataset, and the words of both models' tokens.
+
+    Args:
+        dataset: A `datasets.Dataset`, or a streaming one, which is tokenized as it is read.
+    """
+    if not isinstance(dataset, datasets.Dataset | datasets.IterableDataset):
         raise ValueError(
-            f"teacher_processing_class needs train_dataset to be a datasets.Dataset, got {type(dataset).__name__}"
+            f"teacher_processing_class needs train_dataset to be a datasets.Dataset, got {type(dataset).__name__}; "
+            "or tokenize for the teacher yourself, to columns teacher_input_ids and teacher_attention_mask"
         )
-    missing = [name for name in text_columns if name not in dataset.column_names]
+    columns = first_row(dataset)
+    missing = [name for name in text_columns if name not in columns]
     if missing:
         raise ValueError(
             f"teacher_processing_class needs the text itself, but train_dataset has no column "
-            f"{', '.join(missing)} (it has {', '.join(dataset.column_names)}); "
+            f"{', '.join(missing)} (it has {', '.join(columns)}); "
             "set text_columns in the training arguments"
         )
-
-    def tokenize(batch: dict[str, list[str]]) -> dict[str, Any]:
-        tokens = tokenizer(*(batch[name] for name in text_columns), truncation=True, max_length=max_length)
-        return {TEACHER_PREFIX + name: value for name, value in tokens.items()}
-
-    dataset = dataset.map(tokenize, batched=True, desc="the teacher's tokens")
-    if terms is None or not terms.needs_words:
-        return dataset
-    if student_tokenizer is None:
+    aligned = terms if terms is not None and terms.needs_words else None
+    if aligned and student_tokenizer is None:
         raise ValueError("feature_terms compare tokens: pass processing_class=<the student's tokenizer>")
-    lengths = [len(row) for row in dataset["input_ids"]]
-    alignment = align(
-        student_tokenizer,
-        tokenizer,
-        *(dataset[name] for name in text_columns),
-        # Where texts were cut, that is where; where none was, nothing is cut here either.
-        student_max_length=max(lengths),
-        teacher_max_length=max_length,
-        method=terms.alignment,
-    )
-    if [len(words) for words in alignment.student_words] != lengths:
-        raise ValueError("the input_ids of train_dataset are not what processing_class makes of its text, unpadded")
-    dataset = dataset.add_column(WORDS, alignment.student_words)
-    return dataset.add_column(TEACHER_PREFIX + WORDS, alignment.teacher_words)
+
+    def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
+        texts = [batch[name] for name in text_columns]
+        tokens = tokenizer(*texts, truncation=True, max_length=max_length)
+        columns = {TEACHER_PREFIX + name: value for name, value in tokens.items()}
+        if aligned:
+            lengths = [len(row) for row in batch["input_ids"]]
+            alignment = align(
+                student_tokenizer,
+                tokenizer,
+                *texts,
+                # Where texts were cut, that is where; where none was, nothing is cut here either.
+                student_max_length=max(lengths),
+                teacher_max_length=max_length,
+                method=aligned.alignment,
+            )
+            if [len(words) for words in alignment.student_words] != lengths:
+                raise ValueError(
+                    "the input_ids of train_dataset are not what processing_class makes of its text, unpadded"
+                )
+            columns |= {WORDS: alignment.student_words, TEACHER_PREFIX + WORDS: alignment.teacher_words}
+        return columns
+
+    description = {"desc": "the teacher's tokens"} if isinstance(dataset, datasets.Dataset) else {}
+    return dataset.map(tokenize, batched=True, **description)

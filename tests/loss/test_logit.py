@@ -246,7 +246,9 @@ def test_a_loss_is_refused_for_logits_that_say_something_else():
         UserError, match="kd compares classes, but here the logits say number; expected one of ce, mse"
     ):
         refuse_unfit_loss(LOGIT_LOSSES["kd"], Outputs.number, 1)
-    refuse_unfit_loss(LOGIT_LOSSES["mse"], Outputs.number, 1)
+    with pytest.raises(UserError, match="mse without its mean leaves nothing of a single number; set centered=false"):
+        refuse_unfit_loss(LOSSES["mse"](centered=True), Outputs.number, 1)
+    refuse_unfit_loss(LOSSES["mse"](centered=False), Outputs.number, 1)
     for loss in LOGIT_LOSSES.values():
         refuse_unfit_loss(loss, Outputs.classes, 5)
 

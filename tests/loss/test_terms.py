@@ -12,7 +12,7 @@ from kdexp.loss.features import FeatureTerms, attention_modules, layer_pairs, re
 from kdexp.loss.pooling import pool, pool_attention
 from kdexp.loss.terms import CKA, PKD, RKD, TERMS, Attention, Hidden, MiniLM, Pooling, Reads
 from kdexp.model import families
-from kdexp.model.encoder import accepted_inputs
+from kdexp.model.forward import accepted_inputs
 from kdexp.task.single_label import SingleLabel
 
 TEXTS = ["the film was good and the plot was dull, not fine!", "never seen", "a bad actor: superb, quite superb"]

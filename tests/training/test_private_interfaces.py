@@ -25,6 +25,10 @@ OVERRIDDEN = {
     "get_batch_samples": (["epoch_iterator", "num_batches", "device"], "the loss is divided by all rows of a step"),
     "compute_loss": (["model", "inputs", "return_outputs", "num_items_in_batch"], "it is the distillation loss"),
     "get_train_dataloader": ([], "settings of the loss are checked at the start of each training"),
+    "prediction_step": (
+        ["model", "inputs", "prediction_loss_only", "ignore_keys"],
+        "columns of the teacher alone are left out",
+    ),
     "log": (["logs", "start_time"], "the parts of the loss are logged beside it"),
 }
 SOURCE = inspect.getsource(Trainer)
@@ -50,6 +54,11 @@ def test_columns_are_kept_by_their_names(tmp_path) -> None:
     """`_signature_columns` is what `_set_signature_columns_if_needed` fills and `_remove_unused_columns` reads."""
     assert "self._signature_columns" in inspect.getsource(Trainer._set_signature_columns_if_needed)
     assert "self._signature_columns" in inspect.getsource(Trainer._remove_unused_columns)
+
+
+def test_the_trainers_own_log_is_told_by_its_learning_rate() -> None:
+    """All processes log it together, so the parts of the loss are gathered then; a callback may log in one alone."""
+    assert 'logs["learning_rate"]' in inspect.getsource(Trainer._maybe_log_save_evaluate)
 
 
 def test_the_number_of_gpus_can_be_set(tmp_path) -> None:

@@ -433,7 +433,7 @@ def test_labels_are_needed_where_they_count(arguments):
 
 def test_a_loss_that_does_not_fit_is_refused_in_the_words_of_python(arguments):
     soft_loss = {"name": "logit_std", "temperature": 2.0}
-    with pytest.raises(UserError, match=r"^loss: logit_std is degenerate here"):
+    with pytest.raises(UserError, match=r"^soft_loss: logit_std is degenerate here"):
         DistillationTrainer(bert(1, names=["no", "yes"]), arguments(soft_loss=soft_loss))
     with pytest.raises(ValueError, match="feature_terms are made for one student"):
         with_terms(None, bert(2), arguments(), terms=None, model_init=lambda: bert(1))
@@ -570,7 +570,7 @@ def test_a_model_seen_through_another_tokenizer_is_the_same_model(arguments):
 def test_terms_that_cannot_work_are_refused(arguments):
     with pytest.raises(UserError, match=r"^terms.hidden: compares tokens, but with tokenization=student_ids"):
         with_terms(bert(1), bert(2, vocabulary=TEACHER_TOKENIZER), arguments(tokenization="student_ids"))
-    with pytest.raises(UserError, match=r"^batch_size: is 2, but rkd relates the examples"):
+    with pytest.raises(UserError, match=r"^per_device_train_batch_size: is 2, but rkd relates the examples"):
         with_terms(bert(1), bert(2), arguments(per_device_train_batch_size=2), {"rkd": RKD()})
     terms = {"hidden": Hidden(), "minilm": MiniLM(alignment=Alignment.position)}
     with pytest.raises(UserError, match="use one alignment for all terms"):
