@@ -120,13 +120,14 @@ class KdexpSweeper(Sweeper):
         """
         from kdexp.study.sweep import Job
 
+        name = " ".join(chosen) or " ".join(fixed) or "all defaults"
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, [*fixed, *chosen])
         with open_dict(composed):
             del composed["hydra"]
         try:
-            return Job((*fixed, *chosen), " ".join(chosen), resolve(composed), None)
+            return Job((*fixed, *chosen), name, resolve(composed), None)
         except UserError as error:
-            return Job((*fixed, *chosen), " ".join(chosen), None, error)
+            return Job((*fixed, *chosen), name, None, error)
 
     def launch(self, jobs: "Sequence[Job]", extra: Sequence[str]) -> "list[Outcome]":
         """Run jobs by Hydra's launcher; one that fails does not stop the others."""
