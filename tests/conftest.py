@@ -47,3 +47,13 @@ def kdexp(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return call
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """MLflow takes seconds to make one: tests copy it."""
+    from kdexp.tracking.adapter import create_sqlite_store
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    create_sqlite_store(path)
+    return path

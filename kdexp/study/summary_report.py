@@ -224,7 +224,7 @@ def main(arguments: Sequence[str]) -> None:
         UserError: A setting is unknown, or the study is not there.
     """
     settings = {
-        "study": "distillation",
+        "study": os.environ.get("MLFLOW_EXPERIMENT_NAME") or "distillation",
         "tracking.uri": None,
         "cache_dir": os.environ.get("KDEXP_CACHE_DIR", "~/.cache/kdexp"),
     }

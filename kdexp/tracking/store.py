@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kdexp.errors import UserError
 from kdexp.tracking.adapter import create_sqlite_store, import_mlflow, quiet, read_sqlite_runs, saved_view, sweep_view
+from kdexp.tracking.secrets import redact
 from kdexp.tracking.uri import (
     LEGAL_URIS,
     SETTING,
@@ -19,7 +20,6 @@ from kdexp.tracking.uri import (
     compare_url,
     experiment_url,
     reason,
-    redact,
     resolve_uri,
     run_url,
 )

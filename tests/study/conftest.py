@@ -12,7 +12,6 @@ from kdexp.errors import UserError
 from kdexp.naming import run_name, run_tags
 from kdexp.study.sweep import Job, Outcome, run_sweep
 from kdexp.task.load import load_task
-from kdexp.tracking.adapter import create_sqlite_store
 from kdexp.tracking.run import RunDescription, open_run
 from kdexp.tracking.store import Study
 
@@ -64,14 +63,6 @@ class Folder:
         runs = self.study.runs()
         latest = [run.run_id for run in runs if run.sweep_key][-1]
         return summarize(self.study, latest, runs)
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """MLflow takes seconds to make one."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    create_sqlite_store(path)
-    return path
 
 
 @pytest.fixture
