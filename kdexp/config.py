@@ -213,15 +213,19 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
         del parts["more_teachers"], parts["teacher"]["weight"]
     # Settings that came later count only where they are set: what ran before is the same computation.
     parts["task"] = {name: value for name, value in parts["task"].items() if _LATER.get(name) != value}
-    parts["files"] = {setting: path_digest(path) for setting, path in _local_inputs(config).items()}
+    parts["files"] = input_digests(config)
     parts["versions"] = library_versions()
     if given:
         parts["given"] = dict(given)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def input_digests(config: Config) -> dict[str, list[list[str]]]:
+    """Content of every file and folder of this machine that the config names, by the setting that names it."""
+    return {setting: path_digest(path) for setting, path in _local_inputs(config).items()}
+
+
 def _local_inputs(config: Config) -> dict[str, Path]:
-    """Files and folders of this machine that the config names."""
     named = {f"task.{name}": getattr(config.task, name, None) for name in ("path", *_SPLITS)}
     for role, model in (teacher_settings(config) | {"student": config.student}).items():
         named |= {f"{role}.checkpoint": model.checkpoint, f"{role}.transplant": model.transplant}

@@ -16,7 +16,12 @@ class UserError(ValueError):
         setting: Name that the person would change (`task.path`, `loss.alpha`, `teacher.checkpoint`).
         problem: What is wrong, with the value that was found.
         remedy: Legal choices, or the next step to take.
+
+    Attributes:
+        run_id: The MLflow run that had begun, and has failed; "" where nothing was written yet.
     """
+
+    run_id = ""
 
     def __init__(self, setting: str, problem: str, remedy: str) -> None:
         self.setting, self.problem, self.remedy = setting, problem, remedy

@@ -84,6 +84,7 @@ def task_tags(config: Config, task: Task) -> dict[str, str]:
         "kdexp.tokenization": config.tokenization.value.replace("_", "-"),
         "kdexp.alignment": alignment_tag(config.loss.terms),
         "kdexp.primary_metric": task.primary_metric,
+        "kdexp.data_sha256": task.fingerprint("train", "validation", "test"),
         **task.tags,
     }
 

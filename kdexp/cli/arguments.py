@@ -1,34 +1,119 @@
-"""The words of a command line, made such that Hydra takes them wherever they stand. Nothing is imported for it."""
+"""The words of a command line before Hydra reads them: flags anywhere, and mistakes that Hydra would not tell."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-FLAGS_WITH_VALUE = {
-    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
-    "--experimental-rerun",
+from kdexp.errors import UserError
+
+WITH_VALUE = {
+    "-c": "--cfg",
+    "-p": "--package",
+    "-cp": "--config-path",
+    "-cn": "--config-name",
+    "-cd": "--config-dir",
+    "-er": "--experimental-rerun",
 }
-"""Hydra's flags that take the next word."""
-
-INFO_TOPICS = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
-"""What may follow `--info`."""
-
+_WITHOUT_VALUE = {"-h": "--help", "-r": "--run", "-m": "--multirun", "-sc": "--shell-completion", "-i": "--info"}
+_LONG = (*WITH_VALUE.values(), *_WITHOUT_VALUE.values(), "--resolve", "--hydra-help", "--version")
+CHOICES = {
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+}
 _HOME = re.compile(r"(?<=[=,\[])~(?=/)")
+_ONE_OF = ("--run", "--multirun", "--cfg", "--info", "--shell-completion")
 
 
 def flags_first(arguments: Sequence[str]) -> list[str]:
-    """The same words with Hydra's flags before the overrides: argparse refuses overrides on both sides of a flag."""
-    flags: list[str] = []
-    overrides: list[str] = []
-    for before, word, after in zip(["", *arguments], arguments, [*arguments[1:], ""], strict=False):
-        if word in ("--info", "-i") and after not in INFO_TOPICS:
-            flags.append("--info=all")  # what follows is no topic
+    """Flags wherever a person wrote them, then the settings in their order: Hydra reads no flag after a setting.
+
+    Raises:
+        UserError: A flag is unknown, lacks its value, or contradicts another one.
+    """
+    flags, settings, names = [], [], []
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("-") or word == "-":
+            settings.append(word)
             continue
-        follows = before in FLAGS_WITH_VALUE or (before in ("--info", "-i") and word in INFO_TOPICS)
-        (flags if follows or word.startswith("-") else overrides).append(word)
-    return flags + overrides
+        name, value = _read_flag(word, words)
+        names.append(name)
+        flags += [name] if value is None else [name, value]
+    _refuse_contradiction(names)
+    return flags + settings
+
+
+def _read_flag(word: str, following: list[str]) -> tuple[str, str | None]:
+    """A flag's long name and its value, which is taken from the words that follow."""
+    given, equals, value = word.partition("=")
+    name = WITH_VALUE.get(given) or _WITHOUT_VALUE.get(given) or _completed(given)
+    if name in WITH_VALUE.values() and not equals:
+        if not following:
+            raise UserError(given, "has no value", f"expected {' or '.join(CHOICES.get(name, ('a value',)))}")
+        return name, _chosen(name, following.pop(0))
+    if name == "--info" and not equals and following and following[0] in CHOICES[name]:
+        return name, following.pop(0)
+    if name == "--info" and not equals:
+        return name, "all"  # else argparse would take the next setting for a topic
+    return name, _chosen(name, value) if equals else None
 
 
 def expand_home(arguments: Sequence[str]) -> list[str]:
     """`~/` at the beginning of values, which shells leave alone behind a `=`, and Hydra cannot read."""
     return [_HOME.sub(lambda _: str(Path.home()), word) for word in arguments]
+
+
+def _completed(given: str) -> str:
+    matches = [name for name in _LONG if name.startswith(given)] if given.startswith("--") else []
+    if given in matches:
+        return given
+    if len(matches) != 1:
+        raise UserError(given, "no such flag", f"expected one of -m, {', '.join(_LONG)}")
+    return matches[0]
+
+
+def _chosen(name: str, value: str) -> str:
+    if value not in CHOICES.get(name, (value,)):
+        raise UserError(name, f"got {value}", f"expected one of {', '.join(CHOICES[name])}")
+    return value
+
+
+def _refuse_contradiction(names: Sequence[str]) -> None:
+    several = list(dict.fromkeys(name for name in names if name in _ONE_OF))
+    if len(several) < 2:
+        return
+    remedy = "leave one of them out"
+    if several[0] in ("--cfg", "--info"):
+        several.reverse()
+    if set(several) == {"--multirun", "--cfg"}:
+        remedy = "--cfg shows the settings of one run: leave -m out, with one value per setting"
+    raise UserError(several[0], f"cannot go together with {', '.join(several[1:])}", remedy)
+
+
+def refuse_repeated(arguments: Sequence[str], groups: Sequence[str]) -> None:
+    """Refuse two answers to one question, of which Hydra would take the last without a word.
+
+    Of a setting of a single run the last value counts, so that a script's settings can be overridden; a sweep's are
+    a list, and who repeats one means both.
+
+    Raises:
+        UserError: A group was given two options, or in a sweep a setting two values.
+    """
+    is_sweep = "--multirun" in arguments
+    seen: dict[str, str] = {}
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        name = name.lstrip("+")
+        if not equals or word.startswith(("-", "~")):
+            continue
+        earlier = seen.setdefault(name, value)
+        if earlier == value or not (is_sweep or name in groups):
+            continue
+        both = f"{name}={earlier},{value}"
+        remedy = f"compare them with -m {both}"
+        if name == "experiment":
+            remedy = "name one"
+        elif is_sweep:
+            remedy = f"for both values write {both}"
+        raise UserError(name, f"is given twice, {earlier} and {value}", remedy)

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
+import kdexp
+
 Command = Callable[[Sequence[str]], None]
 
 
 def answer_without_hydra(arguments: Sequence[str]) -> str | None:
-    """The help screen, or what a TAB asks for; None where that is not the question."""
+    """The help screen, the version, or what a TAB asks for; None where that is not the question."""
+    if "--version" in arguments:
+        return f"kdexp {kdexp.__version__}\n"
     if any(argument in ("-h", "--help") for argument in arguments):
         from kdexp.cli.help import help_text
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.config import SweeperConfig
 from kdexp.cli.explain import undeclared_term, unknown_setting
+from kdexp.cli.folders import register_resolvers
 from kdexp.cli.help import GROUPS, options
 from kdexp.config import SCHEMAS, Config
 from kdexp.errors import UserError
@@ -111,6 +112,7 @@ def _refuse_undeclared_terms(loss: Loss) -> None:
 
 def register_schemas() -> None:
     """Tell Hydra the types. `base_config` types every group; `SCHEMAS`, what differs by option."""
+    register_resolvers()
     store = ConfigStore.instance()
     store.store(name="base_config", node=Config)
     store.store(group="hydra/sweeper", name="kdexp", node=SweeperConfig)

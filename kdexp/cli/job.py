@@ -2,20 +2,22 @@
 
 import gc
 import logging
+import os
 import signal
-import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from omegaconf import DictConfig
+
+from kdexp.cli.folders import discard, register_resolvers
+from kdexp.cli.refusal import refuse
 from kdexp.errors import PrunedError, UserError, interrupt
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from omegaconf import DictConfig
 
 logger = logging.getLogger(__name__)
 
-USAGE_ERROR = 2
+# When this module is imported, since workers of a launcher resolve the folder before they call the job.
+register_resolvers()
 
 
 def job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature: no annotations it would not know
@@ -24,11 +26,17 @@ def job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature:
     from hydra.types import RunMode
 
     signal.signal(signal.SIGTERM, interrupt)
-    is_alone = HydraConfig.get().mode != RunMode.MULTIRUN
+    hydra = HydraConfig.get()
+    is_alone = hydra.mode != RunMode.MULTIRUN
+    # With hydra.job.chdir=true Hydra went into the run's folder: the files that a person names, and the store, lie
+    # where the command was started.
+    os.chdir(hydra.runtime.cwd)
     try:
-        return _run_composed(composed, HydraConfig.get().runtime.choices, is_alone)
+        return _run_composed(composed, hydra.runtime.choices, is_alone)
     except UserError as error:
         if is_alone:
+            if not error.run_id:
+                discard(Path(hydra.runtime.output_dir))
             refuse(str(error))
         logger.error("%s", error)
         raise  # the sweep goes on with the other jobs, and fails at its end
@@ -41,7 +49,7 @@ def job(composed):  # type: ignore[no-untyped-def]  # Hydra reads the signature:
         raise
 
 
-def _run_composed(composed: "DictConfig", choices: "Mapping[str, Any]", is_alone: bool) -> float | None:
+def _run_composed(composed: DictConfig, choices: Mapping[str, Any], is_alone: bool) -> float | None:
     """Run it and print what it found; return the primary metric on validation, or None where others have it."""
     from kdexp.cli.composition import resolve
     from kdexp.processes import Processes
@@ -65,12 +73,3 @@ def _run_composed(composed: "DictConfig", choices: "Mapping[str, Any]", is_alone
     else:
         print_line(record)
     return record.score("validation")
-
-
-def refuse(message: str) -> NoReturn:
-    """Tell a person's mistake, once for all processes of a training, and exit."""
-    from kdexp.processes import Processes
-
-    if Processes.current().is_main:
-        sys.stderr.write(f"error: {message}\n")
-    sys.exit(USAGE_ERROR)

@@ -3,8 +3,10 @@
 import os
 import sys
 
+from kdexp.cli.arguments import expand_home, flags_first, refuse_repeated
 from kdexp.cli.commands import answer_without_hydra, find_command
-from kdexp.cli.job import job, refuse
+from kdexp.cli.help import GROUPS
+from kdexp.cli.refusal import refuse
 from kdexp.errors import SweepError, UserError
 
 JOBS_FAILED = 1
@@ -23,7 +25,7 @@ def main() -> None:
         if command:
             command(arguments[1:])
         else:
-            _compose_and_run()
+            _compose_and_run(flags_first(arguments))
     except UserError as error:
         refuse(str(error))
     except SweepError as error:
@@ -40,7 +42,7 @@ def main() -> None:
         sys.exit(INTERRUPTED)
 
 
-def _compose_and_run() -> None:
+def _compose_and_run(arguments: list[str]) -> None:
     """Compose what the command line says, and run it: one job, or a sweep's jobs by the sweeper.
 
     Raises:
@@ -55,15 +57,17 @@ def _compose_and_run() -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from kdexp.cli.arguments import expand_home, flags_first
     from kdexp.cli.composition import refuse_null_options
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
+    from kdexp.cli.job import job
+    from kdexp.cli.secrets import hide_secrets
     from kdexp.cli.sweeper import register
 
     register()
-    sys.argv[1:] = expand_home(flags_first(sys.argv[1:]))
-    refuse_null_options(sys.argv[1:])
+    refuse_null_options(arguments)
+    refuse_repeated(arguments, list(GROUPS))
+    sys.argv[1:] = hide_secrets(expand_home(arguments))
     start = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job)
     try:
         start()

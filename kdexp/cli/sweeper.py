@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kdexp.cli.composition import build, register_schemas, resolve
 from kdexp.cli.config import PLUGIN_MODULE, SearchConfig
+from kdexp.cli.folders import discard
 from kdexp.cli.hydra_adapter import register_sweeper, returned
 from kdexp.errors import UserError, under
 from kdexp.hardware import available_cores
@@ -43,7 +44,14 @@ class KdexpSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")  # beside the jobs, as Hydra's own sweeper does
-        overrides = self._parse(arguments)
+        try:
+            self._sweep(self._parse(arguments))
+        except UserError:
+            if not self._num_launched:
+                discard(folder)
+            raise
+
+    def _sweep(self, overrides: dict[str, Override]) -> None:
         if self.search is not None:
             self._sweep_search(overrides, self.search)
         elif self.study == "cross_family":
@@ -120,19 +128,22 @@ class KdexpSweeper(Sweeper):
         """
         from kdexp.study.sweep import Job
 
+        name = " ".join(chosen) or " ".join(fixed) or "all defaults"
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, [*fixed, *chosen])
         with open_dict(composed):
             del composed["hydra"]
         try:
-            return Job((*fixed, *chosen), " ".join(chosen), resolve(composed), None)
+            return Job((*fixed, *chosen), name, resolve(composed), None)
         except UserError as error:
-            return Job((*fixed, *chosen), " ".join(chosen), None, error)
+            return Job((*fixed, *chosen), name, None, error)
 
     def launch(self, jobs: "Sequence[Job]", extra: Sequence[str]) -> "list[Outcome]":
         """Run jobs by Hydra's launcher; one that fails does not stop the others."""
         from kdexp.study.sweep import Outcome
 
         extra = [*extra, *self._share_of_threads(len(jobs))]
+        if "***" in str(self.config.tracking.uri):  # a file may say it with the password, which Hydra would write down
+            extra.append(f"tracking.uri='{self.config.tracking.uri}'")
         first = self._num_launched
         self._num_launched += len(jobs)
         ended = self.launcher.launch([[*job.overrides, *extra] for job in jobs], initial_job_idx=first)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdexp.cache import Cache
 from kdexp.config import Config, config_hash, flatten
-from kdexp.naming import run_tags
+from kdexp.naming import run_name, run_tags
 from kdexp.results.record import RunRecord
 from kdexp.run import run
 from kdexp.student.train import Watch
@@ -52,7 +52,7 @@ def _run_of_sweep(config: Config, key: str, cache: Cache) -> RunRecord | None:
         return run(config, watch=_watch(config))
     except Exception as error:
         if not any(attempt.started >= started for attempt in study.runs(config_hash=key)):
-            description = RunDescription(study.name, "refused", flatten(config), run_tags(config, cache))
+            description = RunDescription(study.name, run_name(config), flatten(config), run_tags(config, cache))
             record_failure(study, description, error)
         raise
 

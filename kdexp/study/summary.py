@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,24 +12,9 @@ import pandas as pd
 from kdexp.cache import Cache
 from kdexp.results.record import RunRecord
 from kdexp.results.statistics import paired_t
+from kdexp.study.counted import count, left_behind, missing, number
 from kdexp.tracking.store import StoredRun, Study
 
-# Where a study does not say what it varies, these are looked at.
-_USUAL_SETTINGS = (
-    "teacher.name",
-    "student.name",
-    "task.name",
-    "tokenization",
-    "loss.name",
-    "loss.alpha",
-    "loss.temperature",
-    "train.learning_rate",
-    "train.epochs",
-    "train.use_transfer",
-    "task.train_size",
-    "seed",
-)
-_GROUPS = ("teacher", "student", "task", "loss", "hardware", "train")
 _SCORES = ("validation", "test", "baseline", "teacher", "gain", "gain_low", "gain_high")
 
 
@@ -46,6 +31,7 @@ class StudySummary:
             first, and among them the best on validation.
         counts: Number of runs by MLflow's status.
         missing: Jobs that are not finished, with the reason where one is known.
+        left_out: Finished runs that do not count, with the reason.
         links: What to open in MLflow, by name.
     """
 
@@ -58,6 +44,7 @@ class StudySummary:
     table: pd.DataFrame
     counts: dict[str, int]
     missing: list[str]
+    left_out: list[str]
     links: dict[str, str]
 
     @property
@@ -74,34 +61,48 @@ def summarize_study(uri: str | None, name: str, cache_dir: str) -> list[StudySum
     """
     study = Study(uri, name, create=False)
     study.mark_cut_off(Cache(Path(cache_dir).expanduser()))
-    sweeps = [run.run_id for run in study.runs() if _is_parent(run)]
-    return [summarize(study, parent) for parent in sweeps] or [summarize(study, None)]
+    runs = study.runs()
+    sweeps = [run.run_id for run in runs if run.sweep_key]
+    return [summarize(study, parent, runs) for parent in sweeps] or [summarize(study, None, runs)]
 
 
-def summarize(study: Study, parent_id: str | None) -> StudySummary:
-    """Read a sweep (or, without one, all runs of the study) from the store and sum it up.
+def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun] | None = None) -> StudySummary:
+    """Sum up a sweep (or, without one, all runs of the study).
 
-    Of several runs of one computation only the latest finished one counts.
+    Args:
+        all_runs: The study's runs, where they were read already.
     """
-    all_runs = study.runs()
-    runs = [run for run in (study.runs(parent=parent_id) if parent_id else all_runs) if not _is_parent(run)]
-    finished = {run.config_hash: run for run in runs if run.status == "FINISHED" and run.metrics}
-    records = [RunRecord.from_stored(run) for run in finished.values()]
+    all_runs = study.runs() if all_runs is None else all_runs
+    runs = [run for run in all_runs if not run.sweep_key and parent_id in (None, run.parent_id)]
     parent = next((run for run in all_runs if run.run_id == parent_id), None)
-    settings = _settings(parent.tags.get("kdexp.swept", "").split(",") if parent else [], records)
-    frame = _frame(records, settings)
+    finished = [run for run in runs if run.status == "FINISHED" and run.metrics]
+    swept = parent.tags.get("kdexp.swept", "").split(",") if parent else []
+    counted = count(finished, [name for name in swept if name])
+    noted = json.loads(study.text_artifact(parent_id, "jobs.json") or "{}") if parent_id else {}
+    frame = _frame(counted.records, counted.settings)
     return StudySummary(
         study=study.name,
         uri=study.uri,
         parent_id=parent_id,
-        metric=records[0].metric if records else "",
-        settings=settings,
+        metric=counted.records[0].metric if counted.records else "",
+        settings=counted.settings,
         runs=frame,
-        table=_table(frame, settings),
-        counts=dict(Counter("PRUNED" if run.is_pruned else run.status for run in runs)),
-        missing=_missing(study, parent_id, runs, finished),
-        links=_links(study, parent_id, [run.run_id for run in finished.values()]),
+        table=_table(frame, counted.settings),
+        counts=_counts(runs),
+        missing=missing(noted, runs, finished),
+        left_out=counted.left_out + (left_behind(parent, all_runs) if parent else []),
+        links=_links(study, parent_id, [str(record.run_id) for record in counted.records]),
     )
+
+
+def _counts(runs: Sequence[StoredRun]) -> dict[str, int]:
+    """Computations by what became of them: one that was repeated, or deleted and restored, counts once."""
+    states: dict[str, str] = {}
+    for run in runs:
+        key = run.config_hash or run.name
+        if states.get(key) != "FINISHED":
+            states[key] = "PRUNED" if run.is_pruned else run.status
+    return dict(Counter(states.values()))
 
 
 def setting_label(row: pd.Series, settings: Sequence[str]) -> str:
@@ -137,17 +138,6 @@ def grid(summary: StudySummary, split: str) -> tuple[pd.DataFrame, pd.DataFrame]
     return means, spreads
 
 
-def _is_parent(run: StoredRun) -> bool:
-    return "kdexp.sweep_key" in run.tags
-
-
-def _settings(swept: Sequence[str], records: Sequence[RunRecord]) -> list[str]:
-    """Params that vary over the runs; a swept group (`teacher=bert,roberta`) shows by its name."""
-    names = [f"{name}.name" if name in _GROUPS else name for name in swept] or list(_USUAL_SETTINGS)
-    varies = [name for name in names if len({record.settings.get(name) for record in records}) > 1]
-    return [name for name in varies if name != "seed"]
-
-
 def _frame(records: Sequence[RunRecord], settings: Sequence[str]) -> pd.DataFrame:
     def chosen(record: RunRecord) -> tuple[str | None, ...]:
         return tuple(record.settings.get(name) for name in settings)
@@ -156,7 +146,7 @@ def _frame(records: Sequence[RunRecord], settings: Sequence[str]) -> pd.DataFram
     confirmed = {chosen(record) for record in records if not record.is_trial}
     rows = [
         {"run_id": record.run_id, "name": record.name}
-        | {name: _number(record.settings.get(name)) for name in (*settings, "seed")}
+        | {name: number(record.settings.get(name)) for name in (*settings, "seed")}
         | _scores(record)
         for record in records
         if not (record.is_trial and chosen(record) in confirmed)
@@ -172,13 +162,6 @@ def _scores(record: RunRecord) -> dict[str, float]:
         *((gain.value, gain.low, gain.high) if gain else (None, None, None)),
     )
     return {name: np.nan if score is None else score for name, score in zip(_SCORES, scores, strict=True)}
-
-
-def _number(text: str | None) -> object:
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
-        return text
 
 
 def _table(frame: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
@@ -209,24 +192,6 @@ def _interval_over_seeds(values: pd.Series) -> tuple[float, float]:
         return np.nan, np.nan
     found = paired_t(values.to_numpy())
     return (found.interval.low, found.interval.high) if found.interval else (found.mean, found.mean)
-
-
-def _missing(
-    study: Study, parent_id: str | None, runs: Sequence[StoredRun], finished: Mapping[str, StoredRun]
-) -> list[str]:
-    noted = json.loads(study.text_artifact(parent_id, "jobs.json") or "{}") if parent_id else {}
-    latest = {run.config_hash: run for run in runs}
-
-    def why(key: str) -> str:
-        run = latest.get(key)
-        if run is None:
-            return "not begun"
-        return f"{run.status}{': ' + run.tags['kdexp.failure'] if 'kdexp.failure' in run.tags else ''}"
-
-    pruned = {run.config_hash for run in runs if run.is_pruned}
-    lines = [f"{name}: {why(key)}" for key, name in noted.items() if key not in finished and key not in pruned]
-    refused = [run for run in runs if not run.config_hash and run.status == "FAILED"]
-    return lines + sorted({f"{run.name}: {run.tags.get('kdexp.failure', 'FAILED')}" for run in refused})
 
 
 def _links(study: Study, parent_id: str | None, run_ids: list[str]) -> dict[str, str]:

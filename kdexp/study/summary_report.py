@@ -149,6 +149,8 @@ def report_blocks(summary: StudySummary, shown: Mapping[str, FigureBlock]) -> li
     blocks: list[Block] = [BulletList(findings(summary))]
     if summary.missing:
         blocks += [Heading("Missing"), BulletList(summary.missing)]
+    if summary.left_out:
+        blocks += [Heading("Left out"), BulletList(summary.left_out)]
     if shown:
         blocks += [Heading("All settings"), *shown.values()]
         blocks += [Heading("Results"), TableBlock(shown_table(summary), "Best on validation first.")]
@@ -202,8 +204,12 @@ def print_summary(summary: StudySummary) -> None:
     if len(summary.table) > _MOST_ROWS:
         blocks.append(Paragraph(f"... and {len(summary.table) - _MOST_ROWS} more, in summary/settings.csv"))
     blocks += [Paragraph(line) for line in findings(summary)]
-    print_blocks([*blocks, Facts([("missing", line) for line in summary.missing])])
+    print_blocks([*blocks, Facts(_not_counted(summary))])
     print_blocks([Facts(_places(summary))])
+
+
+def _not_counted(summary: StudySummary) -> list[tuple[str, str]]:
+    return [("missing", line) for line in summary.missing] + [("left out", line) for line in summary.left_out]
 
 
 def _places(summary: StudySummary) -> list[tuple[str, str]]:
@@ -220,7 +226,7 @@ def main(arguments: Sequence[str]) -> None:
         UserError: A setting is unknown, or the study is not there.
     """
     settings = {
-        "study": "distillation",
+        "study": os.environ.get("MLFLOW_EXPERIMENT_NAME") or "distillation",
         "tracking.uri": None,
         "cache_dir": os.environ.get("KDEXP_CACHE_DIR", "~/.cache/kdexp"),
     }

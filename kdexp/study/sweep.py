@@ -5,13 +5,13 @@ process left behind is marked KILLED and run again, from its last checkpoint. Th
 in common, so that the same command, or one with other values of the same settings, continues it.
 """
 
-import hashlib
 import json
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from kdexp.cache import Cache
@@ -20,6 +20,8 @@ from kdexp.errors import PrunedError, SweepError, UserError, interrupt
 from kdexp.processes import Processes
 from kdexp.results.record import RunRecord
 from kdexp.study.job import record_failure
+from kdexp.study.precheck import prechecked
+from kdexp.study.sweep_key import find_sweep
 from kdexp.tracking.run import RunDescription, TrackedRun, open_run
 from kdexp.tracking.store import StoredRun, Study
 
@@ -43,9 +45,16 @@ class Job:
     config: Config | None
     refusal: UserError | None
 
-    @property
+    @cached_property
     def config_hash(self) -> str:
         return config_hash(self.config) if self.config else ""
+
+    def label(self, swept: Sequence[str]) -> str:
+        """Its values of what a sweep varies, however it was typed."""
+        typed = dict(line.split("=", 1) for line in self.overrides if "=" in line)
+        flat = flatten(self.config) if self.config else {}
+        values = {name: flat.get(name, typed.get(name, flat.get(f"{name}.name"))) for name in swept}
+        return " ".join(f"{name}={value}" for name, value in values.items()) or self.name
 
 
 @dataclass(frozen=True)
@@ -84,40 +93,48 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
         SweepError: Some jobs failed.
     """
     signal.signal(signal.SIGTERM, interrupt)
-    _refuse_several_processes()
-    base = next((job.config for job in jobs if job.config), None)
-    if base is None:
-        raise jobs[0].refusal or UserError("hydra.sweeper.params", "holds no job", "name some values")
-    cache = Cache(Path(base.cache_dir))
+    num_processes = Processes.current().world_size
+    if num_processes > 1:
+        problem = f"was started in {num_processes} processes of one training"
+        raise UserError("--multirun", problem, "start a sweep in one process, or one run in several")
+    cache = Cache(Path(_first_legal(jobs).cache_dir))
     cache.ensure_writable()
+    jobs = prechecked(jobs, cache)
+    base = _first_legal(jobs)
     if not base.tracking.enabled:
         sweep = Sweep(jobs, base, cache)
         yield sweep
         sweep.raise_failures()
         return
     study = Study(base.tracking.uri, base.study)
-    key = _sweep_key(base, swept, kind)
-    with cache.lock("sweeps", key):
+    key, _ = find_sweep(study, base, swept, kind)
+    with cache.lock("sweeps", key.digest):
         study.mark_cut_off(cache)
-        earlier = study.runs(sweep_key=key)
-        tags = {"kdexp.sweep_key": key, "kdexp.swept": ",".join(swept), "kdexp.cache": cache.identity()}
-        description = RunDescription(base.study, f"{kind}  {' x '.join(swept)}", tags=tags)
-        if earlier:
-            logger.info("continues the sweep that began earlier: its finished jobs are not repeated")
+        earlier = study.runs(sweep_key=key.digest)
+        title = " x ".join(key.swept) or "one setting"
+        description = RunDescription(base.study, f"{kind}  {title}", tags=key.tags | {"kdexp.cache": cache.identity()})
         continued_run = earlier[0].run_id if earlier else None
         with open_run(base.tracking, description, continued_run=continued_run) as parent:
-            sweep = Sweep(jobs, base, cache, study, parent, key)
+            if earlier:
+                logger.info("continues the sweep over %s that began earlier: no finished job is repeated", title)
+            sweep = Sweep(jobs, base, cache, study, parent, key.digest, key.swept)
             yield sweep
             parent.flush()
             _sum_up(study, parent)
             sweep.raise_failures()
 
 
-def _refuse_several_processes() -> None:
-    num_processes = Processes.current().world_size
-    if num_processes > 1:
-        problem = f"was started in {num_processes} processes of one training"
-        raise UserError("--multirun", problem, "start a sweep in one process, or one run in several")
+def _first_legal(jobs: Sequence[Job]) -> Config:
+    """The config of the first job that has one and is not refused.
+
+    Raises:
+        UserError: There is none: what the first job was refused for.
+    """
+    legal = next((job.config for job in jobs if job.config and not job.refusal), None)
+    if legal is None:
+        none = UserError("hydra.sweeper.params", "holds no job", "name some values")
+        raise next((job.refusal for job in jobs if job.refusal), none)
+    return legal
 
 
 def _sum_up(study: Study, parent: TrackedRun) -> None:
@@ -137,7 +154,8 @@ class Sweep:
     Attributes:
         base: What the jobs have in common can be read from it: the first legal job's config.
         study: None where nothing is tracked.
-        key: The same for the same command, and for one with other values of the same settings.
+        key: What the sweep is known by; see `kdexp.study.sweep_key`.
+        swept: Settings that it varies.
     """
 
     jobs: Sequence[Job]
@@ -146,6 +164,7 @@ class Sweep:
     study: Study | None = None
     parent: TrackedRun = field(default_factory=TrackedRun)
     key: str = ""
+    swept: Sequence[str] = ()
     failed: list[Outcome] = field(default_factory=list)
     num_run: int = 0
 
@@ -225,13 +244,16 @@ class Sweep:
         self.failed.append(Outcome(job, None, error))
         if self.study:
             tags = {"mlflow.parentRunId": self.parent_id}
-            record_failure(self.study, RunDescription(self.study.name, job.name, flatten(self.base), tags), error)
+            name = job.label(self.swept)
+            record_failure(self.study, RunDescription(self.study.name, name, flatten(self.base), tags), error)
 
     def _note(self, jobs: Sequence[Job]) -> None:
         """Leave in the parent which jobs it is to have: a summary can then name what is missing."""
         assert self.study
+        names = {job.config_hash: job.label(self.swept) for job in jobs}
         noted = json.loads(self.study.text_artifact(self.parent_id, JOBS_FILE) or "{}")
-        noted |= {job.config_hash: job.name for job in jobs}
+        # Of one that a changed or a missing file made another computation, what it is now counts.
+        noted = {key: name for key, name in noted.items() if name not in names.values()} | names
         self.parent.log_text(json.dumps(noted, indent=1), JOBS_FILE)
 
 
@@ -239,29 +261,6 @@ def _known_outcome(job: Job, run: StoredRun) -> Outcome:
     if run.is_pruned:
         return Outcome(job, None, PrunedError(run.tags["kdexp.failure"]))
     return Outcome(job, RunRecord.from_stored(run).score("validation"), None)
-
-
-def _sweep_key(base: Config, swept: Sequence[str], kind: str) -> str:
-    """What the jobs have in common: the settings that the sweep does not vary."""
-
-    def is_swept(name: str) -> bool:
-        return any(name == setting or name.startswith(f"{setting}.") for setting in swept)
-
-    irrelevant = (
-        "tracking.",
-        "hardware.num_",
-        "cache_dir",
-        "resume",
-        "parent_run",
-        "trial",
-        "families",
-        "cross_family.",
-    )
-    common = {
-        name: value for name, value in flatten(base).items() if not is_swept(name) and not name.startswith(irrelevant)
-    }
-    parts = json.dumps([kind, common, sorted(swept)], sort_keys=True)
-    return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -5,9 +5,11 @@ in one process.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,10 @@ from kdexp.tracking.adapter import context_tags
 from kdexp.tracking.config import TrackingConfig
 from kdexp.tracking.data_sets import DataSet
 from kdexp.tracking.delivery import MAX_TAG_CHARACTERS, Delivery, shorten
+from kdexp.tracking.secrets import redact
 from kdexp.tracking.store import connect, find_experiment
 from kdexp.tracking.student_model import SERVED_KINDS, StudentFiles
-from kdexp.tracking.uri import SETTING, check_reachable, experiment_url, redact, resolve_uri, run_url
+from kdexp.tracking.uri import SETTING, check_reachable, experiment_url, resolve_uri, run_url
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,6 +166,8 @@ def open_run(
         yield run
     except BaseException as error:
         run.set_tags(_failure_tags(error))
+        if isinstance(error, UserError):
+            error.run_id = run.run_id
         killed = isinstance(error, KeyboardInterrupt | SystemExit | PrunedError)
         undelivered = delivery.close("KILLED" if killed else "FAILED", rescue_folder)
         if undelivered:
@@ -177,6 +182,7 @@ def _begin(uri: str | None, description: RunDescription, continued_run: str | No
     """Begin a run in the store, or an earlier one again."""
     uri = resolve_uri(uri)
     check_reachable(uri)
+    _tell_what_is_ignored(description.study)
     client = connect(uri)
     experiment_id = find_experiment(client, description.study)
     if continued_run is not None:
@@ -187,6 +193,20 @@ def _begin(uri: str | None, description: RunDescription, continued_run: str | No
     own: dict[str, Any] = {key: value for key, value in description.tags.items() if key.startswith("mlflow.")}
     run = client.create_run(experiment_id, run_name=redact(description.name), tags=context | own)
     return Delivery(client, uri, experiment_id, run.info.run_id)
+
+
+@lru_cache(maxsize=8)  # once, not for every job of a sweep
+def _tell_what_is_ignored(study: str) -> None:
+    """MLflow's own environment names where a program's runs go: what kdexp does otherwise is said."""
+    wished = os.environ.get("MLFLOW_EXPERIMENT_NAME", study)
+    if wished != study:
+        logger.warning("MLFLOW_EXPERIMENT_NAME=%s is not used: the study says study=%s", wished, study)
+    for name, remedy in (
+        ("MLFLOW_EXPERIMENT_ID", "name the experiment with study=<name> or MLFLOW_EXPERIMENT_NAME"),
+        ("MLFLOW_RUN_ID", "every run is a new one, and a sweep's command continues its own"),
+    ):
+        if os.environ.get(name):
+            logger.warning("%s=%s is not used: %s", name, os.environ[name], remedy)
 
 
 def _failure_tags(error: BaseException) -> dict[str, str]:

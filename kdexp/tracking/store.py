@@ -1,6 +1,7 @@
 """The runs of a study, as the store holds them."""
 
 import logging
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from kdexp.errors import UserError
-from kdexp.tracking.adapter import create_sqlite_store, import_mlflow, quiet, saved_view, sweep_view
+from kdexp.tracking.adapter import create_sqlite_store, import_mlflow, quiet, read_sqlite_runs, saved_view, sweep_view
+from kdexp.tracking.secrets import redact
 from kdexp.tracking.uri import (
     LEGAL_URIS,
     SETTING,
@@ -18,7 +20,6 @@ from kdexp.tracking.uri import (
     compare_url,
     experiment_url,
     reason,
-    redact,
     resolve_uri,
     run_url,
 )
@@ -94,6 +95,25 @@ class StoredRun:
         return self.tags.get("kdexp.config_hash", "")
 
     @property
+    def parent_id(self) -> str:
+        """The sweep's run, of which this is a job."""
+        return self.tags.get("mlflow.parentRunId", "")
+
+    @property
+    def sweep_key(self) -> str:
+        """What the jobs of a sweep have in common, of a sweep's own run."""
+        return self.tags.get("kdexp.sweep_key", "")
+
+    @property
+    def data_digest(self) -> str:
+        """Of what the task's files held; "" of runs of earlier versions."""
+        return self.tags.get("kdexp.data_sha256", "")
+
+    @property
+    def failure(self) -> str:
+        return self.tags.get("kdexp.failure", "")
+
+    @property
     def is_pruned(self) -> bool:
         """A search stopped it early."""
         return "kdexp.pruned" in self.tags
@@ -122,7 +142,14 @@ class Study:
 
     def runs(self, **tags: str) -> list[StoredRun]:
         """Runs that carry all these tags (`parent`, or the name of a kdexp tag without `kdexp.`), oldest first."""
-        condition = " and ".join(f"tags.`{_tag_name(name)}` = '{value}'" for name, value in tags.items())
+        wanted = {_tag_name(name): value for name, value in tags.items()}
+        if self.uri.startswith("sqlite:///"):
+            file = Path(self.uri.removeprefix("sqlite:///"))
+            try:
+                return [StoredRun(**vars(row)) for row in read_sqlite_runs(file, self.experiment_id, wanted)]
+            except sqlite3.Error as error:  # tables of another MLflow: its own search knows them
+                logger.debug("%s is read by MLflow: %s", file, error)
+        condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in wanted.items())
         found, token = [], None
         while True:
             page = self._client.search_runs(
@@ -172,7 +199,7 @@ class Study:
                     self._mark_killed(run)
 
     def _mark_killed(self, run: StoredRun) -> None:
-        logger.warning("%s was cut off on %s: marked KILLED", run.name, _date(run.started))
+        logger.warning("%s was cut off on %s: marked KILLED", run.name, date_of(run.started))
         self._client.set_tag(run.run_id, "kdexp.failure", "process ended without closing the run")
         self._client.set_terminated(run.run_id, "KILLED")
 
@@ -225,5 +252,6 @@ def _tag_name(name: str) -> str:
     return {"parent": "mlflow.parentRunId"}.get(name, f"kdexp.{name}")
 
 
-def _date(milliseconds: int) -> str:
+def date_of(milliseconds: int) -> str:
+    """`2026-01-31 12:00 UTC`"""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -3,13 +3,13 @@
 import json
 import logging
 import os
-import re
 import time
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from kdexp.errors import UserError
 from kdexp.tracking.adapter import ask_server, import_mlflow
+from kdexp.tracking.secrets import redact, reveal_uri
 
 logger = logging.getLogger(__name__)
 
@@ -20,18 +20,12 @@ PROBE_SECONDS = 8.0
 PATIENCE_SECONDS = 60.0
 
 
-def redact(text: str) -> str:
-    """Replace the credentials in the URIs of a text (`http://user:password@host`, `?token=...`) by `***`."""
-    text = re.sub(r"(\w://)[^/\s'\"<>]*@", r"\1***@", text)
-    return re.sub(r"(?i)([?&](?:password|token|secret|api_?key)=)[^&\s'\"]*", r"\1***", text)
-
-
 def resolve_uri(uri: str | None) -> str:
     """Return the store's URI, independent of the current folder from here on.
 
     None is MLflow's own default: `MLFLOW_TRACKING_URI`, else `mlflow.db` in the current folder.
     """
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    uri = reveal_uri(uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     if uri.startswith("sqlite:///") and uri != "sqlite:///:memory:":
         # Not mlflow.get_tracking_uri(): it percent-encodes the folder, which SQLAlchemy takes literally.
         return "sqlite:///" + Path(uri.removeprefix("sqlite:///")).absolute().as_posix()
@@ -130,9 +124,13 @@ def _check_server(uri: str) -> None:
 
     shown = redact(uri)
     try:
+        port = urlsplit(uri).port or 5000
+    except ValueError:
+        remedy = "expected http://<user>:<password>@<host>:<port>, with / @ : ? # of a password as %2F %40 %3A %3F %23"
+        raise UserError(SETTING, f"{shown} is no address", remedy) from None
+    try:
         reply = ask_server(uri, PROBE_SECONDS)
     except MlflowException as error:
-        port = urlsplit(uri).port or 5000
         # `from None`: the cause quotes the URI with its password.
         raise UserError(
             SETTING,
@@ -152,7 +150,7 @@ def _check_server(uri: str) -> None:
 def _check_sqlite(uri: str) -> None:
     path = Path(uri.removeprefix("sqlite:///"))
     if uri in ("sqlite://", "sqlite:///:memory:") or not uri.startswith("sqlite:///"):
-        raise UserError(SETTING, f"{uri} names no file, so nothing would be kept", LEGAL_URIS)
+        raise UserError(SETTING, f"{redact(uri)} names no file, so nothing would be kept", LEGAL_URIS)
     if not path.parent.is_dir():
         raise UserError(SETTING, f"no folder {path.parent} for {path.name}", "create it, or name another file")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):

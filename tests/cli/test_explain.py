@@ -6,7 +6,7 @@ import pytest
 from hydra._internal.utils import get_args_parser
 
 from kdexp import compose
-from kdexp.cli.arguments import FLAGS_WITH_VALUE, INFO_TOPICS, expand_home, flags_first
+from kdexp.cli.arguments import CHOICES, WITH_VALUE, expand_home, flags_first
 from kdexp.cli.explain import quoted
 from kdexp.errors import UserError
 
@@ -94,14 +94,14 @@ def test_task_encoding_is_checked_with_its_path():
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("seed=0,1 -m", "-m seed=0,1"),
-        ("seed=0,1 -m loss.alpha=0.5", "-m seed=0,1 loss.alpha=0.5"),
+        ("seed=0,1 -m", "--multirun seed=0,1"),
+        ("seed=0,1 -m loss.alpha=0.5", "--multirun seed=0,1 loss.alpha=0.5"),
         ("a=1 --cfg job b=2", "--cfg job a=1 b=2"),
-        ("a=1 -cd mine b=2 --multirun c=3", "-cd mine --multirun a=1 b=2 c=3"),
-        ("a=1 --config-dir=mine b=2", "--config-dir=mine a=1 b=2"),
-        ("a=1 --info b=2", "--info=all a=1 b=2"),
+        ("a=1 -cd mine b=2 --multirun c=3", "--config-dir mine --multirun a=1 b=2 c=3"),
+        ("a=1 --config-dir=mine b=2", "--config-dir mine a=1 b=2"),
+        ("a=1 --info b=2", "--info all a=1 b=2"),
         ("a=1 --info plugins b=2", "--info plugins a=1 b=2"),
-        ("~a +b=1 -r", "-r ~a +b=1"),
+        ("~a +b=1 -r", "--run ~a +b=1"),
     ],
 )
 def test_flags_may_stand_anywhere(words, expected):
@@ -113,6 +113,6 @@ def test_flags_may_stand_anywhere(words, expected):
 def test_hydras_flags_are_those_that_are_known():
     actions = get_args_parser()._actions
     with_value = {name for action in actions if action.nargs is None for name in action.option_strings}
-    assert with_value == FLAGS_WITH_VALUE
+    assert with_value == {*WITH_VALUE, *WITH_VALUE.values()} - {"-er"}
     (topics,) = (action.choices for action in actions if "--info" in action.option_strings)
-    assert set(topics) == INFO_TOPICS
+    assert set(topics) == set(CHOICES["--info"])

@@ -1,0 +1,86 @@
+"""Sweeps without training: what a job would log is logged, so that a whole sweep takes a second."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import kdexp
+from kdexp.cache import Cache
+from kdexp.config import flatten
+from kdexp.errors import UserError
+from kdexp.naming import run_name, run_tags
+from kdexp.study.sweep import Job, Outcome, run_sweep
+from kdexp.task.load import load_task
+from kdexp.tracking.run import RunDescription, open_run
+from kdexp.tracking.store import Study
+
+
+def log_job(config):
+    """What a run leaves in MLflow, as far as summaries read it."""
+    cache = Cache(Path(config.cache_dir))
+    task = load_task(config.task, cache)
+    digest = task.fingerprint("train", "validation", "test")
+    tags = run_tags(config, cache) | {"kdexp.primary_metric": "accuracy", "kdexp.data_sha256": digest}
+    params = {name: str(value) for name, value in flatten(config).items()}
+    scores = {f"{role}{split}/accuracy": 0.7 for role in ("", "baseline/") for split in ("validation", "test")}
+    with open_run(config.tracking, RunDescription(config.study, run_name(config), params, tags)) as run:
+        run.log_metrics(scores | {"teacher/test/accuracy": 0.9, "kd/gain": 0.0})
+    return 0.7
+
+
+class Folder:
+    """A folder in which sweeps are started, and whose MLflow store can be read."""
+
+    def __init__(self, path):
+        self.path, self.launched = path, []
+
+    @property
+    def study(self):
+        return Study("sqlite:///mlflow.db", "distillation")
+
+    def sweep(self, *common, swept=(), varied=((),)):
+        """Run a sweep of these jobs; return its summary."""
+        common = (*common, f"cache_dir={self.path}/cache", "hardware=cpu")
+        jobs = [self.job([*common, *lines]) for lines in varied]
+        self.launched = []
+        run_sweep(jobs, list(swept), self.launch)
+        return self.summary()
+
+    def job(self, lines):
+        try:
+            return Job(tuple(lines), " ".join(lines), kdexp.compose(*lines), None)
+        except UserError as error:
+            return Job(tuple(lines), " ".join(lines), None, error)
+
+    def launch(self, jobs, extra):
+        self.launched += jobs
+        return [Outcome(job, log_job(kdexp.compose(*job.overrides, *extra)), None) for job in jobs]
+
+    def summary(self):
+        from kdexp.study.summary import summarize
+
+        runs = self.study.runs()
+        latest = [run.run_id for run in runs if run.sweep_key][-1]
+        return summarize(self.study, latest, runs)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, empty_store):
+    monkeypatch.chdir(tmp_path)
+    # Drawing takes longer than all the rest, and is tested in test_summary.
+    monkeypatch.setattr("kdexp.study.sweep._sum_up", lambda study, parent: None)
+    shutil.copy(empty_store, tmp_path)
+    return Folder(tmp_path)
+
+
+@pytest.fixture
+def reviews(tmp_path):
+    """A file of a person's own: `write(times)` makes it another one."""
+
+    def write(name="train.csv", times=1):
+        rows = [f"good film {i},yes\nbad film {i},no\n" for i in range(30 * times)]
+        (tmp_path / name).write_text("text,label\n" + "".join(rows))
+        return name
+
+    return write
