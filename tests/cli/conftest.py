@@ -80,9 +80,9 @@ def log_run(config, **handed_in):
 
 
 @pytest.fixture
-def log_only(monkeypatch, empty_store, tmp_path):
+def log_only(monkeypatch, store_template, tmp_path):
     """A run leaves its MLflow run and trains nothing."""
-    shutil.copy(empty_store, tmp_path)
+    shutil.copy(store_template, tmp_path)
     # Drawing takes longer than all the rest.
     monkeypatch.setattr("kdexp.study.sweep._sum_up", lambda study, parent: None)
     monkeypatch.setattr("kdexp.study.job.run", log_run)

@@ -66,11 +66,11 @@ class Folder:
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch, empty_store):
+def folder(tmp_path, monkeypatch, store_template):
     monkeypatch.chdir(tmp_path)
     # Drawing takes longer than all the rest, and is tested in test_summary.
     monkeypatch.setattr("kdexp.study.sweep._sum_up", lambda study, parent: None)
-    shutil.copy(empty_store, tmp_path)
+    shutil.copy(store_template, tmp_path)
     return Folder(tmp_path)
 
 
