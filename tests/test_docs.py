@@ -24,6 +24,7 @@ NOT_RUN = {
     r"python3 -m venv|\. \.venv/bin/activate|pip install": "needs a package index; .ci/run does it",
     r"\.ci/run|ruff |mypy$|python -m pytest": "the checks themselves",
     r"mlflow (ui|server)": "a server that runs until it is stopped; tests/tracking/test_tracking.py starts them",
+    r"mlflow models|curl": "the same; tests/tracking/test_serving.py starts it and asks",
     r"python tests/benchmarks/": "measures for minutes",
     r"python -m kdexp transplant": "needs an encoder and a tokenizer; tests/model/test_transplant.py runs it",
 }

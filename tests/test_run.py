@@ -237,7 +237,7 @@ def test_checkpoints_teach_and_learn(kdexp, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "trained in" not in result.stderr.partition("baseline")[0]  # the teacher answers as it is
     assert all_runs(tmp_path)[-1].data.tags["kdexp.pairing"] == "same-family"
-    other = kdexp(f"teacher.checkpoint={teacher}", "task=inference", *SMALL)
+    other = kdexp("teacher=roberta", f"teacher.checkpoint={teacher}", "task=inference", *SMALL)
     assert other.returncode == 2
     assert re.search(r"teacher's classes \[terrible, .*\] are not the task's \[entailment", other.stderr)
 

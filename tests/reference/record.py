@@ -215,7 +215,8 @@ def measure_sweep(kdexp: CommandLine) -> dict[str, Any]:
     output = _printed(kdexp, SWEEP)
     parent = parent_of(kdexp.folder, "sweep")
     table = pd.read_csv(artifact(kdexp.folder, parent, "summary/settings.csv"))
-    return {"overrides": SWEEP, "settings": table.to_dict("records"), "findings": findings(output)}
+    known = table.dropna(axis="columns", how="all")
+    return {"overrides": SWEEP, "settings": known.to_dict("records"), "findings": findings(output)}
 
 
 def measure_cross_family(kdexp: CommandLine) -> dict[str, Any]:
