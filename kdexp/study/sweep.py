@@ -84,10 +84,7 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
         SweepError: Some jobs failed.
     """
     signal.signal(signal.SIGTERM, interrupt)
-    num_processes = Processes.current().world_size
-    if num_processes > 1:
-        problem = f"was started in {num_processes} processes of one training"
-        raise UserError("--multirun", problem, "start a sweep in one process, or one run in several")
+    _refuse_several_processes()
     base = next((job.config for job in jobs if job.config), None)
     if base is None:
         raise jobs[0].refusal or UserError("hydra.sweeper.params", "holds no job", "name some values")
@@ -105,15 +102,22 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
         earlier = study.runs(sweep_key=key)
         tags = {"kdexp.sweep_key": key, "kdexp.swept": ",".join(swept), "kdexp.cache": cache.identity()}
         description = RunDescription(base.study, f"{kind}  {' x '.join(swept)}", tags=tags)
+        if earlier:
+            logger.info("continues the sweep that began earlier: its finished jobs are not repeated")
         continued_run = earlier[0].run_id if earlier else None
         with open_run(base.tracking, description, continued_run=continued_run) as parent:
-            if earlier:
-                logger.info("continues the sweep that began earlier: its finished jobs are not repeated")
             sweep = Sweep(jobs, base, cache, study, parent, key)
             yield sweep
             parent.flush()
             _sum_up(study, parent)
             sweep.raise_failures()
+
+
+def _refuse_several_processes() -> None:
+    num_processes = Processes.current().world_size
+    if num_processes > 1:
+        problem = f"was started in {num_processes} processes of one training"
+        raise UserError("--multirun", problem, "start a sweep in one process, or one run in several")
 
 
 def _sum_up(study: Study, parent: TrackedRun) -> None:
@@ -143,6 +147,7 @@ class Sweep:
     parent: TrackedRun = field(default_factory=TrackedRun)
     key: str = ""
     failed: list[Outcome] = field(default_factory=list)
+    num_run: int = 0
 
     @property
     def parent_id(self) -> str:
@@ -170,6 +175,7 @@ class Sweep:
 
     def run(self, jobs: Sequence[Job], launch: Launch) -> list[Outcome]:
         """Run those of `jobs` that are not finished; return what became of all of them, in their order."""
+        self.num_run += len(jobs)
         outcomes = self._known_outcomes(jobs)
         remaining = [job for job in jobs if job.config_hash not in outcomes]
         extra = [f"parent_run={self.parent_id}"] if self.study else []
@@ -208,8 +214,9 @@ class Sweep:
         if not self.failed:
             return
         lines = [f"{outcome.job.name}: {_first_line(outcome.error)}" for outcome in self.failed]
+        num_jobs = max(len(self.jobs), self.num_run)  # a search proposes them as it goes
         raise SweepError(
-            f"{len(lines)} of {len(self.jobs)} jobs failed:\n  " + "\n  ".join(lines) + "\n"
+            f"{len(lines)} of {num_jobs} jobs failed:\n  " + "\n  ".join(lines) + "\n"
             "the same command again runs just the jobs that are missing"
         )
 
