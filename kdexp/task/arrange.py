@@ -93,7 +93,6 @@ def arrange(
         validation, train = _hold_out(kind, train, size, "validation", seed)
     elif config.validation_size is not None and isinstance(config, FileTaskConfig):
         validation = _sample(kind, validation, config.validation_size, "validation", seed)
-    num_shared = len(validation) - len(_without_texts_of(test, validation)[0])
     train, num_in_validation = _without_texts_of(validation, train)
     if config.train_size is not None:
         train = _sample(kind, train, config.train_size, "train", seed)
@@ -101,14 +100,11 @@ def arrange(
 
     chosen = {"train": train, "validation": validation, "test": test}
     notes = [f"train: {len(train):,} of {num_rows:,} rows"]
-    for name, source in zip(("validation", "test"), sources, strict=True):
-        how = f" (stratified, seed {seed})" if source == HELD_OUT else ""
-        notes.append(f"{name}: {len(chosen[name]):,} rows, {source}{how}")
-    if num_shared:
-        notes.append(
-            f"validation: the texts of {num_shared:,} of its {len(validation):,} rows are also in test, "
-            "so the epoch is chosen on what is then tested"
-        )
+    notes += [
+        f"{name}: {len(chosen[name]):,} rows, {source}" + (f" (stratified, seed {seed})" if source == HELD_OUT else "")
+        for name, source in zip(("validation", "test"), sources, strict=True)
+    ]
+    notes += _notice_shared(validation, test)
     if num_in_test or num_in_validation:
         where = f"in test ({num_in_test:,}) or validation ({num_in_validation:,})"
         notes.append(f"train: {num_in_test + num_in_validation:,} rows dropped, because their text is also {where}")
@@ -117,6 +113,16 @@ def arrange(
         notes.append(note)
     tags = {"kdexp.validation_split": sources[0], "kdexp.test_split": sources[1]}
     return Arrangement(kind, chosen, notes, tags)
+
+
+def _notice_shared(validation: Selection, test: Selection) -> list[str]:
+    _, num_shared = _without_texts_of(test, validation)
+    if not num_shared:
+        return []
+    return [
+        f"validation: the texts of {num_shared:,} of its {len(validation):,} rows are also in test, "
+        "so the epoch is chosen on what is then tested"
+    ]
 
 
 def _clean_transfer(transfer: Selection, test: Selection, validation: Selection) -> tuple[Selection, str]:
