@@ -212,7 +212,7 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     if not config.more_teachers:
         del parts["more_teachers"], parts["teacher"]["weight"]
     # Settings that came later count only where they are set: what ran before is the same computation.
-    parts["task"] = {name: value for name, value in parts["task"].items() if _LATER.get(name) != value}
+    parts["task"] = {name: value for name, value in parts["task"].items() if (name, value) not in _LATER.items()}
     parts["files"] = input_digests(config)
     parts["versions"] = library_versions()
     if given:
