@@ -17,6 +17,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from kdexp.fingerprint import weights_fingerprint
 from kdexp.hardware import Hardware
 from kdexp.model.forward import accepted_inputs
+from kdexp.model.legibility import Legibility
 from kdexp.model.tokens import Tokens, longest_first, tokenizer_fingerprint
 from kdexp.progress import progress
 from kdexp.task.kind import UNITS, Answers, TaskKind
@@ -28,12 +29,14 @@ class Encoder:
 
     Attributes:
         answers_task: The classification head came with the checkpoint; otherwise it is newly made.
+        legibility: How much of the task's training text it can read, where that was measured.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     answers_task: bool
+    legibility: Legibility | None = None
 
     @property
     def num_parameters(self) -> int:
@@ -94,7 +97,12 @@ def predict(
     values = torch.empty(len(order), model.config.num_labels)
     by_row = [values[:0]] * len(order) if has_units else []
     model.to(hardware.device).eval()
-    with progress(description, len(order)) as advance, torch.inference_mode(), hardware.autocast():
+    with (
+        hardware.threads_for(model),
+        progress(description, len(order)) as advance,
+        torch.inference_mode(),
+        hardware.autocast(),
+    ):
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
             batch = rows.__getitems__(indices)

@@ -186,6 +186,14 @@ class TaskKind(ABC):
             UserError: With the reason.
         """
 
+    def announcements(self, labels: Labels) -> list[str]:
+        """What every run says of the labels, in one line each.
+
+        Args:
+            labels: Of the training split.
+        """
+        return []
+
     @property
     def num_outputs(self) -> int:
         return len(self.label_names)

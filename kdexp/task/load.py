@@ -18,8 +18,9 @@ from kdexp.errors import UserError
 from kdexp.fingerprint import file_sha256, path_digest, plain, texts_fingerprint
 from kdexp.task import inference, reviews
 from kdexp.task.arrange import HELD_OUT, Arrangement, Selection, arrange
+from kdexp.task.columnar import is_saved_dataset
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
-from kdexp.task.file import read_table
+from kdexp.task.file import Reading, read_table
 from kdexp.task.kind import Labels, TaskKind
 from kdexp.task.public import PublicSources, public_sources
 from kdexp.task.single_label import SingleLabel
@@ -54,6 +55,11 @@ class Task:
     @property
     def primary_metric(self) -> str:
         return self.kind.primary_metric
+
+    @property
+    def announcements(self) -> list[str]:
+        """What every run says of its data, in one line each."""
+        return [*self.notes, *self.kind.announcements(self.labels("train"))]
 
     def labels(self, name: str) -> Labels:
         """The gold labels of a split that has them."""
@@ -183,9 +189,10 @@ def _load_file(config: FileTaskConfig, cache: Cache, kind: type[TaskKind]) -> Ta
         "test": config.test,
         "transfer": config.transfer,
     }
-    paths = {name: Path(path) for name, path in files.items() if path is not None}
+    paths = {name: Path(path).expanduser() for name, path in files.items() if path is not None}
     # A file that is not there is told of where it is read.
-    digests = {name: path_digest(path) if path.is_file() else None for name, path in paths.items()}
+    readable = {name: path.is_file() or is_saved_dataset(path) for name, path in paths.items()}
+    digests = {name: path_digest(path) if readable[name] else None for name, path in paths.items()}
     return _kept(config, kind, digests, cache, lambda scratch: _arrange_file(config, kind, text, paths, scratch))
 
 
@@ -198,20 +205,23 @@ def _arrange_file(
             [*text, config.label],
             scratch / f"{name}.table.arrow",
             setting=f"task.{name}",
-            header=config.header,
+            reading=Reading(config.header, config.encoding, config.quoting),
         )
         for name, path in paths.items()
     }
-    kind = kind_class.from_column(tables["train"].column(config.label, "task.label"), config.labels)
+    gold = tables["train"].column(config.label, "task.label")
+    kind = kind_class.from_column(gold, config.labels)
     splits = {}
     for name, table in tables.items():
         texts = [column.batches() for column in texts_of(table, text)]
         labels = None
         if name != "transfer":
-            labels = kind.encode(table.column(config.label, "task.label"))
+            # Where the training file numbers its classes and names them, the other files may have either.
+            labels = kind.encode(table.column(config.label, "task.label"), by_number=gold.class_names is not None)
         splits[name] = write_split(scratch / f"{name}.arrow", [(texts, labels)])
     sources = ("own file" if config.validation else HELD_OUT, "own file" if config.test else HELD_OUT)
-    return arrange(config, kind, splits, sources)
+    arranged = arrange(config, kind, splits, sources)
+    return replace(arranged, notes=[*(note for table in tables.values() for note in table.notes), *arranged.notes])
 
 
 def _kept(
