@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_distributed import launch
+from test_processes import launch
 from tiny_models import TOKENIZER, bert, dataset
 from transformers import Trainer, TrainingArguments
 
