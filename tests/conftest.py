@@ -1,6 +1,7 @@
 """What every test of a whole run needs."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -57,3 +58,46 @@ def empty_store(tmp_path_factory):
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     create_sqlite_store(path)
     return path
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Call `kdexp` with these words in an empty folder, in this process."""
+    from in_process import commands
+
+    yield from commands(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def log_only(monkeypatch, empty_store, tmp_path):
+    """A run leaves its MLflow run and trains nothing."""
+    from in_process import log_run
+
+    shutil.copy(empty_store, tmp_path)
+    # Drawing takes longer than all the rest.
+    monkeypatch.setattr("kdexp.study.sweep._sum_up", lambda study, parent: None)
+    monkeypatch.setattr("kdexp.study.job.run", log_run)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, empty_store):
+    """Where sweeps are started that train nothing."""
+    from untrained import Folder
+
+    monkeypatch.chdir(tmp_path)
+    # Drawing takes longer than all the rest, and is tested in test_summary.
+    monkeypatch.setattr("kdexp.study.sweep._sum_up", lambda study, parent: None)
+    shutil.copy(empty_store, tmp_path)
+    return Folder(tmp_path)
+
+
+@pytest.fixture
+def reviews(tmp_path):
+    """A file of a person's own: `write(times)` makes it another one."""
+
+    def write(name="train.csv", times=1):
+        rows = [f"good film {i},yes\nbad film {i},no\n" for i in range(30 * times)]
+        (tmp_path / name).write_text("text,label\n" + "".join(rows))
+        return name
+
+    return write

@@ -1,9 +1,11 @@
 """The words of a command line before Hydra reads them: flags anywhere, and mistakes that Hydra would not tell."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from kdexp.errors import UserError
 
+COMMANDS = ("summary", "transplant")
 _WITH_VALUE = {
     "-c": "--cfg",
     "-p": "--package",
@@ -38,7 +40,22 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
         names.append(name)
         flags += [name] if value is None else [name, value]
     _refuse_contradiction(names)
+    if "--resolve" in names and "hydra" in flags:
+        raise UserError(
+            "--resolve", "needs the run's settings, which --cfg hydra leaves out", "use --cfg all --resolve"
+        )
+    for word in settings:
+        _refuse_no_setting(word)
     return flags + settings
+
+
+def _refuse_no_setting(word: str) -> None:
+    name, equals, _ = word.partition("=")
+    if (equals and name) or word.startswith("~"):
+        return
+    near = get_close_matches(word, COMMANDS, n=1)
+    meant = f" (did you mean kdexp {near[0]}?)" if near else f"; commands come first: {', '.join(COMMANDS)}"
+    raise UserError(word, "is no setting=value", f"write {'setting' if equals else word}=<value>{meant}")
 
 
 def _read_flag(word: str, following: list[str]) -> tuple[str, str | None]:
@@ -59,7 +76,9 @@ def _completed(given: str) -> str:
     if given in matches:
         return given
     if len(matches) != 1:
-        raise UserError(given, "no such flag", f"expected one of -m, {', '.join(_LONG)}")
+        near = get_close_matches(given, _LONG, n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(given, "no such flag", f"expected one of -m, {', '.join(_LONG)}{meant}")
     return matches[0]
 
 
