@@ -46,3 +46,46 @@ def empty_store(store_template, tmp_path) -> None:
 def kdexp_process(tmp_path) -> Callable[..., Result]:
     """The same in a process that begins with nothing imported, for what a fork could hide; five seconds more."""
     return partial(process, tmp_path)
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Call `kdexp` with these words in an empty folder, in this process."""
+    from in_process import commands
+
+    yield from commands(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def log_only(monkeypatch, store_template, tmp_path):
+    """A run leaves its MLflow run and trains nothing."""
+    from in_process import log_run
+
+    shutil.copy(store_template, tmp_path)
+    # Drawing takes longer than all the rest.
+    monkeypatch.setattr("kdexp.study.sweep._sum_up", lambda study, parent: None)
+    monkeypatch.setattr("kdexp.study.job.run", log_run)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, store_template):
+    """Where sweeps are started that train nothing."""
+    from untrained import Folder
+
+    monkeypatch.chdir(tmp_path)
+    # Drawing takes longer than all the rest, and is tested in test_summary.
+    monkeypatch.setattr("kdexp.study.sweep._sum_up", lambda study, parent: None)
+    shutil.copy(store_template, tmp_path)
+    return Folder(tmp_path)
+
+
+@pytest.fixture
+def reviews(tmp_path):
+    """A file of a person's own: `write(times)` makes it another one."""
+
+    def write(name="train.csv", times=1):
+        rows = [f"good film {i},yes\nbad film {i},no\n" for i in range(30 * times)]
+        (tmp_path / name).write_text("text,label\n" + "".join(rows))
+        return name
+
+    return write

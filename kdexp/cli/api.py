@@ -22,10 +22,10 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from kdexp.cli import hydra_adapter
-from kdexp.cli.arguments import expand_home
 from kdexp.cli.composition import refuse_null_options, register_schemas, resolve
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.explain import explain
+from kdexp.cli.flags import expand_home
 from kdexp.config import Config
 from kdexp.errors import UserError
 

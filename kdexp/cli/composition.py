@@ -12,10 +12,11 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.config import SweeperConfig
-from kdexp.cli.explain import undeclared_term, unknown_setting
+from kdexp.cli.explain import explain, undeclared_term, unknown_setting
 from kdexp.cli.folders import register_resolvers
 from kdexp.cli.help import GROUPS, options
 from kdexp.config import SCHEMAS, Config
@@ -36,9 +37,12 @@ def resolve(composed: DictConfig, choices: Mapping[str, Any] | None = None) -> C
     """
     if choices is not None:
         _refuse_merged_options(choices)
-    _refuse_missing(composed)
-    _refuse_unknown(composed)
-    config: Config = build(composed)
+    try:
+        _refuse_missing(composed)
+        _refuse_unknown(composed)
+        config: Config = build(composed)
+    except OmegaConfBaseException as error:
+        raise explain(error) from error
     _refuse_undeclared_terms(config.loss)
     return config
 

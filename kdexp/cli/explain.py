@@ -12,6 +12,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from kdexp.cli.help import GROUPS, options
 from kdexp.cli.schema import field_types, in_words
+from kdexp.cli.suggest import INTERNAL, did_you_mean, known_settings, meant_setting
 from kdexp.errors import UserError
 from kdexp.loss.terms import TERMS, FeatureTerm
 
@@ -36,9 +37,8 @@ def explain(error: BaseException) -> UserError:
         return undeclared_term(in_file.group(1))
     if "Could not override" in message and "No match in the defaults list" in message:
         found = re.search(r"override '?([\w/@.]+)'?", message)
-        return UserError(
-            found.group(1) if found else "override", "no such group", f"expected one of {', '.join(GROUPS)}"
-        )
+        name = found.group(1) if found else "override"
+        return UserError(name, "no such group", f"expected one of {', '.join(GROUPS)}{did_you_mean(name, GROUPS)}")
     several = re.search(r"Ambiguous value for argument '([^=]+)=(.*?)' 1\.", message)
     if several:
         setting, values = several.groups()
@@ -47,7 +47,29 @@ def explain(error: BaseException) -> UserError:
             f"or {quoted(setting, values)} for one value"
         )
         return UserError(setting, f"got several values, {values}", remedy)
-    return UserError("command line", message, "see python -m kdexp --help")
+    return _in_other_words(message) or UserError("command line", message, "see python -m kdexp --help")
+
+
+def _in_other_words(message: str) -> UserError | None:
+    """What Hydra and OmegaConf say in words of their own."""
+    if found := re.search(r"Could not delete from config\. '([\w./@]+)' does not exist", message):
+        name = found[1]
+        if name in known_settings():
+            return UserError(f"~{name}", "has nothing to remove", f"set it with {name}=<value>, or leave it out")
+        return UserError(f"~{name}", "no such setting", f"see --cfg job{meant_setting(name, known_settings(), '')}")
+    if found := re.search(r"Could not append to config\. An item is already at '([\w./@]+)'", message):
+        return UserError(f"+{found[1]}", "is a setting already", f"write it without +: {found[1]}=<value>")
+    if found := re.search(r"Cannot find primary config '([^']*)'", message):
+        return UserError("--config-name", f"no file {found[1]}.yaml", "leave it out: conf/config.yaml is used")
+    if found := re.search(r"Environment variable '(\w+)' not found", message):
+        remedy = f"set it, or give a default: ${{oc.env:{found[1]},<default>}}"
+        return UserError(f"${{oc.env:{found[1]}}}", f"the environment variable {found[1]} is not set", remedy)
+    if found := re.search(r"Interpolation key '([^']*)' not found", message):
+        problem = "refers to no setting"
+        return UserError(f"${{{found[1]}}}", problem, f"see --cfg job{meant_setting(found[1], known_settings(), '')}")
+    if found := re.search(r"Unsupported interpolation type (\S+)", message):
+        return UserError(f"${{{found[1]}:...}}", "no such resolver", "expected ${oc.env:<variable>} or ${<setting>}")
+    return None
 
 
 def _unreadable_word(word: str) -> UserError:
@@ -83,7 +105,10 @@ def unknown_setting(setting: str, known: Iterable[str]) -> UserError:
     for old_name, new_name in _RENAMED.items():
         if f".{setting}".endswith(f".{old_name}"):
             return UserError(setting, "was renamed", f"use {new_name}")
-    return UserError(setting, "no such setting", f"expected one of {', '.join(known)}")
+    known = [name for name in known if name not in INTERNAL]
+    prefix, dot, name = setting.rpartition(".")
+    remedy = f"expected one of {', '.join(known)}{meant_setting(name, known, prefix + dot)}"
+    return UserError(setting, "no such setting", remedy)
 
 
 def _unknown_option(error: MissingConfigException) -> UserError:
@@ -91,7 +116,8 @@ def _unknown_option(error: MissingConfigException) -> UserError:
     # Hydra does not say what there is where a list of options was asked for.
     choices = error.options or list(options(group))
     choices = [name for name in choices if name != "default"] or choices
-    return UserError(f"{group}={option}", "no such option", f"expected one of {', '.join(choices)}")
+    remedy = f"expected one of {', '.join(choices)}{did_you_mean(option, choices)}"
+    return UserError(f"{group}={option}", "no such option", remedy)
 
 
 def _explain_setting(error: OmegaConfBaseException) -> UserError:
@@ -103,8 +129,13 @@ def _explain_setting(error: OmegaConfBaseException) -> UserError:
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         return unknown_setting(setting, _siblings(error))
     if isinstance(error, ValidationError):
-        return UserError(setting, _refused_value(str(error.msg)), f"expected {in_words(_type_of(error))}")
-    return UserError(setting, str(error.msg or error), "see python -m kdexp --help")
+        expected = "terms by name: 'terms=[rkd,hidden]'" if setting == "loss.terms" else in_words(_type_of(error))
+        return UserError(setting, _refused_value(str(error.msg)), f"expected {expected}")
+    message = " ".join(str(error.msg or error).split())
+    if "Cannot merge DictConfig with ListConfig" in message:
+        expected = "terms by name: 'terms=[rkd,hidden]'" if setting == "loss.terms" else "settings by name"
+        return UserError(setting, "got a list", f"expected {expected}")
+    return _in_other_words(message) or UserError(setting, message, "see python -m kdexp --help")
 
 
 def undeclared_term(name: str) -> UserError:

@@ -3,8 +3,8 @@
 import os
 import sys
 
-from kdexp.cli.arguments import expand_home, flags_first, refuse_repeated
 from kdexp.cli.commands import answer_without_hydra, find_command
+from kdexp.cli.flags import expand_home, flags_first, refuse_repeated
 from kdexp.cli.help import GROUPS
 from kdexp.cli.refusal import refuse
 from kdexp.errors import SweepError, UserError

@@ -1,11 +1,13 @@
 """One job, alone or of a sweep, under the lock of its computation."""
 
 import logging
+import re
 import time
 from pathlib import Path
 
 from kdexp.cache import Cache
 from kdexp.config import Config, config_hash, flatten
+from kdexp.errors import UserError
 from kdexp.naming import run_name, run_tags
 from kdexp.results.record import RunRecord
 from kdexp.run import run
@@ -24,6 +26,8 @@ def run_job(config: Config) -> RunRecord | None:
     The job's lock is held meanwhile: two processes that want the same job do it once, and a run that
     the store calls RUNNING though nobody holds its lock is one that was cut off.
     """
+    if config.trial is not None and config.parent_run is None:
+        raise UserError("trial", f"got {config.trial}", "leave it out: a search sets it for its jobs")
     if not config.tracking.enabled:
         return run(config)
     cache, key = Cache(Path(config.cache_dir)), config_hash(config)
@@ -37,7 +41,10 @@ def run_job(config: Config) -> RunRecord | None:
 
 
 def _run_of_sweep(config: Config, key: str, cache: Cache) -> RunRecord | None:
-    study = Study(config.tracking.uri, config.study, patience=PATIENCE_SECONDS)
+    study = Study(config.tracking.uri, config.study, create=False, patience=PATIENCE_SECONDS)
+    if not study.holds(str(config.parent_run)):
+        problem = f"{config.parent_run} is no run of the study {study.name}"
+        raise UserError("parent_run", problem, "leave it out: a sweep sets it for its jobs")
     study.mark_job_killed(key, cache)
     siblings = [
         earlier
@@ -61,6 +68,8 @@ def _watch(config: Config) -> Watch | None:
     """What stops a hopeless trial of a search."""
     if config.trial is None:
         return None
+    if not re.fullmatch(r"[0-9a-f]{32}-\d+", config.trial):
+        raise UserError("trial", f"got {config.trial}", "leave it out: a search sets it for its jobs")
     from kdexp.study.optuna_adapter import TrialReporter  # Optuna is an optional extra
 
     return TrialReporter(config.trial, Path(config.cache_dir))

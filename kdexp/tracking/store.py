@@ -133,6 +133,8 @@ class Study:
 
     def __init__(self, uri: str | None, name: str, *, create: bool = True, patience: float = 0.0) -> None:
         self.uri, self.name = resolve_uri(uri), name
+        if not create and self.uri.startswith("sqlite:///") and not Path(self.uri.removeprefix("sqlite:///")).exists():
+            raise UserError(SETTING, f"there is no {self.uri}", "run something first, or name the store that it is in")
         check_reachable(self.uri, patience=patience)
         self._client = connect(self.uri)
         if not create and self._client.get_experiment_by_name(name) is None:
@@ -159,6 +161,15 @@ class Study:
             token = page.token
             if not token:
                 return found
+
+    def holds(self, run_id: str) -> bool:
+        """Whether a run of that id is one of the study's."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return bool(self._client.get_run(run_id).info.experiment_id == self.experiment_id)
+        except MlflowException:
+            return False
 
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
         """(step, value) of one metric, in the order of the steps."""

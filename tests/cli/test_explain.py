@@ -6,8 +6,8 @@ import pytest
 from hydra._internal.utils import get_args_parser
 
 from kdexp import compose
-from kdexp.cli.arguments import CHOICES, WITH_VALUE, expand_home, flags_first
 from kdexp.cli.explain import quoted
+from kdexp.cli.flags import CHOICES, WITH_VALUE, expand_home, flags_first
 from kdexp.errors import UserError
 
 NAMES = [

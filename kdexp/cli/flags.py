@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from kdexp.errors import UserError
 
+COMMANDS = ("summary", "transplant")
 WITH_VALUE = {
     "-c": "--cfg",
     "-p": "--package",
@@ -41,7 +43,22 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
         names.append(name)
         flags += [name] if value is None else [name, value]
     _refuse_contradiction(names)
+    if "--resolve" in names and "hydra" in flags:
+        raise UserError(
+            "--resolve", "needs the run's settings, which --cfg hydra leaves out", "use --cfg all --resolve"
+        )
+    for word in settings:
+        _refuse_no_setting(word)
     return flags + settings
+
+
+def _refuse_no_setting(word: str) -> None:
+    name, equals, _ = word.partition("=")
+    if (equals and name) or word.startswith("~"):
+        return
+    near = get_close_matches(word, COMMANDS, n=1)
+    meant = f" (did you mean kdexp {near[0]}?)" if near else f"; commands come first: {', '.join(COMMANDS)}"
+    raise UserError(word, "is no setting=value", f"write {'setting' if equals else word}=<value>{meant}")
 
 
 def _read_flag(word: str, following: list[str]) -> tuple[str, str | None]:
@@ -69,7 +86,9 @@ def _completed(given: str) -> str:
     if given in matches:
         return given
     if len(matches) != 1:
-        raise UserError(given, "no such flag", f"expected one of -m, {', '.join(_LONG)}")
+        near = get_close_matches(given, _LONG, n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(given, "no such flag", f"expected one of -m, {', '.join(_LONG)}{meant}")
     return matches[0]
 
 

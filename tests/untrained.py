@@ -1,9 +1,6 @@
 """Sweeps without training: what a job would log is logged, so that a whole sweep takes a second."""
 
-import shutil
 from pathlib import Path
-
-import pytest
 
 import kdexp
 from kdexp.cache import Cache
@@ -63,24 +60,3 @@ class Folder:
         runs = self.study.runs()
         latest = [run.run_id for run in runs if run.sweep_key][-1]
         return summarize(self.study, latest, runs)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch, store_template):
-    monkeypatch.chdir(tmp_path)
-    # Drawing takes longer than all the rest, and is tested in test_summary.
-    monkeypatch.setattr("kdexp.study.sweep._sum_up", lambda study, parent: None)
-    shutil.copy(store_template, tmp_path)
-    return Folder(tmp_path)
-
-
-@pytest.fixture
-def reviews(tmp_path):
-    """A file of a person's own: `write(times)` makes it another one."""
-
-    def write(name="train.csv", times=1):
-        rows = [f"good film {i},yes\nbad film {i},no\n" for i in range(30 * times)]
-        (tmp_path / name).write_text("text,label\n" + "".join(rows))
-        return name
-
-    return write

@@ -2,12 +2,9 @@
 
 import json
 import logging
-import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 from kdexp.cache import Cache
 from kdexp.cli.main import main
@@ -35,9 +32,23 @@ class Answer:
         return lines[0]
 
 
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Call `kdexp` with these words in an empty folder."""
+def log_run(config, **handed_in):
+    """What a run leaves in MLflow before it trains."""
+    cache = Cache(Path(config.cache_dir))
+    params = {name: str(value) for name, value in flatten(config).items()}
+    tags = run_tags(config, cache) | {"kdexp.primary_metric": "accuracy"}
+    scores = {"student": Scores({"accuracy": 0.5}, {"accuracy": 0.5}, 1)}
+    with open_run(config.tracking, RunDescription(config.study, run_name(config), params, tags)) as run:
+        run.log_text(json.dumps(params), "config.yaml")
+        record = RunRecord(
+            run_name(config), "accuracy", scores, {}, agreement={"student": 1.0}, costs={"seconds": 1.0}, url=run.url
+        )
+        run.log_metrics(record.metrics())
+    return record
+
+
+def commands(tmp_path, monkeypatch, capsys):
+    """What calls `kdexp` in an empty folder, and afterwards everything as it was."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KDEXP_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("KDEXP_TRACKING_URI", raising=False)
@@ -62,27 +73,3 @@ def command(tmp_path, monkeypatch, capsys):
     root.setLevel(before[1])
     kdexp.setLevel(before[2])
     signal.signal(signal.SIGTERM, before[3])
-
-
-def log_run(config, **handed_in):
-    """What a run leaves in MLflow before it trains."""
-    cache = Cache(Path(config.cache_dir))
-    params = {name: str(value) for name, value in flatten(config).items()}
-    tags = run_tags(config, cache) | {"kdexp.primary_metric": "accuracy"}
-    scores = {"student": Scores({"accuracy": 0.5}, {"accuracy": 0.5}, 1)}
-    with open_run(config.tracking, RunDescription(config.study, run_name(config), params, tags)) as run:
-        run.log_text(json.dumps(params), "config.yaml")
-        record = RunRecord(
-            run_name(config), "accuracy", scores, {}, agreement={"student": 1.0}, costs={"seconds": 1.0}, url=run.url
-        )
-        run.log_metrics(record.metrics())
-    return record
-
-
-@pytest.fixture
-def log_only(monkeypatch, store_template, tmp_path):
-    """A run leaves its MLflow run and trains nothing."""
-    shutil.copy(store_template, tmp_path)
-    # Drawing takes longer than all the rest.
-    monkeypatch.setattr("kdexp.study.sweep._sum_up", lambda study, parent: None)
-    monkeypatch.setattr("kdexp.study.job.run", log_run)
