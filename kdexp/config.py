@@ -206,7 +206,7 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
         "cross_family",
     ):
         del parts[irrelevant]
-    for irrelevant in ("num_workers", "num_threads"):
+    for irrelevant in ("num_workers", "num_threads", "num_parallel"):
         del parts["hardware"][irrelevant]
     parts["loss"] = config.loss.parts()
     if not config.more_teachers:

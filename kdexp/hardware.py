@@ -6,8 +6,11 @@ The settings stand here too, and loading them must not load torch: it is importe
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdexp.errors import UserError
@@ -18,6 +21,13 @@ if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+LARGE_MODEL = 250_000
+"""Weights, outside of embeddings, from which on more than one thread is clearly faster.
+
+Below, an operation is so short that threads mostly wait for each other: on a busy machine many times longer than one
+of them would take.
+"""
 
 
 class Device(StrEnum):
@@ -39,13 +49,15 @@ class HardwareConfig(Checked):
     """Where to compute.
 
     Attributes:
-        num_threads: None means every core that this process may use.
+        num_threads: None means by the model: one for a compact one, for others this run's share of the cores.
+        num_parallel: Runs side by side on this machine, which share its cores; parallel launchers set it.
         num_workers: Processes that load data.
     """
 
     device: Device = Device.auto
     precision: Precision = Precision.auto
     num_threads: PositiveInt | None = None
+    num_parallel: PositiveInt = 1
     num_workers: NaturalNumber = 0
 
 
@@ -55,7 +67,8 @@ class Hardware:
 
     Attributes:
         bfloat16: Forward and backward run under bfloat16 autocast; weights and losses stay float32.
-        num_threads: Of this process.
+        num_threads: For a large model.
+        num_threads_compact: For one below `LARGE_MODEL`.
         num_workers: Processes that load data.
         num_processes: That train one model together, each on its own GPU, or on its share of the CPU.
     """
@@ -65,6 +78,7 @@ class Hardware:
     num_threads: int
     num_workers: int
     num_processes: int = 1
+    num_threads_compact: int = 1
 
     @property
     def name(self) -> str:
@@ -86,6 +100,23 @@ class Hardware:
 
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
 
+    def num_threads_for(self, *models: "torch.nn.Module") -> int:
+        """Decided by the largest model alone, so that the same command computes the same whatever else runs."""
+        largest = max(map(_num_weights, models))
+        return self.num_threads if largest >= LARGE_MODEL else self.num_threads_compact
+
+    @contextmanager
+    def threads_for(self, *models: "torch.nn.Module") -> Iterator[None]:
+        """Compute with as many threads as these models, which are forwarded together, are worth."""
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.num_threads_for(*models))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
     def peak_memory_bytes(self) -> int:
         """Most memory that was in use: of the GPU, or of this process."""
         if self.device.type == "cuda":
@@ -93,6 +124,51 @@ class Hardware:
 
             return torch.cuda.max_memory_allocated(self.device)
         return _peak_process_bytes()
+
+
+def _num_weights(model: "torch.nn.Module") -> int:
+    """Those that every token is multiplied with: of an embedding only a row is looked up."""
+    from torch.nn import Embedding
+
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, Embedding)}
+    return sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in looked_up)
+
+
+def available_cores() -> int:
+    """Cores that taskset, SLURM and a container's quota leave to this process."""
+    # sched_getaffinity sees taskset, SLURM and cpusets; a quota of time (`docker run --cpus`) only its cgroup knows.
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(seen, _quota())))
+
+
+def _quota(system: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> float:
+    """Cores' worth of time that the cgroups of this process leave to it, of version 1 and 2; infinite without."""
+    try:
+        lines = [line.split(":", 2) for line in process.read_text(encoding="utf-8").splitlines()]
+    except OSError:  # not Linux
+        return float("inf")
+    quotas = [float("inf")]
+    for _, controllers, place in lines:
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for root in (system / controllers, system / "cpu", system / "unified", system):
+            folder = root / place.lstrip("/")
+            # Seen from inside a container the path may be the host's; the limit then stands at the root.
+            while folder.is_relative_to(root):
+                quotas.append(_quota_of(folder))
+                folder = folder.parent
+    return min(quotas)
+
+
+def _quota_of(folder: Path) -> float:
+    try:
+        if (folder / "cpu.max").exists():
+            allowed, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+        else:
+            allowed, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return float(allowed) / float(period) if float(allowed) > 0 else float("inf")
+    except (OSError, ValueError):  # no such limit, or "max"
+        return float("inf")
 
 
 def _peak_process_bytes() -> int:
@@ -115,9 +191,8 @@ def prepare_hardware(config: HardwareConfig) -> Hardware:
     processes = Processes.current()
     device = _device(config.device, processes)
     on_gpu = device.type == "cuda"
-    # sched_getaffinity sees what containers, taskset and SLURM leave to this process; cpu_count does not.
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    num_threads = config.num_threads or max(1, available // processes.local_world_size)
+    num_sharing = processes.local_world_size * config.num_parallel
+    num_threads = config.num_threads or max(1, available_cores() // num_sharing)
     torch.set_num_threads(num_threads)
     if on_gpu:
         torch.cuda.set_device(device)
@@ -127,7 +202,8 @@ def prepare_hardware(config: HardwareConfig) -> Hardware:
     if not processes.is_main:
         logging.getLogger("kdexp").setLevel(logging.WARNING)  # the main process tells what all of them do
     processes.connect("nccl" if on_gpu else "gloo")
-    return Hardware(device, bfloat16, num_threads, config.num_workers, processes.world_size)
+    num_compact = config.num_threads or 1
+    return Hardware(device, bfloat16, num_threads, config.num_workers, processes.world_size, num_compact)
 
 
 def _device(wanted: Device, processes: Processes) -> "torch.device":

@@ -37,26 +37,34 @@ def run_name(config: Config) -> str:
     return f"{'+'.join(teacher_names(config))} -> {config.student.name}  {loss}  s{config.seed}{condition}"
 
 
-def run_params(config: Config, hardware: Hardware) -> dict[str, object]:
+def run_params(config: Config, hardware: Hardware, readers: Mapping[str, Encoder]) -> dict[str, object]:
     """The settings as MLflow shows them; lists of options by the options' names, so that a sweep over them shows."""
+    threads = {f"hardware.{role}_threads": number for role, number in _threads(hardware, readers).items()}
     return flatten(config) | {
         "hardware.name": hardware.name,
         "hardware.bfloat16": hardware.bfloat16,
+        **threads,
         "more_teachers": "+".join(config.more_teachers) or "none",
         "terms": "+".join(config.loss.terms) or "none",
     }
 
 
 def describe_run(
-    config: Config, task: Task, hardware: Hardware, cache: Cache, given: Mapping[str, str]
+    config: Config,
+    task: Task,
+    hardware: Hardware,
+    cache: Cache,
+    readers: Mapping[str, Encoder],
+    given: Mapping[str, str],
 ) -> RunDescription:
     """What MLflow is told of a run before it begins.
 
     Args:
+        readers: The models that read text, by role.
         given: Digests of what a program handed in, in place of what the config describes.
     """
     tags = run_tags(config, cache, given) | task_tags(config, task)
-    return RunDescription(config.study, run_name(config), run_params(config, hardware), tags)
+    return RunDescription(config.study, run_name(config), run_params(config, hardware, readers), tags)
 
 
 def run_tags(config: Config, cache: Cache, given: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -102,11 +110,18 @@ def announce(config: Config, hardware: Hardware, task: Task, teacher: Teacher, s
         for notice in reader.legibility.notices if reader.legibility else ():
             say(notice)
     number_format = "bfloat16" if hardware.bfloat16 else "float32"
-    say(f"hardware: {hardware.name}, {number_format}, {hardware.num_threads} threads")
+    threads = _threads(hardware, shown_encoders(teacher) | {"student": student})
+    counts = ", ".join(f"{role.replace('_', ' ')} {number}" for role, number in threads.items())
+    say(f"hardware: {hardware.name}, {number_format}, threads: {counts}")
     if config.tokenization == Tokenization.student_ids:
         logger.warning("ablation: the teacher is fed the student's token ids, which mean nothing to it")
     if config.train.use_transfer and task.transfer is None:
         logger.warning("train.use_transfer is ignored: task %s has no transfer text", task.name)
+
+
+def _threads(hardware: Hardware, readers: Mapping[str, Encoder]) -> dict[str, int]:
+    """With how many each model is computed."""
+    return {role: hardware.num_threads_for(reader.model) for role, reader in readers.items()}
 
 
 def _origin(model: ModelConfig) -> str:

@@ -4,7 +4,6 @@ The command line imports this module whenever it starts: nothing heavy may be im
 """
 
 import itertools
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from kdexp.cli.composition import build, register_schemas, resolve
 from kdexp.cli.config import PLUGIN_MODULE, SearchConfig
 from kdexp.cli.hydra_adapter import register_sweeper, returned
 from kdexp.errors import UserError, under
+from kdexp.hardware import available_cores
 
 if TYPE_CHECKING:
     from kdexp.study.search import Choice, Interval
@@ -145,7 +145,7 @@ class KdexpSweeper(Sweeper):
         """How many of so many jobs the launcher runs side by side on this machine."""
         launcher = self.config.hydra.launcher
         if "n_jobs" in launcher:  # joblib: -1 means all cores, -2 all but one
-            wished = launcher.n_jobs if launcher.n_jobs > 0 else _num_cores() + 1 + launcher.n_jobs
+            wished = launcher.n_jobs if launcher.n_jobs > 0 else available_cores() + 1 + launcher.n_jobs
         elif "LocalLauncher" in launcher._target_:  # submitit on this machine
             wished = num_jobs
         else:
@@ -155,9 +155,7 @@ class KdexpSweeper(Sweeper):
     def _share_of_threads(self, num_jobs: int) -> list[str]:
         """Jobs that run side by side on one machine share its cores: two that take all of them crawl."""
         parallel = self._num_parallel(num_jobs)
-        if self.config.hardware.num_threads or parallel == 1:
-            return []
-        return [f"hardware.num_threads={max(1, _num_cores() // parallel)}"]
+        return [f"hardware.num_parallel={parallel}"] if parallel > 1 else []
 
 
 def _line(override: Override) -> str:
@@ -179,11 +177,6 @@ def _values(override: Override) -> list[str]:
             "list some (0.1,0.5), or search with experiment=search",
         )
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-
-
-def _num_cores() -> int:
-    """Cores that containers, taskset and SLURM leave to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _searched(name: str, override: Override) -> "Interval | Choice":

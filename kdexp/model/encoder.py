@@ -104,7 +104,12 @@ def predict(
     values = torch.empty(len(order), model.config.num_labels)
     by_row = [values[:0]] * len(order) if has_units else []
     model.to(hardware.device).eval()
-    with progress(description, len(order)) as advance, torch.inference_mode(), hardware.autocast():
+    with (
+        hardware.threads_for(model),
+        progress(description, len(order)) as advance,
+        torch.inference_mode(),
+        hardware.autocast(),
+    ):
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
             batch = rows.__getitems__(indices)

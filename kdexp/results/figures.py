@@ -11,7 +11,14 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from kdexp.results import lettering
+from kdexp.results.lettering import PlainFigure
 from kdexp.results.statistics import Interval
+
+MOST_CLASSES = 20
+"""Of a confusion matrix; more could not be read, and drawing them takes minutes."""
+
+_MOST_CELLS_WITH_ZERO = 10
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ def matrix_figure(panels: Sequence[Matrix], unit: str, *, is_signed: bool = Fals
     """
     width = sum(2.4 + 1.3 * panel.values.shape[1] for panel in panels)
     height = 1.6 + 0.8 * max(len(panel.values) for panel in panels)
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = PlainFigure(figsize=(width, height), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw_matrix(axes, panel, unit, is_signed)
     return figure
@@ -80,8 +87,8 @@ def _draw_matrix(axes: Axes, panel: Matrix, unit: str, is_signed: bool) -> None:
     for (row, column), value in np.ndenumerate(values):
         colour = "white" if not is_signed and value < middle else "black"
         axes.text(column, row, panel.texts[row][column], ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(values.shape[1]), [_tick(name) for name in panel.values.columns])
-    axes.set_yticks(range(values.shape[0]), [_tick(name) for name in panel.values.index])
+    axes.set_xticks(range(values.shape[1]), lettering.labels([_tick(name) for name in panel.values.columns]))
+    axes.set_yticks(range(values.shape[0]), lettering.labels([_tick(name) for name in panel.values.index]))
     axes.set(xlabel=panel.values.columns.name, ylabel=panel.values.index.name, title=panel.title)
     if panel.framed is not None:
         row, column = panel.framed
@@ -108,7 +115,7 @@ def interval_figure(
         margin: Half width of a band around zero.
         legend: Colours by what they mean.
     """
-    figure = Figure(figsize=(9, 1.2 + 0.34 * max(len(rows), 3)), layout="constrained")
+    figure = PlainFigure(figsize=(9, 1.2 + 0.34 * max(len(rows), 3)), layout="constrained")
     axes = figure.subplots()
     if margin:
         axes.axvspan(-margin, margin, color="#8883", lw=0)
@@ -120,7 +127,7 @@ def interval_figure(
         if row.wider is not None:
             axes.plot([row.wider.low, row.wider.high], [place + 0.2] * 2, color=row.colour, lw=0.8)
         axes.plot(row.value, place, row.marker, color=row.colour, ms=5)
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.set_yticks(range(len(rows)), lettering.labels([row.label for row in rows], most_characters=60))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(label)
     if legend:
@@ -131,9 +138,10 @@ def interval_figure(
 
 def curves_figure(curves: Mapping[str, Sequence[tuple[int, float]]], label: str) -> Figure:
     """A metric by step, one line per name."""
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    figure = PlainFigure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    for name, points in curves.items():
+    names = lettering.labels(list(curves), most_characters=60)
+    for name, points in zip(names, curves.values(), strict=True):
         axes.plot(*zip(*points, strict=True), marker=".", label=name)
     axes.set(xlabel="step", ylabel=label)
     axes.legend(fontsize=8)
@@ -145,28 +153,42 @@ def confusion_matrices_figure(
 ) -> Figure:
     """Gold classes against predicted ones, as shares of each gold class: one panel per model.
 
+    Of many classes those that the models mix up most often.
+
     Args:
         answers: [rows], class indices, by model.
         labels: [rows]
     """
-    from sklearn.metrics import ConfusionMatrixDisplay
-
-    size = min(4 + 0.35 * len(label_names), 20)
-    figure = Figure(figsize=(size * len(answers), size), layout="constrained")
+    num_classes = len(label_names)
+    counts = {model: _confusion_counts(labels, predicted, num_classes) for model, predicted in answers.items()}
+    shown = _most_confused(np.sum(list(counts.values()), axis=0))
+    names = lettering.labels([label_names[index] for index in shown], numbers=shown)
+    size = 4 + 0.35 * len(shown)
+    figure = PlainFigure(figsize=(size * len(answers), size), layout="constrained")
     panels = figure.subplots(1, len(answers), squeeze=False)[0]
-    for axes, (model, predicted) in zip(panels, answers.items(), strict=True):
-        ConfusionMatrixDisplay.from_predictions(
-            list(labels),
-            list(predicted),
-            labels=list(range(len(label_names))),
-            display_labels=list(label_names),
-            normalize="true",
-            include_values=len(label_names) <= 20,
-            values_format=".2f",
-            xticks_rotation="vertical",
-            cmap="Blues",
-            colorbar=False,
-            ax=axes,
-        )
-        axes.set_title(f"{model} on {split}")
+    for axes, (model, matrix) in zip(panels, counts.items(), strict=True):
+        shares = (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1))[np.ix_(shown, shown)]
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), share in np.ndenumerate(shares):
+            if share or len(shown) <= _MOST_CELLS_WITH_ZERO:
+                colour = "white" if share > 0.5 else "black"
+                axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=9)
+        axes.set_xticks(range(len(shown)), names, rotation="vertical")
+        axes.set_yticks(range(len(shown)), names)
+        axes.set(xlabel="predicted", ylabel="gold", title=f"{model} on {split}")
+    if len(shown) < num_classes:
+        figure.suptitle(f"the {len(shown)} of {num_classes} classes that are mixed up most often")
     return figure
+
+
+def _confusion_counts(labels: Sequence[int], predicted: Sequence[int], num_classes: int) -> np.ndarray:
+    """[gold, predicted]"""
+    pairs = np.asarray(labels) * num_classes + np.asarray(predicted)
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def _most_confused(counts: np.ndarray) -> list[int]:
+    """All classes, or of many those that take part in most of the errors, in their own order."""
+    wrong = counts * (1 - np.eye(len(counts), dtype=int))
+    by_errors = np.argsort(-(wrong.sum(axis=0) + wrong.sum(axis=1)), kind="stable")
+    return sorted(by_errors[:MOST_CLASSES].tolist())

@@ -138,6 +138,12 @@ class RunRecord:
         metrics[_TEACHER_UNCHANGED] = float(self.teacher_unchanged)
         return metrics | _diagnostics_metrics(self.diagnostics)
 
+    def student_metrics(self) -> list[str]:
+        """Those of `metrics` that say how good the student is: what its model is found by."""
+        scores = self.scores["student"]
+        names = [metric_name(split, name) for split in SPLITS for name in getattr(scores, split)]
+        return [*names, *(name for name in self.metrics() if name.startswith("kd/")), f"cost/student{_PARAMETERS}"]
+
     @classmethod
     def from_stored(cls, run: StoredMetrics) -> "RunRecord":
         """Read a run back: the inverse of `metrics`."""

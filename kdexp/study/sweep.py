@@ -147,6 +147,7 @@ class Sweep:
     parent: TrackedRun = field(default_factory=TrackedRun)
     key: str = ""
     failed: list[Outcome] = field(default_factory=list)
+    num_run: int = 0
 
     @property
     def parent_id(self) -> str:
@@ -174,6 +175,7 @@ class Sweep:
 
     def run(self, jobs: Sequence[Job], launch: Launch) -> list[Outcome]:
         """Run those of `jobs` that are not finished; return what became of all of them, in their order."""
+        self.num_run += len(jobs)
         outcomes = self._known_outcomes(jobs)
         remaining = [job for job in jobs if job.config_hash not in outcomes]
         extra = [f"parent_run={self.parent_id}"] if self.study else []
@@ -205,8 +207,9 @@ class Sweep:
         if not self.failed:
             return
         lines = [f"{outcome.job.name}: {_first_line(outcome.error)}" for outcome in self.failed]
+        num_jobs = max(len(self.jobs), self.num_run)  # a search proposes them as it goes
         raise SweepError(
-            f"{len(lines)} of {len(self.jobs)} jobs failed:\n  " + "\n  ".join(lines) + "\n"
+            f"{len(lines)} of {num_jobs} jobs failed:\n  " + "\n  ".join(lines) + "\n"
             "the same command again runs just the jobs that are missing"
         )
 

@@ -111,7 +111,7 @@ class EncoderTeacher:
         def build(target: Path, work: Path) -> None:
             record = train_model(
                 encoder,
-                Lesson.of_labels(encoder, task, self.cache),
+                Lesson.of_labels(encoder, task, self.cache, f"{self.role}.train"),
                 self.settings.train,
                 self.hardware,
                 seed=self.settings.seed,

@@ -242,6 +242,7 @@ class _Reader:
         order = longest_first(rows).tolist()
         model = self.teacher.model.to(self.course.hardware.device).eval()
         with (
+            self.course.hardware.threads_for(model),
             self.terms.with_eager_attention(model),
             progress(description, len(order)) as advance,
             torch.inference_mode(),

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from kdexp.cache import Cache
+from kdexp.errors import UserError
 from kdexp.task.kind import Answers
 from kdexp.task.load import Task
 from kdexp.task.split import Split
@@ -131,12 +132,13 @@ def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswer
     """The teacher's answers by split, validation first: a teacher near chance goes no further.
 
     Raises:
-        UserError: It is not better than the trivial answer.
+        UserError: It is not better than the trivial answer, or answers what is no number.
     """
     splits = course.evaluation_splits | course.training_splits
     answers = {}
     for name, split in splits.items():
         answers[name] = teacher.answer(split, name)
+        _refuse_nan(teacher, answers[name], name)
         if name == "validation":
             _check(teacher, answers[name], course.task)
     logger.info(
@@ -145,6 +147,19 @@ def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswer
         f"{sum(len(split) for split in splits.values()) * max(len(teacher.members), 1):,}",
     )
     return answers
+
+
+def _refuse_nan(teacher: Teacher, answers: TeacherAnswers, split: str) -> None:
+    """Refuse answers that cannot be learned from; -inf, a class that is ruled out, is a log-probability."""
+    for name, member in (teacher.members or {teacher.name: teacher}).items():
+        values = answers.members.get(name, answers).answers.values
+        lost = values.isnan() | (values == math.inf)
+        if lost.any():
+            raise UserError(
+                member.role,
+                f"answers nan or infinity on {int(lost.any(dim=-1).sum()):,} of {len(values):,} units of {split}",
+                "its weights may be damaged; or try hardware.precision=float32",
+            )
 
 
 def _check(teacher: Teacher, answers: TeacherAnswers, task: Task) -> None:

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
-from kdexp.ranges import Checked, Positive, PositiveInt, Share, Weight
+from kdexp.ranges import Checked, Positive, PositiveInt, Range, Share, Weight
+
+# The optimizer's step must be a float32.
+LearningRate = Annotated[float, Range("a finite number above 0, at most 1e30", low=0, high=1e30, open_low=True)]
 
 
 class Tokenization(StrEnum):
@@ -34,7 +38,7 @@ class TrainConfig(Checked):
     batch_size: PositiveInt = 32
     gradient_accumulation: PositiveInt = 1
     eval_batch_size: PositiveInt = 128
-    learning_rate: Positive | None = None
+    learning_rate: LearningRate | None = None
     weight_decay: Weight = 0.01
     warmup_ratio: Share = 0.1
     max_grad_norm: Positive = 1.0

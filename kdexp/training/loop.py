@@ -77,6 +77,7 @@ class Lesson:
         train_rows: Tokens, `labels`, and `teacher_logits` where the loss has a soft part.
         validation_rows: Tokens and `labels`.
         loss: None trains on the gold labels alone.
+        settings: What the schedule's settings begin with, for errors.
         num_steps: Optimizer steps, where they are not to follow from the schedule and the rows.
         terms: Feature terms of the loss.
         teacher: To be forwarded at each step, where the rows do not hold what the terms compare.
@@ -86,18 +87,19 @@ class Lesson:
     train_rows: Rows
     validation_rows: Rows
     loss: Loss | None = None
+    settings: str = "train"
     num_steps: int | None = None
     terms: FeatureTerms | None = None
     teacher: Encoder | None = None
 
     @classmethod
-    def of_labels(cls, encoder: Encoder, task: Task, cache: Cache) -> "Lesson":
+    def of_labels(cls, encoder: Encoder, task: Task, cache: Cache, settings: str) -> "Lesson":
         """The task's gold labels, and nothing else."""
         train, validation = (
             tokenize(encoder.tokenizer, split, encoder.max_length, task.kind, cache).rows(labels=split.labels)
             for split in (task.train, task.validation)
         )
-        return cls(task.kind, train, validation)
+        return cls(task.kind, train, validation, settings=settings)
 
 
 def num_optimizer_steps(num_rows: int, schedule: TrainConfig) -> int:
@@ -136,7 +138,8 @@ def train_model(
         on_log: Receives the metrics as they are logged.
 
     Raises:
-        UserError: The loss became infinite or nan, or the batch cannot be shared among the processes.
+        UserError: Loss, gradients or weights became infinite or nan, or the batch cannot be shared among the
+            processes.
     """
     started = time.perf_counter()
     total_steps = lesson.num_steps or num_optimizer_steps(len(lesson.train_rows), schedule)
@@ -146,10 +149,14 @@ def train_model(
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         # Not in the order of the split: the Trainer groups by length here too.
-        return lesson.kind.metrics(*lesson.kind.units_of_rows(prediction.predictions, prediction.label_ids))
+        answers, labels = lesson.kind.units_of_rows(prediction.predictions, prediction.label_ids)
+        if not answers.values.isfinite().all():
+            raise diverged("the model answers nan or infinity", lesson.settings)
+        return lesson.kind.metrics(answers, labels)
 
-    with progress(description, total_steps) as advance:
-        callback = _Watcher(advance, on_log)
+    teacher = [lesson.teacher.model] if lesson.teacher else []
+    with hardware.threads_for(encoder.model, *teacher), progress(description, total_steps) as advance:
+        callback = _Watcher(advance, on_log, lesson.settings)
         trainer = DistillationTrainer(
             encoder.model,
             arguments,
@@ -188,7 +195,7 @@ def _arguments(
         output_dir=str(work),
         **_loss_arguments(lesson.loss or CrossEntropy()),
         max_steps=total_steps,
-        per_device_train_batch_size=rows_per_process(schedule, hardware),
+        per_device_train_batch_size=rows_per_process(schedule, hardware, lesson.settings),
         per_device_eval_batch_size=schedule.eval_batch_size,
         gradient_accumulation_steps=schedule.gradient_accumulation,
         learning_rate=schedule.learning_rate,
@@ -223,15 +230,18 @@ def _arguments(
     return arguments
 
 
-def rows_per_process(schedule: TrainConfig, hardware: Hardware) -> int:
+def rows_per_process(schedule: TrainConfig, hardware: Hardware, settings: str = "train") -> int:
     """Each process's share of a batch, which is as large as the schedule says, whatever their number.
+
+    Args:
+        settings: What the schedule's settings begin with, for errors.
 
     Raises:
         UserError: It cannot be shared equally.
     """
     if schedule.batch_size % hardware.num_processes:
         raise UserError(
-            "train.batch_size",
+            f"{settings}.batch_size",
             f"{schedule.batch_size} rows cannot be shared equally among {hardware.num_processes} processes",
             f"use a multiple of {hardware.num_processes}",
         )
@@ -257,13 +267,21 @@ def _last_complete_checkpoint(work: Path) -> str | None:
     return get_last_checkpoint(str(work))
 
 
+def diverged(problem: str, settings: str) -> UserError:
+    """A training that left the numbers, and which settings tame it."""
+    return UserError(
+        f"{settings}.learning_rate", problem, f"try a smaller one, more {settings}.warmup_ratio, or float32"
+    )
+
+
 class _Watcher(TrainerCallback):
     """Passes on what the Trainer logs, moves the progress bar, and stops a loss that is no number."""
 
-    def __init__(self, advance: Callable[[int], None], on_log: LogCallback | None) -> None:
+    def __init__(self, advance: Callable[[int], None], on_log: LogCallback | None, settings: str) -> None:
         self.history: list[tuple[int, dict[str, float]]] = []
         self._advance = advance
         self._on_log = on_log
+        self._settings = settings
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._advance(state.global_step)
@@ -283,13 +301,9 @@ class _Watcher(TrainerCallback):
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs: Any
     ) -> None:
-        loss = logs.get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise UserError(
-                "train.learning_rate",
-                f"the loss became {loss} at step {state.global_step}",
-                "try a smaller learning rate, more warm-up, or float32",
-            )
+        for name, what in (("loss", "loss"), ("grad_norm", "gradient")):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise diverged(f"the {what} became {logs[name]} at step {state.global_step}", self._settings)
         self._pass_on(dict(logs), state.global_step)
 
     def _pass_on(self, logs: dict[str, float], step: int) -> None:

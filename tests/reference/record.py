@@ -26,11 +26,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from forked import ROOT, CommandLine
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))  # this is run by hand too
+from command_line import ROOT, CommandLine, ForkServer  # noqa: E402
+
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 # A teacher that has learnt something, and students that begin to: of models near chance many changes would not show.
@@ -213,7 +215,8 @@ def measure_sweep(kdexp: CommandLine) -> dict[str, Any]:
     output = _printed(kdexp, SWEEP)
     parent = parent_of(kdexp.folder, "sweep")
     table = pd.read_csv(artifact(kdexp.folder, parent, "summary/settings.csv"))
-    return {"overrides": SWEEP, "settings": table.to_dict("records"), "findings": findings(output)}
+    known = table.dropna(axis="columns", how="all")
+    return {"overrides": SWEEP, "settings": known.to_dict("records"), "findings": findings(output)}
 
 
 def measure_cross_family(kdexp: CommandLine) -> dict[str, Any]:
@@ -354,8 +357,11 @@ def main() -> None:
     chosen = parser.parse_args()
     if not any(vars(chosen).values()):
         parser.error("say what to record")
-    with TemporaryDirectory() as folder, CommandLine(Path(folder)) as kdexp:
-        write_files(Path(folder))
+    os.environ["LOGNAME"] = "kdexp"  # what is recorded names nobody
+    with ForkServer() as server, TemporaryDirectory() as first, TemporaryDirectory() as second:
+        for folder in (first, second):
+            write_files(Path(folder))
+        kdexp, elsewhere = (CommandLine(server, Path(folder)) for folder in (first, second))
         if chosen.runs:
             cases = {}
             for name, overrides in CASES.items():
@@ -365,10 +371,8 @@ def main() -> None:
             _write("runs.json", {"cases": cases, "sweep": sweep, "cross_family": cross_family})
         if chosen.keys:
             _write("keys.json", measure_keys(kdexp))
-    if chosen.store:
-        with TemporaryDirectory() as folder, CommandLine(Path(folder)) as kdexp:
-            write_files(Path(folder))
-            _write("store.json", write_store(kdexp))
+        if chosen.store:
+            _write("store.json", write_store(elsewhere))
 
 
 if __name__ == "__main__":

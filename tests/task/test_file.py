@@ -1,261 +1,263 @@
-"""Files as other programs leave them."""
+"""Tables from real files: what is accepted, and the line that a mistake is told with."""
 
 import bz2
 import gzip
-import io
 import json
-import lzma
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from kdexp.arrow import BATCH_ROWS
-from kdexp.cache import Cache
 from kdexp.errors import UserError
-from kdexp.task.config import FileTaskConfig, PublicTaskConfig, Quoting
 from kdexp.task.file import Reading, read_table
-from kdexp.task.load import Task, load_task
+from kdexp.task.labels import class_indices, class_names
+from kdexp.task.table import Table, texts_of
 
-TEXTS = ['he said "x"', "plain", 'a "quoted" word, and more', "two\nlines", "a\ttab"]
-ROWS = [{"text": text, "label": index % 2} for index, text in enumerate(TEXTS)]
-
-
-def read(path: Path, **reading):
-    return read_table(
-        path, ["text", "label"], path.parent / "table.arrow", setting="task.train", reading=Reading(**reading)
-    )
+COLUMNS = ["text", "label"]
 
 
-def texts(path: Path, **reading) -> list[str]:
-    return list(read(path, **reading).column("text", "task.text"))
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
 
 
-def task_of(train: Path, **settings) -> Task:
-    config = FileTaskConfig(name="file", train=str(train), **{"text": "text", "label": "label"} | settings)
-    return load_task(config, Cache(train.parent / "cache"))
+def read(path: Path, header: bool = True):
+    columns = COLUMNS if header else ["0", "1"]
+    return read_table(path, columns, path.parent / "table.arrow", setting="task.train", reading=Reading(header))
 
 
-def numbered(count: int = 40) -> list[dict]:
-    return [{"text": f"text {i}", "label": i % 2} for i in range(count)]
+def values_of(table: Table) -> dict[str, list]:
+    return {name: list(table.column(name, "task.text")) for name in table.columns}
 
 
-# Quotes
-
-
-@pytest.mark.parametrize("quoting", [0, 1, 2])  # minimal, all, non-numeric
-@pytest.mark.parametrize("texts_given", [TEXTS, ['he said "x"', "plain"], ["two\nlines", "plain"]])
-def test_a_tsv_that_pandas_wrote_is_read_back(tmp_path, quoting, texts_given):
-    path = tmp_path / "a.tsv"
-    frame = pd.DataFrame({"text": texts_given, "label": range(len(texts_given))})
-    frame.to_csv(path, sep="\t", index=False, quoting=quoting)
-    table = read(path)
-    assert list(table.column("text", "task.text")) == texts_given
-    assert "its fields are quoted" in table.notes[0]
-
-
-def test_a_tsv_without_quoting_keeps_its_quotes(tmp_path):
-    path = tmp_path / "a.tsv"
-    plain = ['"Good"', 'he said "x"', '"never closed', '""']
-    path.write_text("text\tlabel\n" + "".join(f"{text}\t1\n" for text in plain))
-    assert texts(path) == plain
-    assert not read(path).notes
-    path.write_text('text\tlabel\n"Good"\t1\n')
-    assert texts(path) == ['"Good"']
-    assert texts(path, quoting=Quoting.quoted) == ["Good"]
-
-
-def test_quoting_can_be_said(tmp_path):
-    path = tmp_path / "a.tsv"
-    path.write_text('text\tlabel\n"he said ""x"""\t1\n')
-    assert texts(path, quoting=Quoting.plain) == ['"he said ""x"""']
-    other = tmp_path / "a.csv"
-    other.write_text('text,label\na "loose" quote,1\n"open,2\n')
-    assert texts(other, quoting=Quoting.plain) == ['a "loose" quote', '"open']
-
-
-# Encodings and compression
-
-
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "gb18030"])
-@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
-def test_text_in_its_own_encoding(tmp_path, encoding, name):
-    text = "漢字" if encoding == "gb18030" else "café"
-    content = {"a.csv": f"text,label\n{text},1\n", "a.tsv": f"text\tlabel\n{text}\t1\n"}.get(
-        name, json.dumps({"text": text, "label": 1}, ensure_ascii=False) + "\n"
-    )
-    (tmp_path / name).write_bytes(content.encode(encoding))
-    assert texts(tmp_path / name, encoding=encoding) == [text]
-    with pytest.raises(UserError, match=r"not UTF-8; say what it is, for example task.encoding="):
-        read(tmp_path / name)
-
-
-@pytest.mark.parametrize("encoding", ["klingon", "rot13", "base64"])
-def test_an_encoding_that_is_none_is_refused(encoding):
-    with pytest.raises(UserError, match=rf"encoding: got {encoding}; expected utf-8, latin-1"):
-        FileTaskConfig(name="file", train="a.csv", text="text", label="label", encoding=encoding)
-
-
-def written(name: str) -> bytes:
-    frame = pd.DataFrame({"text": ["good", "bad"], "label": [1, 0]})
-    buffer = io.BytesIO()
-    match name:
-        case "csv":
-            frame.to_csv(buffer, index=False)
-        case "tsv":
-            frame.to_csv(buffer, index=False, sep="\t")
-        case "parquet":
-            return bytes(frame.to_parquet())
-        case _:
-            frame.to_json(buffer, orient="records", lines=name == "jsonl")
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize("name", ["csv", "tsv", "json", "jsonl", "parquet"])
-@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)])
-def test_every_format_may_be_compressed_whatever_its_name_says(tmp_path, name, suffix, pack):
-    for path, content in (
-        (tmp_path / f"a.{name}{suffix}", pack(written(name))),
-        (tmp_path / f"b.{name}", pack(written(name))),
-        (tmp_path / f"c.{name}{suffix}", written(name)),  # unpacked on the way
-    ):
-        path.write_bytes(content)
-        assert texts(path) == ["good", "bad"]
-
-
-# Columns
+CSV, TSV = "text,label\ngood,1\nbad,0\n", "text\tlabel\ngood\t1\nbad\t0\n"
+JSON = '{"text": "good", "label": "1"}\n{"label": "0", "text": "bad"}\n'
 
 
 @pytest.mark.parametrize(
-    "header", ["text,label,id,id", "text,label,,", ",text,label,", "id,text,label,id", "Unnamed: 0,text,label,text2"]
-)
-def test_columns_that_are_not_asked_for_may_be_called_as_they_like(tmp_path, header):
-    names = header.split(",")
-    row = ",".join({"text": "good", "label": "1"}.get(name, "x") for name in names)
-    (tmp_path / "a.csv").write_text(f"{header}\n{row}\n")
-    assert texts(tmp_path / "a.csv") == ["good"]
-
-
-def test_columns_that_are_asked_for_have_to_be_one(tmp_path):
-    (tmp_path / "a.csv").write_text("text,label,label\nx,1,2\n")
-    with pytest.raises(UserError, match="several columns called 'label'"):
-        read(tmp_path / "a.csv")
-    import pyarrow.parquet as pq
-
-    table = pa.table([["x"], [1], [2], [3]], names=["text", "label", "id", "id"])
-    pq.write_table(table, tmp_path / "a.parquet")
-    assert texts(tmp_path / "a.parquet") == ["x"]
-
-
-# JSON
-
-
-@pytest.mark.parametrize(
-    "document",
+    ("name", "content"),
     [
-        ROWS,
-        {"data": ROWS},
-        {"version": "1.0", "data": ROWS, "labels": [{"id": 0}]},
-        {"rows": ROWS},
-        {"text": TEXTS, "label": [0, 1, 0, 1, 0]},
-        json.loads(pd.DataFrame(ROWS).to_json()),
-        json.loads(pd.DataFrame(ROWS).to_json(orient="table")),
+        ("a.csv", CSV),
+        ("a.CSV", CSV.replace("\n", "\r\n")),
+        ("a.csv", b"\xef\xbb\xbf" + CSV.encode()),
+        ("a.csv", "label, text\n1,good\n\n0,bad"),
+        ("a.tsv", TSV),
+        ("a.txt", b"\xef\xbb\xbf" + TSV.replace("\n", "\r\n").encode()),
+        ("a.tsv.gz", gzip.compress(TSV.encode(), mtime=0)),
+        ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
+        ("a.jsonl", JSON),
+        ("a.ndjson", b"\xef\xbb\xbf" + JSON.replace("\n", "\r\n\r\n").encode()),
+        ("a.json", JSON),
     ],
 )
-@pytest.mark.parametrize("indent", [None, 2])
-def test_a_json_document_holds_rows_in_any_form(tmp_path, document, indent):
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(document, indent=indent))
+def test_every_text_format_gives_the_same_columns(tmp_path, name, content):
+    table = read(write(tmp_path, name, content))
+    assert values_of(table) == {"text": ["good", "bad"], "label": ["1", "0"]}
+
+
+def test_parquet_keeps_types_and_reads_only_what_is_asked(tmp_path):
+    path = tmp_path / "a.parquet"
+    vectors = [[0.0] * 4, [1.0] * 4]
+    pq.write_table(pa.table({"text": ["good", "bad"], "label": [1.0, None], "vector": vectors}), path)
     table = read(path)
-    assert list(table.column("text", "task.text")) == TEXTS
-    assert [int(value) for value in table.column("label", "task.label")] == [0, 1, 0, 1, 0]
+    assert values_of(table) == {"text": ["good", "bad"], "label": [1.0, None]}
+    assert table.names == ["text", "label", "vector"]
     assert table.where(1) == f"{path}, row 2"
 
 
-def test_a_single_line_of_json_is_a_row(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps({"text": "x", "label": 1, "spans": [{"start": 0}]}))
-    assert texts(path) == ["x"]
+def test_csv_fields_hold_commas_line_breaks_and_quotes(tmp_path):
+    path = write(tmp_path, "a.csv", 'text,label\n"a, ""b""\nc",x\n"d\r\n",y\nlast,z\n')
+    table = read(path)
+    assert values_of(table)["text"] == ['a, "b"\nc', "d\r\n", "last"]
+    assert list(table.lines) == [2, 4, 6]
 
 
-def test_a_list_of_many_rows_is_written_in_batches(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(numbered(2 * BATCH_ROWS + 3)))
-    assert texts(path)[-1] == f"text {2 * BATCH_ROWS + 2}"
+def test_tsv_takes_quotes_and_unicode_line_ends_as_text(tmp_path):
+    texts = ['"never closed', "a\u2028b\x85c\x0bd\x0ce\x1cf", '""']
+    path = write(tmp_path, "a.tsv", "text\tlabel\n" + "".join(f"{text}\tx\n" for text in texts))
+    assert values_of(read(path))["text"] == texts
 
 
-# What `datasets` saved
+def test_without_a_header_columns_are_numbered(tmp_path):
+    table = read(write(tmp_path, "a.tsv", "good\t1\nbad\t0\n"), header=False)
+    assert values_of(table) == {"0": ["good", "bad"], "1": ["1", "0"]}
+    assert table.where(0).endswith("line 1")
 
 
-FEATURES = Features({"text": Value("string"), "label": ClassLabel(names=["ham", "spam"]), "idx": Value("int32")})
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_a_text_of_a_million_characters_is_read_whole(tmp_path, name):
+    text = "word " * 200_000 + "."
+    row = json.dumps({"text": text, "label": "x"})
+    mark = "," if name == "a.csv" else "\t"
+    content = row if name == "a.jsonl" else f"text{mark}label\n{text}{mark}x\n"
+    assert list(texts_of(read(write(tmp_path, name, content)), ["text"])[0]) == [text]
 
 
-def labelled(count: int, prefix: str = "text") -> Dataset:
-    rows = {"text": [f"{prefix} {i}" for i in range(count)], "label": [i % 2 for i in range(count)]}
-    return Dataset.from_dict(rows | {"idx": list(range(count))}, features=FEATURES)
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz", "a.jsonl", "a.parquet"])
+def test_many_rows_keep_their_order_and_places(tmp_path, name):
+    texts = [f"row {i}, é" for i in range(2 * BATCH_ROWS + 3)]
+    labels = [str(i % 3) for i in range(len(texts))]
+    path = tmp_path / name
+    if name == "a.parquet":
+        pq.write_table(pa.table({"text": texts, "label": labels}), path)
+    elif name == "a.jsonl":
+        write(
+            tmp_path, name, "\n".join(json.dumps({"text": t, "label": y}) for t, y in zip(texts, labels, strict=True))
+        )
+    elif name == "a.csv":
+        write(tmp_path, name, "text,label\n" + "".join(f'"{t}",{y}\n' for t, y in zip(texts, labels, strict=True)))
+    else:
+        content = "text\tlabel\n" + "".join(f"{t}\t{y}\n" for t, y in zip(texts, labels, strict=True))
+        write(tmp_path, name, gzip.compress(content.encode()))
+    table = read(path)
+    assert values_of(table) == {"text": texts, "label": labels}
+    first_line = {"a.jsonl": 1, "a.parquet": None}.get(name, 2)
+    place = f"row {len(texts)}" if first_line is None else f"line {len(texts) - 1 + first_line}"
+    assert table.where(len(texts) - 1) == f"{path}, {place}"
 
 
-def test_a_saved_dataset_is_read_with_its_class_names(tmp_path):
-    labelled(40).select(range(39, -1, -1)).save_to_disk(str(tmp_path / "saved"))
-    assert texts(tmp_path / "saved")[:2] == ["text 39", "text 38"]
-    task = task_of(tmp_path / "saved")
-    assert task.label_names == ["ham", "spam"]
-    labelled(40, "other").save_to_disk(str(tmp_path / "other"))
-    assert task_of(tmp_path / "other").train != task.train
+@pytest.mark.parametrize("character", ["é", "漢", "😀"])
+def test_what_is_not_utf8_is_found_far_into_a_file(tmp_path, character):
+    # Characters of several bytes that the pieces in which a file is read cut in two.
+    for shift in range(4):
+        good = "text,label\n" + "x" * shift + f"{character * 1000},1\n" * 1500
+        path = write(tmp_path, "a.csv", good)
+        assert values_of(read(path))["text"][1] == character * 1000
+        path = write(tmp_path, "a.csv", good.encode() + b"caf\xe9,2\n")
+        with pytest.raises(UserError, match=rf"line 1502 \(byte {len(good.encode()) + 3}\): not UTF-8"):
+            read(path)
+        path = write(tmp_path, "a.csv", good.encode() + character.encode()[:-1])
+        with pytest.raises(UserError, match=rf"line 1502 \(byte {len(good.encode())}\): not UTF-8"):
+            read(path)
 
 
-def test_each_split_of_saved_splits_is_found_by_its_setting(tmp_path):
-    folder = tmp_path / "saved"
-    DatasetDict({name: labelled(20, name) for name in ("train", "validation", "test")}).save_to_disk(str(folder))
-    task = task_of(folder, validation=str(folder), test=str(folder / "test"))
-    assert [len(task.train), len(task.validation), len(task.test)] == [20, 20, 20]
-    assert task.validation.head(1) == ["validation 0"]
-    assert any("each split is asked for by its setting (test, train, validation)" in note for note in task.notes)
-    with pytest.raises(UserError, match=r"has no split transfer; .* one of its splits: test, train, validation"):
-        task_of(folder, transfer=str(folder))
-    public = PublicTaskConfig(
-        name="mine", dataset="x/y", path=str(folder), text="text", label="label", labels=["ham", "spam"],
-        validation_size=5,
-    )  # fmt: skip
-    assert load_task(public, Cache(tmp_path / "cache")).test.head(1) == ["test 0"]
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", r"a\.csv is empty"),
+        ("a.tsv", "\n\n", r"a\.tsv is empty"),
+        ("a.jsonl", "\n", r"a\.jsonl is empty"),
+        ("a.csv", "text,label\n", "has a header but no rows"),
+        ("a.csv", "text,label\nx,1\n\na,b,1\n", r"a\.csv, line 4: 3 columns where the first line has 2"),
+        ("a.csv", 'text,label\n"x\ny",1\nz\n', r"line 4: 1 columns where the first line has 2"),
+        ("a.tsv", "text\tlabel\nx\n", r"line 2: 1 columns"),
+        ("a.csv", 'text,label\nx,1\n"never closed,1\ny,2\n', r"line 3: unexpected end of data"),
+        ("a.csv", 'text,label\n"x"y,1\n', r"line 2: ',' expected after '\"'"),
+        ("a.csv", "text,label,text\nx,1,y\n", "several columns called 'text'"),
+        ("a.jsonl", '{"text": "x", "label": 1}\n\n{"text": "y"\n', r"a\.jsonl, line 3: not JSON"),
+        ("a.jsonl", "[" * 100_000, r"line 1: not JSON"),
+        ("a.json", '["x", 1]\n["y", 0]', r"line 1: a JSON list, not an object"),
+        ("a.csv", b"text,label\nx,1\ncaf\xe9,2\n", r"line 3 \(byte 18\): not UTF-8; .*iconv -f cp1252"),
+        ("a.tsv", TSV.encode("utf-16"), r"line 1 \(byte 0\): not UTF-8; .*iconv -f utf-16"),
+        ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:-12], "cannot read"),
+        ("a.csv.bz2", bz2.compress(CSV.encode())[:-12], "cannot read"),
+        ("a.parquet", b"PAR1 nonsense", "cannot read .* whole Parquet file"),
+        ("a.xlsx", b"", r"unknown kind of file; use one of \.csv, "),
+    ],
+)
+def test_a_broken_file_is_told_with_its_place(tmp_path, name, content, message):
+    with pytest.raises(UserError, match=r"^task.train: ") as caught:
+        read(write(tmp_path, name, content))
+    assert caught.match(message)
 
 
-@pytest.mark.parametrize("test_labels", [["spam", "ham"], [1, 0]])
-def test_parquet_names_its_classes(tmp_path, test_labels):
-    labelled(40).to_parquet(str(tmp_path / "a.parquet"))
-    pd.DataFrame({"text": ["x", "y"], "label": test_labels}).to_csv(tmp_path / "test.csv", index=False)
-    task = task_of(tmp_path / "a.parquet", test=str(tmp_path / "test.csv"))
-    assert task.label_names == ["ham", "spam"]
-    assert task.test.labels.tolist() == [1, 0]
-    assert task_of(tmp_path / "a.parquet", labels=["spam", "ham"]).label_names == ["spam", "ham"]
-    assert task_of(tmp_path / "a.parquet", labels=["0", "1"]).label_names == ["0", "1"]
+def test_an_empty_parquet_is_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": pa.array([], pa.string()), "label": pa.array([], pa.int64())}), path)
+    with pytest.raises(UserError, match="has no rows"):
+        read(path)
 
 
-def test_a_folder_that_was_not_saved_says_what_to_name(tmp_path):
-    with pytest.raises(UserError, match="is a folder; name a file in it, or a folder that save_to_disk wrote"):
-        read(tmp_path)
+def test_a_missing_file_lists_what_is_there(tmp_path):
+    write(tmp_path, "b.csv", CSV)
+    with pytest.raises(UserError, match=r"no file .*a\.csv; .* holds: b\.csv"):
+        read(tmp_path / "a.csv")
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
+        read(tmp_path / "nowhere" / "a.csv")
+    (tmp_path / "c.csv").mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        read(tmp_path / "c.csv")
 
 
-def test_home_is_found(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    pd.DataFrame(numbered()).to_csv(tmp_path / "a.csv", index=False)
-    config = FileTaskConfig(name="file", train="~/a.csv", text="text", label="label")
-    assert len(load_task(config, Cache(tmp_path / "cache")).train) == 28
+def test_a_missing_column_lists_the_columns(tmp_path):
+    table = read_table(write(tmp_path, "a.csv", CSV), ["question"], tmp_path / "table.arrow", setting="task.train")
+    with pytest.raises(UserError, match=r"no column 'question' in .*its columns are: text, label"):
+        table.column("question", "task.text")
+    table = read(write(tmp_path, "b.csv", "text;label\nx;1\n"))
+    with pytest.raises(UserError, match="is it separated by ';'"):
+        table.column("text", "task.text")
 
 
-def test_validation_texts_that_are_in_test_are_noticed(tmp_path):
-    pd.DataFrame(numbered()).to_csv(tmp_path / "a.csv", index=False)
-    held = pd.DataFrame([{"text": f"held {i}", "label": i % 2} for i in range(8)])
-    held.to_csv(tmp_path / "test.csv", index=False)
-    pd.concat([held[:3], pd.DataFrame(numbered(2)).assign(text=["v 1", "v 2"])]).to_csv(
-        tmp_path / "validation.csv", index=False
-    )
-    validation, test = str(tmp_path / "validation.csv"), str(tmp_path / "test.csv")
-    expected = "validation: the texts of {} of its {} rows are also in test"
-    notes = task_of(tmp_path / "a.csv", validation=validation, test=test).notes
-    assert any(note.startswith(expected.format(3, 5)) for note in notes)
-    notes = task_of(tmp_path / "a.csv", validation=test, test=test).notes
-    assert any(note.startswith(expected.format(8, 8)) for note in notes)
-    assert not any("are also in test" in note for note in task_of(tmp_path / "a.csv", test=test).notes)
+def test_names_of_columns_are_refused_where_there_are_other_names(tmp_path):
+    with pytest.raises(UserError, match=r"task.header: false, but the columns of .* have names"):
+        read(write(tmp_path, "a.jsonl", JSON), header=False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": "x"}, {"text": " \t"}, {"text": ""}], r"2 rows have no text .* first is .*line 2"),
+        ([{"text": "x"}, {"label": 1}], r"1 rows have no text .* line 2"),
+        ([{"text": "x"}, {"text": 12}], r"line 2: column 'text' holds 12, not a text"),
+        ([{"text": "x"}, {"text": ["y"]}], r"line 2: column 'text' holds \['y'\], not a text"),
+        ([{"text": "x"}, {"text": "\ud83d"}], r"line 2: half of a surrogate pair"),
+    ],
+)
+def test_text_that_is_none_is_refused(tmp_path, rows, message):
+    table = read(write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows))))
+    with pytest.raises(UserError, match=message):
+        texts_of(table, ["text"])
+
+
+def column_of_labels(folder: Path, labels: list):
+    rows = [json.dumps({"text": f"text {i}", "label": label}) for i, label in enumerate(labels)]
+    return read(write(folder, "labels.jsonl", "\n".join(rows))).column("label", "task.label")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["b", "a", "b", "C"], ["C", "a", "b"]),
+        ([10, 9, 2], ["2", "9", "10"]),
+        (["10", "9", " 2 "], ["2", "9", "10"]),
+        ([1.0, 0.0, 1], ["0", "1"]),
+        (["1.0", "0", "-1.00"], ["-1", "0", "1"]),
+        ([1.5, 1.0], ["1", "1.5"]),
+        ([True, False], ["false", "true"]),
+        (["v1.0", "2.0"], ["2", "v1.0"]),
+    ],
+)
+def test_class_names_are_the_labels_as_strings(tmp_path, labels, names):
+    column = column_of_labels(tmp_path, labels)
+    assert class_names(column, None) == names
+    indices = class_indices(column, {name: index for index, name in enumerate(names)})
+    assert set(indices) == set(range(len(names)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a", "a"], "every row has the same label 'a'"),
+        (["a", None, " ", "b"], r"2 rows have no label, the first is .*line 2"),
+        (["a", float("nan")], r"1 rows have no label, the first is .*line 2"),
+        (["a", ["b"]], r"line 2: column 'label' holds \['b'\], not one label"),
+        ([i / 7 for i in range(40)], "40 different numbers such as .*scores, not classes"),
+        ([f"id{i}" for i in range(40)], "40 different values in 40 rows: not classes"),
+    ],
+)
+def test_a_column_that_holds_no_classes_is_refused(tmp_path, labels, message):
+    with pytest.raises(UserError, match=message):
+        class_names(column_of_labels(tmp_path, labels), None)
+
+
+def test_given_labels_keep_their_order_and_refuse_others(tmp_path):
+    column = column_of_labels(tmp_path, ["pos", "neg", "other"])
+    assert class_names(column, ["pos", "neg"]) == ["pos", "neg"]
+    with pytest.raises(UserError, match=r"line 3: unknown label 'other'; the classes are: pos, neg"):
+        class_indices(column, {"pos": 0, "neg": 1})
+    for labels in (["pos"], ["pos", "pos"], []):
+        with pytest.raises(UserError, match="name two classes or more"):
+            class_names(column, labels)

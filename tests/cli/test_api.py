@@ -5,7 +5,7 @@ import sys
 
 import hydra
 import pytest
-from conftest import SMALL
+from command_line import SMALL
 from hydra.core.global_hydra import GlobalHydra
 from hydra.version import VersionBase
 
@@ -32,7 +32,7 @@ def test_what_is_composed_is_complete_and_in_range():
         (["loss.alpha=0.1,0.2"], "loss.alpha: got several values, 0.1,0.2; compare them with -m"),
         (["student=null"], "student: got null; expected one of albert"),
         (["+loss.x=1"], "loss.x: no such setting"),
-        (["alpha"], "command line: Error parsing override 'alpha'"),
+        (["alpha"], "command line: got 'alpha'; expected setting=value, such as seed=1"),
         (
             ["experiment=alpha_temperature", "seed=1"],
             "experiment=alpha_temperature: is many runs, and one config holds one; "

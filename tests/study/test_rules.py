@@ -307,3 +307,11 @@ def test_the_contract_of_names():
     assert CONDITIONS == ("own_tokens", "student_ids", "hidden_words", "hidden_position")
     assert CONDITION_NAMES.keys() == set(CONDITIONS)
     assert set(COLUMNS) == set(study().columns)
+
+
+@pytest.mark.parametrize("test_score", [0.0, -0.2])
+def test_a_teacher_that_gets_nothing_right_has_no_retention(test_score):
+    runs = study().assign(teacher_test=test_score)
+    verdict = judge(runs, margin=2.0)
+    assert len(verdict.gains) == 4
+    assert set(table(verdict.gains, 2.0)["retention"]) == {""}

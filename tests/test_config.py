@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, make_dataclass, replace
 
 import pytest
 
@@ -11,7 +11,7 @@ from kdexp.errors import UserError
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import CrossEntropy
 from kdexp.student.config import StudentConfig
-from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig
+from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, Quoting
 from kdexp.teacher.config import TeacherConfig
 from kdexp.tracking.config import TrackingConfig
 from kdexp.training.config import StudentTrainConfig, TrainConfig
@@ -101,3 +101,14 @@ def test_settings_and_help_load_nothing_heavy(module):
         "assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_settings_that_came_later_leave_the_others_in_the_hash():
+    """A file task at the defaults of what came later is the computation that it was before."""
+    later = {"encoding": "latin-1", "quoting": Quoting.plain}
+    names = [item.name for item in fields(FileTaskConfig) if item.name not in later]
+    earlier = make_dataclass("Earlier", names, kw_only=True)
+    task = FileTaskConfig(name="file", train="nowhere.csv", text="text", label="label")
+    assert config_hash(config(task=task)) == config_hash(config(task=earlier(**{n: getattr(task, n) for n in names})))
+    changed = [replace(task, **{name: value}) for name, value in later.items()]
+    assert len({config_hash(config(task=each)) for each in (task, *changed)}) == 3

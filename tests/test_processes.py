@@ -19,7 +19,7 @@ import datasets
 import pytest
 import torch
 import torch.distributed
-from conftest import SMALL
+from command_line import SMALL, child_environment
 from safetensors.torch import load_file
 from transformers import set_seed
 
@@ -400,12 +400,11 @@ def test_a_whole_run_in_two_processes_is_tracked_and_printed_once(tmp_path: Path
     from mlflow import MlflowClient
 
     def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
-        root = str(Path(__file__).parents[1])
         return subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "kdexp",
              *arguments, *SMALL],
             cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
-            env=os.environ | {"KDEXP_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+            env=child_environment(tmp_path),
         )  # fmt: skip
 
     result = torchrun("loss=tinybert")

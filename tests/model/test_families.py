@@ -4,11 +4,11 @@ import hashlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 from random import Random
 
 import pytest
 import torch
+from command_line import ROOT
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 from kdexp.errors import UserError
@@ -121,7 +121,7 @@ def test_same_texts_give_the_same_tokenizers_in_another_process():
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
     )
     here = [
         hashlib.sha256(

@@ -1,0 +1,43 @@
+"""What is measured of models that get nothing right, or everything."""
+
+import numpy as np
+import pytest
+import torch
+
+from kdexp.results.measure import ModelAnswers, measure, prediction_figure
+from kdexp.results.record import RunRecord
+from kdexp.results.terminal import print_result
+from kdexp.task.kind import Answers, Labels
+from kdexp.task.single_label import SingleLabel
+
+
+class Rows:
+    """A task of four rows of two classes."""
+
+    primary_metric = "accuracy"
+    label_names = ("no", "yes")
+    kind = SingleLabel(("no", "yes"))
+    test = range(4)
+
+    def labels(self, split):
+        return Labels(np.array([0, 1, 1, 1]))
+
+
+def answers(*classes):
+    logits = Answers(torch.nn.functional.one_hot(torch.tensor(classes), 2).float() * 4)
+    return ModelAnswers({"validation": logits, "test": logits}, 10)
+
+
+RIGHT, WRONG = answers(0, 1, 1, 1), answers(1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("teacher", [WRONG, RIGHT])
+@pytest.mark.parametrize("student", [WRONG, RIGHT])
+@pytest.mark.parametrize("baseline", [WRONG, RIGHT])
+def test_nothing_is_divided_by_a_score_of_zero(teacher, student, baseline, capsys):
+    models = {"teacher": teacher, "student": student, "baseline": baseline}
+    record = measure(Rows(), models, name="run", settings={})
+    assert (record.retention is None) == (teacher is WRONG)
+    print_result(RunRecord(**{**vars(record), "costs": {"seconds": 1.0}}), "mlflow ui", "cache")
+    assert ("retention" in capsys.readouterr().out) == (teacher is RIGHT)
+    prediction_figure(Rows(), models)
