@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, make_dataclass, replace
 
 import pytest
 
@@ -11,7 +11,7 @@ from kdexp.errors import UserError
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import CrossEntropy
 from kdexp.student.config import StudentConfig
-from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig
+from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, Quoting
 from kdexp.teacher.config import TeacherConfig
 from kdexp.tracking.config import TrackingConfig
 from kdexp.training.config import StudentTrainConfig, TrainConfig
@@ -101,3 +101,18 @@ def test_settings_and_help_load_nothing_heavy(module):
         "assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_settings_that_came_later_leave_the_others_in_the_hash():
+    """A file task at the defaults of what came later is the computation that it was before; what is None counts."""
+    later = {"encoding": "latin-1", "quoting": Quoting.plain}
+    task = FileTaskConfig(name="file", train="nowhere.csv", text="text", label="label")
+
+    def hash_without(*left_out: str) -> str:
+        names = [item.name for item in fields(FileTaskConfig) if item.name not in left_out]
+        earlier = make_dataclass("Earlier", names, kw_only=True)
+        return config_hash(config(task=earlier(**{name: getattr(task, name) for name in names})))
+
+    assert config_hash(config(task=task)) == hash_without(*later) != hash_without(*later, "labels")
+    changed = [replace(task, **{name: value}) for name, value in later.items()]
+    assert len({config_hash(config(task=each)) for each in (task, *changed)}) == 3

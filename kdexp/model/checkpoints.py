@@ -29,62 +29,47 @@ def load_checkpoint(role: str, config: ModelConfig, kind: TaskKind, *, new_head:
     Raises:
         UserError: It is not there, not readable, or not fit for the task.
     """
-    assert config.checkpoint is not None
-    where = find_checkpoint(role, config.checkpoint)
-    model_config = _load_config(role, config, where)
+    checkpoint = config.checkpoint
+    assert checkpoint is not None
+    where = find_checkpoint(role, checkpoint)
+    options = loading_options(config, where)
+    try:
+        model_config = AutoConfig.from_pretrained(where, **options)
+    except Exception as error:
+        raise unreadable(role, checkpoint, error) from error
+    _refuse_other_family(role, config, model_config)
     tokenizer = load_tokenizer(role, config, where)
+    _keep_layers(role, config, model_config)
     has_head = any(kind.head in name for name in model_config.architectures or [])
     keep_head = has_head and not new_head
     if keep_head:
-        _refuse_other_question(role, config, model_config, kind)
         _name_classes(role, config, model_config)
+        _refuse_other_question(role, config, model_config, kind)
     else:
         model_config.update(kind.head_config())
-    model = _load_model(role, config, where, model_config, kind, keep_head=keep_head)
+    # Half-precision checkpoints are trained in float32: a small update would vanish in 16 bits.
+    options |= {"config": model_config, "dtype": torch.float32, "use_safetensors": not config.allow_pickle}
+    try:
+        model, missing_keys = _load_model(where, kind, keep_head, options)
+    except Exception as error:
+        raise unreadable(role, checkpoint, error) from error
+    refuse_missing_weights(role, config, model_config, missing_keys, with_head=keep_head)
     _refuse_too_long(role, config, model)
     _agree(role, model, tokenizer)
     return Encoder(model, tokenizer, config.max_length, answers_task=keep_head)
 
 
-def _load_config(role: str, config: ModelConfig, where: Path | str) -> PretrainedConfig:
-    try:
-        model_config = AutoConfig.from_pretrained(where, **loading_options(config, where))
-    # The libraries below raise bare exceptions too, on files that anyone may have written.
-    except Exception as error:
-        raise unreadable(role, str(config.checkpoint), error) from error
-    _refuse_other_family(role, config, model_config)
-    if config.num_layers is not None:
-        available = model_config.num_hidden_layers
-        if config.num_layers > available:
-            problem = f"got {config.num_layers}"
-            raise UserError(f"{role}.num_layers", problem, f"{config.checkpoint} has {available} layers")
-        model_config.num_hidden_layers = config.num_layers
-    return model_config
-
-
 def _load_model(
-    role: str,
-    config: ModelConfig,
-    where: Path | str,
-    model_config: PretrainedConfig,
-    kind: TaskKind,
-    *,
-    keep_head: bool,
-) -> PreTrainedModel:
-    options = loading_options(config, where)
-    # Half-precision checkpoints are trained in float32: a small update would vanish in 16 bits.
-    options |= {"config": model_config, "dtype": torch.float32, "use_safetensors": not config.allow_pickle}
-    try:
-        if keep_head:
-            model, report = model_class(kind).from_pretrained(where, output_loading_info=True, **options)
-        else:
-            encoder, report = AutoModel.from_pretrained(where, output_loading_info=True, **options)
-            model = model_class(kind).from_config(model_config, dtype=torch.float32)
-            model.base_model.load_state_dict(encoder.state_dict(), strict=False)
-    except Exception as error:
-        raise unreadable(role, str(config.checkpoint), error) from error
-    refuse_missing_weights(role, config, model_config, report["missing_keys"], with_head=keep_head)
-    return model
+    where: Path | str, kind: TaskKind, keep_head: bool, options: dict[str, Any]
+) -> tuple[PreTrainedModel, Iterable[str]]:
+    """The model, and the weights that the checkpoint lacks."""
+    if keep_head:
+        model, report = model_class(kind).from_pretrained(where, output_loading_info=True, **options)
+    else:
+        encoder, report = AutoModel.from_pretrained(where, output_loading_info=True, **options)
+        model = model_class(kind).from_config(options["config"], dtype=torch.float32)
+        model.base_model.load_state_dict(encoder.state_dict(), strict=False)
+    return model, report["missing_keys"]
 
 
 def refuse_missing_weights(
@@ -180,6 +165,7 @@ def load_tokenizer(role: str, config: ModelConfig, where: Path | str) -> PreTrai
     remedy = "write it there with tokenizer.save_pretrained, or choose a checkpoint that has it"
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, **loading_options(config, where))
+    # The libraries below raise bare exceptions too, on files that anyone may have written.
     except Exception as error:
         if isinstance(where, Path) and not _has_tokenizer_files(where, ()):
             raise UserError(setting, f"{checkpoint} has no tokenizer files", remedy) from error
@@ -294,16 +280,25 @@ def _embed_added_tokens(role: str, model: PreTrainedModel, tokenizer: PreTrained
     )
 
 
-def _name_classes(role: str, config: ModelConfig, model_config: PretrainedConfig) -> None:
-    """Call the outputs of a head what the settings call them, if they do."""
-    names = config.labels
-    if not names:
+def _keep_layers(role: str, config: ModelConfig, model_config: PretrainedConfig) -> None:
+    if config.num_layers is None:
         return
-    if len(names) != model_config.num_labels:
+    available = model_config.num_hidden_layers
+    if config.num_layers > available:
+        raise UserError(
+            f"{role}.num_layers", f"got {config.num_layers}", f"{config.checkpoint} has {available} layers"
+        )
+    model_config.num_hidden_layers = config.num_layers
+
+
+def _name_classes(role: str, config: ModelConfig, model_config: PretrainedConfig) -> None:
+    if not config.labels:
+        return
+    if len(config.labels) != model_config.num_labels:
         raise UserError(
             f"{role}.labels",
-            f"names {len(names)} classes, but the head of {config.checkpoint} has {model_config.num_labels}",
+            f"names {len(config.labels)} classes, but the head of {config.checkpoint} has {model_config.num_labels}",
             "give one name per output, in its order",
         )
-    model_config.id2label = dict(enumerate(names))
-    model_config.label2id = {name: index for index, name in enumerate(names)}
+    model_config.id2label = dict(enumerate(config.labels))
+    model_config.label2id = {name: index for index, name in enumerate(config.labels)}

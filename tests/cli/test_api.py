@@ -32,7 +32,7 @@ def test_what_is_composed_is_complete_and_in_range():
         (["loss.alpha=0.1,0.2"], "loss.alpha: got several values, 0.1,0.2; compare them with -m"),
         (["student=null"], "student: got null; expected one of albert"),
         (["+loss.x=1"], "loss.x: no such setting"),
-        (["alpha"], "command line: got 'alpha'; expected setting=value"),
+        (["alpha"], "command line: got 'alpha'; expected setting=value, such as seed=1"),
         (
             ["experiment=alpha_temperature", "seed=1"],
             "experiment=alpha_temperature: is many runs, and one config holds one; "
