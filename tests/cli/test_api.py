@@ -1,5 +1,6 @@
 """A whole run from Python: composed as on the command line, with nothing global touched."""
 
+import re
 import subprocess
 import sys
 
@@ -23,15 +24,9 @@ def test_what_is_composed_is_complete_and_in_range():
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["loss.alpa=0.3"], "loss.alpa: no such setting; expected one of name, terms, alpha"),
-        (["teacher=gpt"], "teacher=gpt: no such option; expected one of albert"),
-        (["loss.alpha=2"], "loss.alpha: got 2.0; expected a number from 0"),
-        (["student.num_layers=0"], "student.num_layers: got 0; expected a whole number of at least 1"),
         (["teacher=[bert,roberta]"], "teacher: got a list of options, which would be merged into one"),
-        (["task=file"], "task.train: is not set"),
         (["loss.alpha=0.1,0.2"], "loss.alpha: got several values, 0.1,0.2; compare them with -m"),
         (["student=null"], "student: got null; expected one of albert"),
-        (["+loss.x=1"], "loss.x: no such setting"),
         (["alpha"], "command line: got 'alpha'; expected setting=value, such as seed=1"),
         (
             ["experiment=alpha_temperature", "seed=1"],
@@ -45,6 +40,59 @@ def test_a_mistake_is_told_in_one_line(overrides, line):
     with pytest.raises(UserError) as refused:
         compose(*overrides)
     assert str(refused.value).startswith(line)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["teacher=gpt"], r"teacher=gpt: no such option; expected one of albert, .*roberta"),
+        (["loss.alpa=0.3"], r"loss.alpa: no such setting; expected one of name, terms, alpha, alpha_end, temperature"),
+        (["loss.alpha=high"], r"loss.alpha: got 'high'; expected a number"),
+        (["train.epochs=2.5"], r"train.epochs: got '2.5'; expected a whole number"),
+        (["tokenization=theirs"], r"tokenization: got 'theirs'; expected one of .*own, student_ids"),
+        (["loss=ce", "loss.alpha=0.5"], r"loss.alpha: no such setting"),
+        (
+            ["terms=[rkd]", "loss.terms.rkd.alignment=words"],
+            r"loss.terms.rkd.alignment: no such setting; expected one of weight, weight_end, layers, pooling$",
+        ),
+        (
+            ["terms=[hidden]", "loss.terms.hidden.pooling=mean"],
+            r"loss.terms.hidden.pooling: no such setting; expected one of weight, weight_end, layers, alignment$",
+        ),
+        (["terms=[rkd]", "loss.terms.rkd.weight=-1"], r"loss.terms.rkd.weight: got -1.0; expected a finite number"),
+        (["terms=[rkd]", "loss.terms.rkd.layers=first"], r"loss.terms.rkd.layers: got first; expected uniform, last"),
+        (["loss.terms.rkd.weight=1"], r"loss.terms.rkd: the loss has no such term; add it with 'terms=\[rkd\]'"),
+        (["+loss.terms.rkd.weight=1"], r"loss.terms.rkd: is not declared; add it with 'terms=\[rkd\]'"),
+        (["+loss.terms.fitnet.weight=1"], r"loss.terms.fitnet: no such term; expected one of pkd, rkd"),
+        (["task=sst2", "task.label_noise=0.1"], r"task.label_noise: no such setting"),
+        (["+loss.x=1"], r"loss.x: no such setting; expected one of name, terms, alpha, alpha_end, temperature"),
+        (["task=file"], r"task.train: is not set"),
+        (["loss.alpha=1.5"], r"loss.alpha: got 1.5; expected a number from 0 \(teacher only\) to 1"),
+        (["loss.alpha=nan"], r"loss.alpha: got nan"),
+        (["loss.temperature=0"], r"loss.temperature: got 0.0; expected a finite number above 0"),
+        (["loss.temperature=nan"], r"loss.temperature: got nan"),
+        (["train.batch_size=0"], r"train.batch_size: got 0; expected a whole number of at least 1"),
+        (["student.num_layers=0"], r"student.num_layers: got 0"),
+        (["task.label_noise=2"], r"task.label_noise: got 2.0"),
+        (
+            ["student.checkpoint=x/y", "student.hidden_size=8"],
+            r"student.hidden_size: cannot be set for the checkpoint",
+        ),
+        (["teacher.labels=[a,b]"], r"teacher.labels: names the classes of a published head"),
+        (["study=''"], r"study: is empty"),
+        (["train.keep=last"], r"^train.keep: was renamed; use train.select=best$"),
+        (["+teacher.train.keep=best"], r"^teacher.train.keep: was renamed; use train.select=best$"),
+        (
+            ["more_teachers=[roberta]", "more_teachers.roberta.train.epochs=0"],
+            r"more_teachers.roberta.train.epochs: got 0; expected a whole number of at least 1",
+        ),
+    ],
+)
+def test_a_setting_that_is_none_or_out_of_range_is_told_in_one_line(overrides, expected):
+    with pytest.raises(UserError) as refused:
+        compose(*overrides)
+    assert re.search(expected, str(refused.value))
     assert "\n" not in str(refused.value)
 
 
