@@ -43,7 +43,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from kdexp.errors import UserError
-from kdexp.files import find_damage, is_disk_full, seal, sync, sync_folder, try_lock, write_once
+from kdexp.files import find_damage, is_disk_full, lasting_name, seal, sync_folder, try_lock
 from kdexp.fingerprint import content_key
 from kdexp.processes import Processes
 
@@ -118,9 +118,10 @@ class Cache:
         """
         with self._as_cache_error():
             self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".probe-", dir=self.root) as probe:
-                Path(probe, "probe").write_bytes(bytes(4096))
-                sync(Path(probe))
+            with tempfile.TemporaryFile(dir=self.root) as probe:  # it has no name that a kill could leave behind
+                probe.write(bytes(4096))
+                probe.flush()
+                os.fsync(probe.fileno())
 
     def find(self, key: Key) -> Path | None:
         """Return the folder of a finished entry, verified; None where there is none, or a damaged one.
@@ -148,9 +149,8 @@ class Cache:
         lock = self._try_lock(key.kind, key.digest)
         if lock is None:
             return None
-        with self._as_cache_error():
-            for leftover in self._entry(key).parent.glob(f"{key.digest}.*.tmp"):
-                shutil.rmtree(leftover)
+        for leftover in self._entry(key).parent.glob(f"{key.digest}.*.tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)  # another person's is in nobody's way
         return Claim(key, lock)
 
     def workspace(self, key: Key) -> Path:
@@ -285,7 +285,7 @@ class Cache:
     def identity(self) -> str:
         """A name of this cache, whatever path it is mounted at: processes that share it share its locks."""
         with self._as_cache_error():
-            return write_once(self.root / "identity", uuid.uuid4().hex)
+            return lasting_name(self.root / "identity")
 
     def _claim_unless_there(self, key: Key) -> Claim | None:
         """Claim the entry, unless it is there or another process computes it: that one is waited for."""

@@ -46,7 +46,7 @@ def _compose_and_run() -> None:
     Raises:
         UserError: Hydra refuses the composition, or kdexp refuses what it holds.
     """
-    # Threads that wait for each other are to sleep: on a busy machine those that spin make a training many times longer.
+    # Threads that wait for each other are to sleep: spinning makes a training on a busy machine many times longer.
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read when torch is loaded
     # Hydra would shorten every traceback and turn every failure into exit code 1.
