@@ -180,6 +180,9 @@ def flatten(config: object) -> dict[str, Any]:
     return walk("", plain(config))
 
 
+_LATER = {"encoding": "utf-8", "quoting": "auto"}
+
+
 def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     """SHA-256 of everything that can change a result: two runs with one hash are the same computation.
 
@@ -208,6 +211,8 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     parts["loss"] = config.loss.parts()
     if not config.more_teachers:
         del parts["more_teachers"], parts["teacher"]["weight"]
+    # Settings that came later count only where they are set: what ran before is the same computation.
+    parts["task"] = {name: value for name, value in parts["task"].items() if _LATER.get(name) != value}
     parts["files"] = {setting: path_digest(path) for setting, path in _local_inputs(config).items()}
     parts["versions"] = library_versions()
     if given:

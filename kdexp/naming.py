@@ -99,13 +99,16 @@ def teacher_tags(teacher: Teacher) -> dict[str, str]:
 def announce(config: Config, hardware: Hardware, task: Task, teacher: Teacher, student: Encoder) -> None:
     """Say what was decided that the command line did not say; of a sweep's jobs, what the one before did not say."""
     say = _say_once if config.parent_run else logger.info
-    for note in task.notes:
+    for note in task.announcements:
         say(note)
     sizes = {name: member.num_parameters for name, member in teacher.members.items()}
     for settings in teacher_settings(config).values():
         num_parameters = sizes.get(settings.name, teacher.num_parameters)
         say(f"teacher {settings.name}: {_origin(settings)}, {num_parameters:,} parameters")
     say(f"student {config.student.name}: {_origin(config.student)}, {student.num_parameters:,} parameters")
+    for reader in (*shown_encoders(teacher).values(), student):
+        for notice in reader.legibility.notices if reader.legibility else ():
+            say(notice)
     number_format = "bfloat16" if hardware.bfloat16 else "float32"
     threads = _threads(hardware, shown_encoders(teacher) | {"student": student})
     counts = ", ".join(f"{role.replace('_', ' ')} {number}" for role, number in threads.items())

@@ -21,13 +21,15 @@ from kdexp.naming import announce, describe_run, teacher_tags
 from kdexp.processes import Processes
 from kdexp.results.diagnostics import Diagnostics, diagnose
 from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
-from kdexp.results.record import SPLITS, Role, RunRecord
+from kdexp.results.record import SPLITS, Role, RunRecord, legibility_metrics
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.task.load import Task, load_task
 from kdexp.teacher.base import Teacher, TeacherAnswers, shown_encoders
 from kdexp.teacher.features import TeacherFeatures, refuse_unfit_features, teacher_features
 from kdexp.teacher.load import open_teacher
 from kdexp.teacher.logits import teacher_answers
+from kdexp.tracking.config import TrackingConfig
+from kdexp.tracking.data_sets import data_sets
 from kdexp.tracking.run import TrackedRun, open_run
 from kdexp.tracking.student_model import StudentFiles
 from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable
@@ -76,7 +78,7 @@ def _run(
     readers = shown_encoders(teacher) | {"student": student}
     description = describe_run(config, task, hardware, cache, readers, given)
     with open_run(config.tracking, description) as tracked:
-        tracked.log_text(yaml.safe_dump(plain(config), sort_keys=False), "config.yaml")
+        _log_inputs(tracked, config, task, teacher, student, given)
         teacher.prepare()
         tracked.set_tags(teacher_tags(teacher))
         answers = teacher_answers(teacher, course)  # validation first: a teacher near chance goes no further
@@ -103,10 +105,14 @@ def _run(
             url=tracked.url,
             experiment_url=tracked.experiment_url,
         )
-        _log(tracked, record, task, models, trained["student"])
-        if config.tracking.log_model:
-            tracked.log_student(StudentFiles.of(trained["student"].folder, task, student.max_length))
+        _log(tracked, record, config.tracking, course, models, trained["student"])
     return record
+
+
+def _legibility(teacher: Teacher, student: Encoder) -> dict[str, float]:
+    """How much of the training text reaches each model, under MLflow's names."""
+    readers = shown_encoders(teacher) | {"student": student}
+    return legibility_metrics({role: reader.legibility for role, reader in readers.items() if reader.legibility})
 
 
 def _digests(task: Task | None, teacher: Teacher | None) -> dict[str, str]:
@@ -119,15 +125,33 @@ def _digests(task: Task | None, teacher: Teacher | None) -> dict[str, str]:
     return digests
 
 
-def _log(
-    tracked: TrackedRun, record: RunRecord, task: Task, models: Mapping[Role, ModelAnswers], student: TrainedStudent
+def _log_inputs(
+    tracked: TrackedRun, config: Config, task: Task, teacher: Teacher, student: Encoder, given: Mapping[str, str]
 ) -> None:
-    tracked.log_table(prediction_table(task, models), "predictions.parquet")
+    tracked.log_text(yaml.safe_dump(plain(config), sort_keys=False), "config.yaml")
+    tracked.log_metrics(_legibility(teacher, student))
+    if config.tracking.enabled:  # digests of what is not trained on may not be known yet
+        tracked.log_data_sets(data_sets(task, None if "task" in given else config.task))
+
+
+def _log(
+    tracked: TrackedRun,
+    record: RunRecord,
+    settings: TrackingConfig,
+    course: Course,
+    models: Mapping[Role, ModelAnswers],
+    student: TrainedStudent,
+) -> None:
+    task, with_text = course.task, settings.log_text
+    tracked.log_table(prediction_table(task, models, with_text=with_text), "predictions.parquet")
     figure = prediction_figure(task, models)
     if figure is not None:
         tracked.log_figure(figure, "figures/confusion_matrices.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
     tracked.log_metrics(record.metrics(), step=student.num_steps)
+    if settings.log_model:
+        files = StudentFiles.of(student.folder, task, course.encoder.max_length, with_text=with_text)
+        tracked.log_student(files, record.student_metrics())
 
 
 def _diagnose(

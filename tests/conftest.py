@@ -1,25 +1,12 @@
 """What every test of a whole run needs."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-
-# A run that takes seconds: little data, two epochs.
-SMALL = (
-    "task.train_size=300",
-    "task.validation_size=200",
-    "task.test_size=200",
-    "teacher.train.epochs=2",
-    "train.epochs=1",
-    "teacher.chance_check=false",
-    "hardware=cpu",
-)
+from command_line import CommandLine, ForkServer, Result, process
 
 
 @pytest.fixture(autouse=True)
@@ -28,22 +15,34 @@ def no_hub(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    with ForkServer() as server:
+        yield server
+
+
 @pytest.fixture
-def kdexp(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Call the real command line in a folder of its own, as a person does."""
+def kdexp(fork_server, tmp_path) -> CommandLine:
+    """The command line in a folder of its own, as a person calls it."""
+    return CommandLine(fork_server, tmp_path)
 
-    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        env = os.environ | {"KDEXP_CACHE_DIR": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"} | environment
-        # The checkout, unless the package is installed.
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        return subprocess.run(
-            [sys.executable, "-m", "kdexp", *arguments],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
 
-    return call
+@pytest.fixture(scope="session")
+def store_template(tmp_path_factory) -> Path:
+    from kdexp.tracking.adapter import create_sqlite_store
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    create_sqlite_store(path)
+    return path
+
+
+@pytest.fixture
+def empty_store(store_template, tmp_path) -> None:
+    """A store without runs, for a test that does not ask how one is created: that takes a second."""
+    shutil.copy(store_template, tmp_path)
+
+
+@pytest.fixture
+def kdexp_process(tmp_path) -> Callable[..., Result]:
+    """The same in a process that begins with nothing imported, for what a fork could hide; five seconds more."""
+    return partial(process, tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, SMALL
+from command_line import ROOT, SMALL
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "multirun/README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
@@ -23,9 +23,10 @@ PLACEHOLDER = re.compile(r"<[^<>|&;]+>")
 NOT_RUN = {
     r"python3 -m venv|\. \.venv/bin/activate|pip install": "needs a package index; .ci/run does it",
     r"\.ci/run|ruff |mypy$|python -m pytest": "the checks themselves",
-    r"mlflow (ui|server)": "a server that runs until it is stopped; tests/test_tracking.py starts them",
+    r"mlflow (ui|server)": "a server that runs until it is stopped; tests/tracking/test_tracking.py starts them",
+    r"mlflow models|curl": "the same; tests/tracking/test_serving.py starts it and asks",
     r"python tests/benchmarks/": "measures for minutes",
-    r"python -m kdexp transplant": "needs an encoder and a tokenizer; tests/test_transplant.py runs it",
+    r"python -m kdexp transplant": "needs an encoder and a tokenizer; tests/model/test_transplant.py runs it",
 }
 """Commands that are shown and that no test here runs, by how they begin, with the reason."""
 

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from kdexp.cli import hydra_adapter
+from kdexp.cli.arguments import expand_home
 from kdexp.cli.composition import refuse_null_options, register_schemas, resolve
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.explain import explain
@@ -44,6 +45,7 @@ def compose(*overrides: str) -> Config:
         UserError: A setting is unknown, of the wrong type or out of range, or this would be many runs.
     """
     register_schemas()
+    overrides = tuple(expand_home(overrides))
     refuse_null_options(overrides)
     try:
         composed = hydra_adapter.compose(CONF_DIR, "config", overrides)

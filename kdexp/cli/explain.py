@@ -1,11 +1,12 @@
 """One line for what Hydra and OmegaConf refuse: what, got, and the legal choices."""
 
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
@@ -22,6 +23,8 @@ def explain(error: BaseException) -> UserError:
     """A refused composition in the words of kdexp's own errors."""
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         return _unknown_option(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable_word(error.override)
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return _explain_setting(cause)
@@ -39,9 +42,40 @@ def explain(error: BaseException) -> UserError:
     several = re.search(r"Ambiguous value for argument '([^=]+)=(.*?)' 1\.", message)
     if several:
         setting, values = several.groups()
-        remedy = f"compare them with -m (--multirun), or write {setting}=[{values}] for a list"
+        remedy = (
+            f"compare them with -m (--multirun), or write {setting}=[{values}] for a list, "
+            f"or {quoted(setting, values)} for one value"
+        )
         return UserError(setting, f"got several values, {values}", remedy)
     return UserError("command line", message, "see python -m kdexp --help")
+
+
+def _unreadable_word(word: str) -> UserError:
+    """A word of the command line that is not in Hydra's grammar, and how its value has to be quoted."""
+    setting, equals, value = word.partition("=")
+    if not equals or not setting.strip():
+        return UserError("command line", f"got {word!r}", "expected setting=value, such as seed=1")
+    if value.startswith("[") and "]" not in value:
+        return UserError(setting, f"cannot read {value}", f"close the bracket: {shlex.quote(f'{setting}=[a,b]')}")
+    remedy = f"write it with both kinds of quotes: {quoted(setting, value)}"
+    return UserError(setting, f"cannot read {value} without quotes", remedy)
+
+
+def quoted(setting: str, value: str) -> str:
+    """An override as a shell, and then Hydra, takes it literally; of a list, each of its elements."""
+    if value.startswith("[") and value.endswith("]"):
+        elements = ",".join(_literal(element.strip()) for element in value[1:-1].split(","))
+        return shlex.quote(f"{setting}=[{elements}]")
+    return shlex.quote(f"{setting}={_literal(value)}")
+
+
+def _literal(value: str) -> str:
+    """In Hydra's double quotes, in which a backslash counts only before a quote."""
+    if value[:1] in ("'", '"'):  # one that was never closed, or closed too early
+        value = value.strip(value[0])
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)
+    num_last = len(escaped) - len(escaped.rstrip("\\"))
+    return f'"{escaped}{num_last * chr(92)}"'
 
 
 def unknown_setting(setting: str, known: Iterable[str]) -> UserError:

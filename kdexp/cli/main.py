@@ -46,7 +46,7 @@ def _compose_and_run() -> None:
     Raises:
         UserError: Hydra refuses the composition, or kdexp refuses what it holds.
     """
-    # Threads that wait for each other are to sleep: spinning makes a training on a busy machine many times longer.
+    # Threads that wait for each other are to sleep: spinning makes a training many times longer on a busy machine.
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read when torch is loaded
     # Hydra would shorten every traceback and turn every failure into exit code 1.
@@ -55,12 +55,14 @@ def _compose_and_run() -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from kdexp.cli.arguments import expand_home, flags_first
     from kdexp.cli.composition import refuse_null_options
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
     from kdexp.cli.sweeper import register
 
     register()
+    sys.argv[1:] = expand_home(flags_first(sys.argv[1:]))
     refuse_null_options(sys.argv[1:])
     start = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job)
     try:

@@ -18,6 +18,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp.fingerprint import weights_fingerprint
 from kdexp.hardware import Hardware
+from kdexp.model.legibility import Legibility
 from kdexp.model.tokens import Tokens, longest_first, tokenizer_fingerprint
 from kdexp.progress import progress
 from kdexp.task.kind import UNITS, Answers, TaskKind
@@ -29,12 +30,14 @@ class Encoder:
 
     Attributes:
         answers_task: The classification head came with the checkpoint; otherwise it is newly made.
+        legibility: How much of the task's training text it can read, where that was measured.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     answers_task: bool
+    legibility: Legibility | None = None
 
     @property
     def num_parameters(self) -> int:

@@ -5,7 +5,8 @@ family's own kind (WordPiece, byte-level BPE, Unigram), its special tokens, thei
 format. What families differ in when they read a text is kept; what they were pretrained on is not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from transformers import (
@@ -37,9 +38,12 @@ def compact_config(
     hidden_size: int,
     num_heads: int,
     max_length: int,
-    label_names: Sequence[str],
+    head: Mapping[str, object],
 ) -> PretrainedConfig:
     """The family's config at a small size; everything else as the family has it.
+
+    Args:
+        head: What the config says of the head: `TaskKind.head_config()`.
 
     Raises:
         UserError: Unknown family, or a hidden size that the heads cannot share.
@@ -47,12 +51,10 @@ def compact_config(
     require_family(family)
     if hidden_size % num_heads:
         raise UserError("hidden_size", f"{hidden_size} cannot be shared by {num_heads} heads", "use a multiple")
-    common = {
+    common: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
-        "id2label": dict(enumerate(label_names)),
-        "label2id": {name: index for index, name in enumerate(label_names)},
-        "problem_type": "single_label_classification",
+        **head,
     }
     size = {
         # The families' own 0.02 is meant for 768 wide layers; in narrow ones attention then starts, and

@@ -1,5 +1,6 @@
 """Models as their settings describe them: built compact, or loaded from a checkpoint."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from kdexp.model import families
 from kdexp.model.checkpoints import load_checkpoint
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder, model_class
+from kdexp.model.legibility import measure_legibility, refuse_illegible
 from kdexp.model.transplanted import transplanted
 from kdexp.task.kind import TaskKind
 from kdexp.task.load import Task
@@ -27,13 +29,18 @@ def load_encoder(
         new_head: Give a checkpoint a new head even if it has one.
 
     Raises:
-        UserError: The checkpoint is not there, not readable, or not fit for the task.
+        UserError: The checkpoint is not there, not readable, or not fit for the task; or the model cannot read the
+            task's text.
     """
     config = transplanted(role, config, cache)
     torch.manual_seed(seed)
     if config.checkpoint is None:
-        return _build_compact(role, config, task)
-    return load_checkpoint(role, config, task.kind, new_head=new_head)
+        encoder = _build_compact(role, config, task)
+    else:
+        encoder = load_checkpoint(role, config, task.kind, new_head=new_head)
+    found = measure_legibility(role, encoder.tokenizer, task.train, encoder.max_length, task.kind)
+    refuse_illegible(found, config)
+    return replace(encoder, legibility=found)
 
 
 def load_finished(folder: Path, kind: TaskKind, max_length: int) -> Encoder:
@@ -58,8 +65,7 @@ def _build_compact(role: str, config: ModelConfig, task: Task) -> Encoder:
             hidden_size=config.hidden_size,
             num_heads=config.num_heads,
             max_length=config.max_length,
-            label_names=task.label_names,
+            head=task.kind.head_config(),
         )
-    model_config.update(task.kind.head_config())
     model = model_class(task.kind).from_config(model_config, dtype=torch.float32)
     return Encoder(model, tokenizer, config.max_length, answers_task=False)

@@ -2,8 +2,9 @@
 
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -55,6 +56,11 @@ _SPECIAL = {
     "deberta": _DEBERTA,
     "modernbert": _MODERNBERT,
 }
+# Unigram looks up every piece at every letter: with pieces as long as the words, time would grow with their square.
+_LONGEST_PIECE = 100
+# Merging the letters of one word takes the square of its length, and says nothing of other words.
+_LONGEST_WORD = 10_000
+_LONG_WORD = re.compile(rf"(\S{{{_LONGEST_WORD}}})\S+")
 # More candidates give fewer tokens per text, and fewer pieces in common with the library's Unigram trainer.
 _NUM_CANDIDATES_PER_PIECE = 2
 # DistilBERT, RoBERTa, XLM-R and ModernBERT tell the texts of a pair apart by the separator alone.
@@ -99,10 +105,20 @@ class _Corpus:
     texts: Collection[str] = field(compare=False, repr=False)
 
 
+@dataclass(frozen=True)
+class _ShortWords:
+    """Texts of which no word is longer than what a vocabulary is made from."""
+
+    texts: Iterable[str]
+
+    def __iter__(self) -> Iterator[str]:
+        return (_LONG_WORD.sub(r"\1", text) if len(text) > _LONGEST_WORD else text for text in self.texts)
+
+
 @lru_cache(maxsize=4)
 def _train_backend(family: str, corpus: _Corpus, vocab_size: int) -> str:
     """The trained tokenizer as JSON: teacher and student of one family, and all jobs of a sweep, share it."""
-    special, texts = _SPECIAL[family], corpus.texts
+    special, texts = _SPECIAL[family], _ShortWords(corpus.texts)
     match family:
         case "bert" | "distilbert" | "electra":
             backend = _train_wordpiece(texts, vocab_size, special)
@@ -120,7 +136,7 @@ def _train_backend(family: str, corpus: _Corpus, vocab_size: int) -> str:
     return str(backend.to_str())
 
 
-def _train_wordpiece(texts: Collection[str], vocab_size: int, special: _Special) -> Tokenizer:
+def _train_wordpiece(texts: Iterable[str], vocab_size: int, special: _Special) -> Tokenizer:
     backend = Tokenizer(models.WordPiece(unk_token=special.unk))
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -147,13 +163,13 @@ def _inner_letters(backend: Tokenizer, texts: list[str]) -> set[str]:
     return {letter for word, _ in words for letter in word[1:]}
 
 
-def _batches(texts: Collection[str]) -> Iterator[list[str]]:
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
     iterator = iter(texts)
     while batch := list(islice(iterator, BATCH_ROWS)):
         yield batch
 
 
-def _train_byte_level_bpe(texts: Collection[str], vocab_size: int, special: _Special) -> Tokenizer:
+def _train_byte_level_bpe(texts: Iterable[str], vocab_size: int, special: _Special) -> Tokenizer:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -168,7 +184,7 @@ def _train_byte_level_bpe(texts: Collection[str], vocab_size: int, special: _Spe
     return backend
 
 
-def _train_unigram(texts: Collection[str], vocab_size: int, special: _Special, family: str) -> Tokenizer:
+def _train_unigram(texts: Iterable[str], vocab_size: int, special: _Special, family: str) -> Tokenizer:
     """Train by hard EM: pieces are scored by how often the best segmentation of the texts uses them.
 
     The library's own trainer sums over its words in another order in every process, and the last digits
@@ -185,6 +201,7 @@ def _train_unigram(texts: Collection[str], vocab_size: int, special: _Special, f
     backend.decoder = decoders.Metaspace()
     trainer = trainers.BpeTrainer(
         vocab_size=_NUM_CANDIDATES_PER_PIECE * vocab_size,
+        max_token_length=_LONGEST_PIECE,
         special_tokens=list(special.tokens),
         show_progress=False,
     )
@@ -198,7 +215,7 @@ def _train_unigram(texts: Collection[str], vocab_size: int, special: _Special, f
 
 
 def _scored_pieces(
-    backend: Tokenizer, texts: Collection[str], candidates: set[str], room: int
+    backend: Tokenizer, texts: Iterable[str], candidates: set[str], room: int
 ) -> list[tuple[str, float]]:
     """The pieces that `backend` uses most, with the logarithm of how often; every character comes first."""
     counts = Counter(

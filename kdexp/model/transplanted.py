@@ -19,7 +19,13 @@ from kdexp import hub
 from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.fingerprint import weights_fingerprint
-from kdexp.model.checkpoints import find_checkpoint, loading_options, refuse_missing_weights, unreadable
+from kdexp.model.checkpoints import (
+    find_checkpoint,
+    load_tokenizer,
+    loading_options,
+    refuse_missing_weights,
+    unreadable,
+)
 from kdexp.model.config import ModelConfig
 from kdexp.model.tokens import tokenizer_fingerprint
 from kdexp.model.transplant import family_of, num_readable_tokens, transplant
@@ -121,7 +127,6 @@ def _load_encoder(role: str, config: ModelConfig) -> tuple[PreTrainedModel, PreT
     torch.manual_seed(0)
     try:
         model_config = AutoConfig.from_pretrained(where, **options)
-        tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, **options)
         encoder, report = AutoModel.from_pretrained(
             where,
             config=model_config,
@@ -130,10 +135,10 @@ def _load_encoder(role: str, config: ModelConfig) -> tuple[PreTrainedModel, PreT
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:
         raise unreadable(role, config.checkpoint, error) from error
     refuse_missing_weights(role, config, model_config, report["missing_keys"], with_head=False)
-    return encoder, tokenizer
+    return encoder, load_tokenizer(role, config, where)
 
 
 def _load_tokenizer(setting: str, name: str) -> PreTrainedTokenizerBase:
@@ -145,7 +150,7 @@ def _load_tokenizer(setting: str, name: str) -> PreTrainedTokenizerBase:
     options = {} if folder.is_dir() else {"local_files_only": not hub.is_reachable()}
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
         raise UserError(setting, f"cannot load {name}: {' '.join(str(error).split())[:200]}", remedy) from error
     if not tokenizer.is_fast:
         raise UserError(setting, f"{name} is no fast tokenizer", remedy)

@@ -76,15 +76,22 @@ def _agreement(kind: "TaskKind", test: Mapping[Role, "Answers"]) -> dict[Role, f
     }
 
 
-def prediction_table(task: "Task", models: Mapping[Role, ModelAnswers]) -> "pd.DataFrame":
+def prediction_table(task: "Task", models: Mapping[Role, ModelAnswers], *, with_text: bool = True) -> "pd.DataFrame":
     """One row per test example: what is right, what each model says, and its probabilities where it has them.
 
-    The text itself stays out of the tracking store; `row` is the example's place in the test split.
+    `row` is the example's place in the test split, the same in every run on this split.
+
+    Args:
+        with_text: Show `text` and, of pairs, `text_pair`.
     """
     import pandas as pd
 
     gold = task.kind.gold(task.labels("test"))
-    columns: dict[str, list] = {"row": list(range(len(gold))), "gold": gold}
+    columns: dict[str, list] = {"row": list(range(len(gold)))}
+    if with_text:
+        columns |= {"text": list(task.test.first)}
+        columns |= {} if task.test.second is None else {"text_pair": list(task.test.second)}
+    columns["gold"] = gold
     for role, model in models.items():
         answers = model.answers["test"]
         columns[role] = task.kind.decisions(answers)

@@ -5,12 +5,15 @@ MLflow's metric names are spelled here and nowhere else.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from kdexp.results.diagnostics import Calibration, Diagnostics, TokenizerStatistics
 from kdexp.results.statistics import Gain
+
+if TYPE_CHECKING:
+    from kdexp.model.legibility import Legibility
 
 Role = str
 """What a model is to a run. An open set: `student`; `teacher`, what the student is taught; `teacher_<name>`, one of
@@ -30,6 +33,15 @@ _DIAGNOSTICS = ("diagnostics/", "reading/")
 def metric_name(split: str, metric: str, role: Role = "student") -> str:
     """`test/accuracy` of the student, `baseline/test/accuracy` of another role."""
     return f"{split}/{metric}" if role == "student" else f"{role}/{split}/{metric}"
+
+
+def legibility_metrics(found: Mapping[Role, "Legibility"]) -> dict[str, float]:
+    """How much of the training text reaches each model, before anything is trained."""
+    return {
+        f"input/{role}_{name}": value
+        for role, item in found.items()
+        for name, value in (("unknown_rate", item.unknown_rate), ("truncation_rate", item.truncation_rate))
+    }
 
 
 def is_teacher(role: Role) -> bool:
@@ -125,6 +137,12 @@ class RunRecord:
         }
         metrics[_TEACHER_UNCHANGED] = float(self.teacher_unchanged)
         return metrics | _diagnostics_metrics(self.diagnostics)
+
+    def student_metrics(self) -> list[str]:
+        """Those of `metrics` that say how good the student is: what its model is found by."""
+        scores = self.scores["student"]
+        names = [metric_name(split, name) for split in SPLITS for name in getattr(scores, split)]
+        return [*names, *(name for name in self.metrics() if name.startswith("kd/")), f"cost/student{_PARAMETERS}"]
 
     @classmethod
     def from_stored(cls, run: StoredMetrics) -> "RunRecord":

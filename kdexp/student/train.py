@@ -119,10 +119,12 @@ def _parts(
     num_steps: int,
 ) -> dict[str, object]:
     """Everything that decides what is trained."""
+    transfer = course.training_splits.get("transfer") if answers or features else None
     return {
         "model": course.encoder.fingerprint(),
         "max_length": course.encoder.max_length,
         "data": course.task.fingerprint("train", "validation", "test"),
+        "transfer": transfer.text_digest if transfer is not None else None,
         "loss": loss.parts(),
         "teacher_answers": [answers[name].key for name in sorted(answers)] if answers else None,
         "teacher_features": features.parts if features else None,

@@ -20,8 +20,8 @@ def storage(cache_dir: Path, key: str) -> str:
 
 
 def pruner(prune: bool) -> optuna.pruners.BasePruner:
-    """What tells a hopeless trial: not among the first four, and not in a trial's first epoch."""
-    return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1) if prune else optuna.pruners.NopPruner()
+    """What tells a hopeless trial, once four are done."""
+    return optuna.pruners.MedianPruner(n_startup_trials=4) if prune else optuna.pruners.NopPruner()
 
 
 def trial_name(key: str, number: int) -> str:

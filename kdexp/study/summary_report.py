@@ -24,6 +24,7 @@ from kdexp.results.report import (
 from kdexp.results.statistics import Interval
 from kdexp.results.terminal import print_blocks
 from kdexp.study.summary import StudySummary, grid, grid_axes, setting_label, summarize_study
+from kdexp.study.summary_tables import runs_table, settings_table
 from kdexp.tracking.run import TrackedRun
 from kdexp.tracking.store import Study
 from kdexp.tracking.uri import ui_command
@@ -171,9 +172,10 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
     parent.log_text(html_page(title, report_blocks(summary, shown)), "summary/report.html")
     if summary.best is None:
         return
-    parent.log_table(summary.table, "summary/settings.csv")
-    parent.log_table(summary.table, "summary/settings.json")
-    parent.log_table(summary.runs, "summary/runs.csv")
+    settings = settings_table(summary)
+    parent.log_table(settings, "summary/settings.csv")
+    parent.log_table(settings, "summary/settings.json")
+    parent.log_table(runs_table(summary), "summary/runs.csv")
     for name in ("heatmap", "gain"):
         if name in shown:
             parent.log_figure(shown[name].figure, f"summary/{name}.png")

@@ -84,10 +84,7 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
         SweepError: Some jobs failed.
     """
     signal.signal(signal.SIGTERM, interrupt)
-    num_processes = Processes.current().world_size
-    if num_processes > 1:
-        problem = f"was started in {num_processes} processes of one training"
-        raise UserError("--multirun", problem, "start a sweep in one process, or one run in several")
+    _refuse_several_processes()
     base = next((job.config for job in jobs if job.config), None)
     if base is None:
         raise jobs[0].refusal or UserError("hydra.sweeper.params", "holds no job", "name some values")
@@ -105,15 +102,22 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
         earlier = study.runs(sweep_key=key)
         tags = {"kdexp.sweep_key": key, "kdexp.swept": ",".join(swept), "kdexp.cache": cache.identity()}
         description = RunDescription(base.study, f"{kind}  {' x '.join(swept)}", tags=tags)
+        if earlier:
+            logger.info("continues the sweep that began earlier: its finished jobs are not repeated")
         continued_run = earlier[0].run_id if earlier else None
         with open_run(base.tracking, description, continued_run=continued_run) as parent:
-            if earlier:
-                logger.info("continues the sweep that began earlier: its finished jobs are not repeated")
             sweep = Sweep(jobs, base, cache, study, parent, key)
             yield sweep
             parent.flush()
             _sum_up(study, parent)
             sweep.raise_failures()
+
+
+def _refuse_several_processes() -> None:
+    num_processes = Processes.current().world_size
+    if num_processes > 1:
+        problem = f"was started in {num_processes} processes of one training"
+        raise UserError("--multirun", problem, "start a sweep in one process, or one run in several")
 
 
 def _sum_up(study: Study, parent: TrackedRun) -> None:

@@ -99,10 +99,7 @@ def arrange(
     kind.refuse_untrainable(train.labels(kind))
 
     chosen = {"train": train, "validation": validation, "test": test}
-    notes = [f"train: {len(train):,} of {num_rows:,} rows"]
-    for name, source in zip(("validation", "test"), sources, strict=True):
-        how = f" (stratified, seed {seed})" if source == HELD_OUT else ""
-        notes.append(f"{name}: {len(chosen[name]):,} rows, {source}{how}")
+    notes = [f"train: {len(train):,} of {num_rows:,} rows", *_notes(chosen, sources, seed)]
     if num_in_test or num_in_validation:
         where = f"in test ({num_in_test:,}) or validation ({num_in_validation:,})"
         notes.append(f"train: {num_in_test + num_in_validation:,} rows dropped, because their text is also {where}")
@@ -111,6 +108,21 @@ def arrange(
         notes.append(note)
     tags = {"kdexp.validation_split": sources[0], "kdexp.test_split": sources[1]}
     return Arrangement(kind, chosen, notes, tags)
+
+
+def _notes(chosen: dict[str, Selection], sources: tuple[str, str], seed: int) -> list[str]:
+    """Where validation and test come from, and what they share."""
+    notes = []
+    for name, source in zip(("validation", "test"), sources, strict=True):
+        how = f" (stratified, seed {seed})" if source == HELD_OUT else ""
+        notes.append(f"{name}: {len(chosen[name]):,} rows, {source}{how}")
+    _, num_shared = _without_texts_of(chosen["test"], chosen["validation"])
+    if num_shared:
+        notes.append(
+            f"validation: the texts of {num_shared:,} of its {len(chosen['validation']):,} rows are also in test, "
+            "so the epoch is chosen on what is then tested"
+        )
+    return notes
 
 
 def _clean_transfer(transfer: Selection, test: Selection, validation: Selection) -> tuple[Selection, str]:

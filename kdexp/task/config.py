@@ -1,11 +1,21 @@
 """What can be set of a task."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any
 
+from kdexp.errors import UserError
 from kdexp.ranges import Checked, NaturalNumber, PositiveInt, Range
 
 _NoiseShare = Annotated[float, Range("a number from 0 (none) to 1 (every label)", low=0, high=1)]
+
+
+class Quoting(StrEnum):
+    """What quotes mean in CSV and TSV files."""
+
+    auto = "auto"
+    quoted = "quoted"
+    plain = "plain"
 
 
 @dataclass(kw_only=True)
@@ -48,7 +58,14 @@ class PublicTaskConfig(TaskConfig):
 
 @dataclass(kw_only=True)
 class FileTaskConfig(TaskConfig):
-    """A person's own CSV, TSV, JSONL or Parquet files."""
+    """A person's own files: CSV, TSV, JSON, Parquet, or folders that `datasets` saved.
+
+    Attributes:
+        encoding: Of text files, as Python calls it.
+        quoting: Of CSV and TSV. `quoted`: fields may stand in quotes, and then double those inside; `plain`: a quote
+            is part of the text; `auto`: CSV is quoted, and a TSV where the whole file is what a program that quotes
+            would have written.
+    """
 
     train: str
     validation: str | None = None
@@ -58,7 +75,16 @@ class FileTaskConfig(TaskConfig):
     label: str
     labels: list[str] | None = None
     header: bool = True
+    encoding: str = "utf-8"
+    quoting: Quoting = Quoting.auto
     train_size: PositiveInt | None = None
     validation_size: PositiveInt | None = None
     test_size: PositiveInt | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            b"a".decode(self.encoding, errors="replace")
+        except LookupError as error:
+            raise UserError("encoding", f"got {self.encoding}", "expected utf-8, latin-1, cp1252, ...") from error

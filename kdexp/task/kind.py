@@ -161,16 +161,18 @@ class TaskKind(ABC):
             return Labels(column)
         return Labels(column.flat, column.lengths.astype(np.int64))
 
-    def labels_of_batch(self, labels: np.ndarray) -> Labels:
-        """The labels of a batch.
+    def units_of_rows(self, values: np.ndarray, labels: np.ndarray) -> tuple[Answers, Labels]:
+        """Answers and labels of rows that the Trainer gathered.
 
         Args:
+            values: [rows, outputs], or [rows, units, outputs] padded.
             labels: [rows], [rows, outputs], or [rows, units] with `IGNORED_LABEL` behind each row's own.
         """
         if not self.has_units:
-            return Labels(labels)
+            return Answers(torch.from_numpy(values)), Labels(labels)
         own = labels != IGNORED_LABEL
-        return Labels(labels[own], own.sum(axis=1))
+        lengths = own.sum(axis=1)
+        return Answers(torch.from_numpy(values[own]), lengths), Labels(labels[own], lengths)
 
     def strata(self, labels: Labels) -> np.ndarray:
         """[rows], integers: rows of one stratum are shared out evenly when some are held out."""
@@ -183,6 +185,14 @@ class TaskKind(ABC):
         Raises:
             UserError: With the reason.
         """
+
+    def announcements(self, labels: Labels) -> list[str]:
+        """What every run says of the labels, in one line each.
+
+        Args:
+            labels: Of the training split.
+        """
+        return []
 
     @property
     def num_outputs(self) -> int:

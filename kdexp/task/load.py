@@ -7,7 +7,6 @@ local copy, and `task=file` reads a person's own tables.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,11 +15,12 @@ import numpy as np
 
 from kdexp.cache import Cache
 from kdexp.errors import UserError
-from kdexp.fingerprint import path_digest, plain, texts_fingerprint
+from kdexp.fingerprint import file_sha256, path_digest, plain, texts_fingerprint
 from kdexp.task import inference, reviews
-from kdexp.task.arrange import HELD_OUT, Arrangement, arrange
+from kdexp.task.arrange import HELD_OUT, Arrangement, Selection, arrange
+from kdexp.task.columnar import is_saved_dataset
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
-from kdexp.task.file import read_table
+from kdexp.task.file import Reading, read_table
 from kdexp.task.kind import Labels, TaskKind
 from kdexp.task.public import PublicSources, public_sources
 from kdexp.task.single_label import SingleLabel
@@ -56,6 +56,11 @@ class Task:
     def primary_metric(self) -> str:
         return self.kind.primary_metric
 
+    @property
+    def announcements(self) -> list[str]:
+        """What every run says of its data, in one line each."""
+        return [*self.notes, *self.kind.announcements(self.labels("train"))]
+
     def labels(self, name: str) -> Labels:
         """The gold labels of a split that has them."""
         split: Split = getattr(self, name)
@@ -70,8 +75,8 @@ class Task:
 def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] = SingleLabel) -> Task:
     """Load the splits that a configuration describes.
 
-    What is read from files is kept in the cache as Arrow tables, and mapped from there: by the content of the
-    files, and by the settings.
+    The splits are kept in the cache as Arrow tables, and mapped from there: by the content of the files that they are
+    read from (or of the code that generates them), and by the settings.
 
     Args:
         kind: Of a task that is read from a person's files.
@@ -81,7 +86,7 @@ def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] = Single
     """
     match config:
         case EmbeddedTaskConfig():
-            return _load_embedded(config)
+            return _load_embedded(config, cache)
         case PublicTaskConfig():
             return _load_public(config, cache)
         case FileTaskConfig():
@@ -90,22 +95,29 @@ def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] = Single
             raise TypeError(f"no loader for {type(config).__name__}")
 
 
-def _load_embedded(config: EmbeddedTaskConfig) -> Task:
+def _load_embedded(config: EmbeddedTaskConfig, cache: Cache) -> Task:
+    _require_embedded(config.name)
+    generators = {"generators": [file_sha256(Path(module.__file__ or "")) for module in _EMBEDDED.values()]}
+    return _kept(config, SingleLabel, generators, cache, lambda _: _arrange_embedded(config))
+
+
+def _arrange_embedded(config: EmbeddedTaskConfig) -> Arrangement:
+    generator = _EMBEDDED[config.name]
     sizes = {
         "train": config.train_size,
         "validation": config.validation_size,
         "test": config.test_size,
         "transfer": config.transfer_size,
     }
-    label_names = _EMBEDDED[_require_embedded(config.name)].LABELS
-    splits = _generated(config.name, tuple(sizes.items()), config.seed, config.label_noise)
-    return Task(
-        name=config.name,
-        kind=SingleLabel(list(label_names)),
-        train=splits["train"],
-        validation=splits["validation"],
-        test=splits["test"],
-        transfer=splits.get("transfer"),
+    rows = generator.generate_splits(sizes, seed=config.seed, label_noise=config.label_noise)
+    splits = {}
+    for name in (name for name, size in sizes.items() if size):
+        *texts, labels = (list(column) for column in zip(*rows[name], strict=True))
+        second = texts[1] if len(texts) == 2 else None
+        splits[name] = Selection.of(Split.from_lists(texts[0], second, labels if name != "transfer" else None))
+    return Arrangement(
+        SingleLabel(list(generator.LABELS)),
+        splits,
         notes=[f"task {config.name}: generated text (seed {config.seed}), no download"],
         tags={"kdexp.validation_split": "generated", "kdexp.test_split": "generated"},
     )
@@ -118,19 +130,6 @@ def _require_embedded(name: str) -> str:
     if name not in _EMBEDDED:
         raise UserError("task.name", f"no embedded task is called '{name}'", f"use {' or '.join(_EMBEDDED)}")
     return name
-
-
-@lru_cache(maxsize=2)
-def _generated(name: str, sizes: tuple[tuple[str, int], ...], seed: int, label_noise: float) -> Mapping[str, Split]:
-    """The splits, written once for all jobs of a sweep."""
-    rows = _EMBEDDED[name].generate_splits(dict(sizes), seed=seed, label_noise=label_noise)
-    splits = {}
-    for split, size in sizes:
-        if size:
-            *texts, labels = (list(column) for column in zip(*rows[split], strict=True))
-            second = texts[1] if len(texts) == 2 else None
-            splits[split] = Split.from_lists(texts[0], second, labels if split != "transfer" else None)
-    return splits
 
 
 def _load_public(config: PublicTaskConfig, cache: Cache) -> Task:
@@ -190,9 +189,10 @@ def _load_file(config: FileTaskConfig, cache: Cache, kind: type[TaskKind]) -> Ta
         "test": config.test,
         "transfer": config.transfer,
     }
-    paths = {name: Path(path) for name, path in files.items() if path is not None}
+    paths = {name: Path(path).expanduser() for name, path in files.items() if path is not None}
     # A file that is not there is told of where it is read.
-    digests = {name: path_digest(path) if path.is_file() else None for name, path in paths.items()}
+    readable = {name: path.is_file() or is_saved_dataset(path) for name, path in paths.items()}
+    digests = {name: path_digest(path) if readable[name] else None for name, path in paths.items()}
     return _kept(config, kind, digests, cache, lambda scratch: _arrange_file(config, kind, text, paths, scratch))
 
 
@@ -205,24 +205,27 @@ def _arrange_file(
             [*text, config.label],
             scratch / f"{name}.table.arrow",
             setting=f"task.{name}",
-            header=config.header,
+            reading=Reading(config.header, config.encoding, config.quoting),
         )
         for name, path in paths.items()
     }
-    kind = kind_class.from_column(tables["train"].column(config.label, "task.label"), config.labels)
+    gold = tables["train"].column(config.label, "task.label")
+    kind = kind_class.from_column(gold, config.labels)
     splits = {}
     for name, table in tables.items():
         texts = [column.batches() for column in texts_of(table, text)]
         labels = None
         if name != "transfer":
-            labels = kind.encode(table.column(config.label, "task.label"))
+            # Where the training file numbers its classes and names them, the other files may have either.
+            labels = kind.encode(table.column(config.label, "task.label"), by_number=gold.class_names is not None)
         splits[name] = write_split(scratch / f"{name}.arrow", [(texts, labels)])
     sources = ("own file" if config.validation else HELD_OUT, "own file" if config.test else HELD_OUT)
-    return arrange(config, kind, splits, sources)
+    arranged = arrange(config, kind, splits, sources)
+    return replace(arranged, notes=[*(note for table in tables.values() for note in table.notes), *arranged.notes])
 
 
 def _kept(
-    config: PublicTaskConfig | FileTaskConfig,
+    config: EmbeddedTaskConfig | PublicTaskConfig | FileTaskConfig,
     kind: type[TaskKind],
     digests: Mapping[str, Any],
     cache: Cache,
@@ -231,7 +234,7 @@ def _kept(
     """Take the task from the cache, or arrange and write it there.
 
     Args:
-        digests: Of what is read; they stand for the settings of the same names, which are paths.
+        digests: Of what is read, or of what generates; they stand for the settings of the same names, which are paths.
         arrange_in: Reads and arranges, in a folder that is removed afterwards.
     """
 

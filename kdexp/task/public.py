@@ -9,12 +9,10 @@ from typing import Any
 from kdexp import hub
 from kdexp.errors import UserError
 from kdexp.fingerprint import path_digest
+from kdexp.task.columnar import is_saved_dataset
 from kdexp.task.config import PublicTaskConfig
-from kdexp.task.file import SUFFIXES, list_folder, read_table
+from kdexp.task.file import SPLIT_NAMES, SUFFIXES, Reading, list_folder, read_table
 from kdexp.task.table import Table
-
-# Each split under the names that distributors give it.
-SPLIT_NAMES = {"train": ("train",), "validation": ("dev", "validation", "valid", "val"), "test": ("test",)}
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -43,7 +41,7 @@ def public_sources(config: PublicTaskConfig, columns: Sequence[str]) -> PublicSo
     """
     if config.path is None:
         return _hub_sources(config, columns)
-    folder = Path(config.path)
+    folder = Path(config.path).expanduser()
     if not folder.is_dir():
         problem = f"{folder} is a file" if folder.exists() else f"no folder {folder}"
         raise UserError("task.path", problem, "name the folder that holds train.tsv and dev.tsv")
@@ -72,7 +70,9 @@ def _split_files(folder: Path, subset: str | None, split: str) -> list[Path]:
     """Find the file of a split, or its shards, in the folder itself or where the hub's layouts put them."""
     for place in (folder, folder / "data", *([folder / subset] if subset else [])):
         for name in SPLIT_NAMES[split]:
-            pattern = re.compile(rf"{name}(-\d+-of-(?P<shards>\d+))?\.(?P<suffix>\w+(\.gz)?)")
+            if is_saved_dataset(place / name):
+                return [place / name]
+            pattern = re.compile(rf"{name}(-\d+-of-(?P<shards>\d+))?\.(?P<suffix>\w+(\.\w+)?)")
             found = [(match, path) for path in place.glob(f"{name}*") if (match := pattern.fullmatch(path.name))]
             paths = sorted(path for match, path in found if f".{match['suffix'].lower()}" in SUFFIXES)
             if not paths:
@@ -91,7 +91,8 @@ def _read_file(path: Path, columns: Sequence[str], labels: Sequence[str], target
     if columns[0] in table.names or len(columns) != 2 or len(table.names) != 2 or table.names[1] not in known:
         return table
     # The sentence-level distribution of SST-2 has no header: what was taken for one is a text and its label.
-    bare = read_table(path, ["0", "1"], target.with_suffix(".bare"), setting="task.path", header=False)
+    without_header, place = Reading(header=False), target.with_suffix(".bare")
+    bare = read_table(path, ["0", "1"], place, setting="task.path", reading=without_header)
     return replace(bare, names=list(columns), columns=dict(zip(columns, bare.columns.values(), strict=True)))
 
 

@@ -12,7 +12,10 @@ from kdexp.errors import UserError
 from kdexp.loss.base import Outputs
 from kdexp.loss.hard import hard_loss
 from kdexp.task.kind import Answers, Labels, TaskKind
-from kdexp.task.table import Column, class_indices, class_names
+from kdexp.task.labels import class_indices, class_names, label_key, label_notices
+from kdexp.task.table import Column, shorten
+
+_NUM_NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class SingleLabel(TaskKind):
             problem = f"of the {labels.num_rows} rows left to train on, {left}"
             raise UserError("task.train_size", problem, "a classifier needs two classes: keep more rows for training")
 
+    def announcements(self, labels: Labels) -> list[str]:
+        counts = np.bincount(labels.values, minlength=self.num_outputs)
+        return [_classes_line(self.label_names, counts), *label_notices(self.label_names)]
+
     def head_config(self) -> dict[str, object]:
         return super().head_config() | {"problem_type": "single_label_classification"}
 
@@ -67,13 +74,13 @@ class SingleLabel(TaskKind):
 
     def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> None:
         """One-sided exact binomial test at 1 % against the most frequent class: small splits are judged fairly."""
-        from scipy.stats import binomtest
+        from scipy.special import bdtrc  # scipy.stats has this test too, and takes a quarter of a second to import
 
         total = labels.num_rows
         num_correct = int((answers.values.argmax(-1).numpy() == labels.values).sum())
         majority = float(np.bincount(labels.values, minlength=self.num_outputs).max() / total)
         accuracy = num_correct / total
-        if binomtest(num_correct, total, min(majority, 1.0), alternative="greater").pvalue < 0.01:
+        if bdtrc(num_correct - 1, total, majority) < 0.01:  # P(at least so many | always the most frequent class)
             return
         below = accuracy < 1 / self.num_outputs - 0.05
         reason = "are its class names in the wrong order?" if below else "is it fine-tuned for this task?"
@@ -102,7 +109,8 @@ class SingleLabel(TaskKind):
 def class_order(teacher_names: Sequence[str], task_names: Sequence[str], role: str = "teacher") -> list[int]:
     """Where each of the task's classes lies among the teacher's: `teacher_logits[:, order]` is in the task's order.
 
-    Names are compared without regard to case, spaces, hyphens and underscores.
+    Names are the same where they are equal; where that does not pair all of them, without regard to case, spaces,
+    hyphens (which are no signs) and underscores; and where that does not either, a head's `LABEL_2` is the class 2.
 
     Args:
         role: What the teacher's settings begin with, for errors.
@@ -111,19 +119,35 @@ def class_order(teacher_names: Sequence[str], task_names: Sequence[str], role: s
         UserError: The names are not the same set; both lists are shown.
     """
 
-    def key(name: str) -> str:
-        return re.sub(r"[\s_-]+", "", name).casefold()
+    for key in (str, label_key, _numbered_key):
+        position = {key(name): index for index, name in enumerate(teacher_names)}
+        wanted = [key(name) for name in task_names]
+        if len(position) == len(teacher_names) and sorted(position) == sorted(wanted):
+            return [position[name] for name in wanted]
+    raise UserError(
+        f"{role}.labels",
+        f"the teacher's classes [{shorten(teacher_names)}] are not the task's [{shorten(task_names)}]",
+        f"name the teacher's classes in its own order with {role}.labels=[...], "
+        f"or give it a new head with {role}.finetune=true",
+    )
 
-    position = {key(name): index for index, name in enumerate(teacher_names)}
-    wanted = [key(name) for name in task_names]
-    if len(position) != len(teacher_names) or sorted(position) != sorted(wanted):
-        raise UserError(
-            f"{role}.labels",
-            f"the teacher's classes [{', '.join(teacher_names)}] are not the task's [{', '.join(task_names)}]",
-            f"name the teacher's classes in its own order with {role}.labels=[...], "
-            f"or give it a new head with {role}.finetune=true",
-        )
-    return [position[name] for name in wanted]
+
+def _numbered_key(name: str) -> str:
+    """`LABEL_2`, as transformers names the outputs of a head that was given no names, is the class 2."""
+    key = label_key(name)
+    return re.sub(r"^label(?=\d+$)", "", key)
+
+
+def _classes_line(names: Sequence[str], counts: np.ndarray) -> str:
+    """How many classes there are, the most frequent ones, and the rarest, with their rows in train."""
+    order = np.argsort(-counts, kind="stable")
+    shown = [f"{names[index]:.40} {counts[index]:,}" for index in order[:_NUM_NAMED]]
+    line = f"classes: {len(names):,} ({', '.join(shown)}"
+    rest = len(names) - len(shown)
+    if rest:
+        line += f" and {rest:,} more"
+    rarest = order[-1]
+    return f"{line} rows in train; the rarest: {names[rarest]:.40} {counts[rarest]:,})"
 
 
 def classification_metrics(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
@@ -138,17 +162,24 @@ def classification_metrics(logits: Tensor, labels: np.ndarray) -> dict[str, floa
         and `ece`.
     """
     from scipy.special import log_softmax, softmax
-    from sklearn.metrics import f1_score
 
     scores = logits.float().numpy().astype(np.float64)
     gold = np.asarray(labels)
     answers = scores.argmax(axis=-1)
     return {
         "accuracy": float((answers == gold).mean()),
-        "macro_f1": float(f1_score(gold, answers, average="macro", zero_division=0)),
+        "macro_f1": _macro_f1(answers, gold, scores.shape[-1]),
         "nll": float(-log_softmax(scores, axis=-1)[np.arange(len(gold)), gold].mean()),
         "ece": expected_calibration_error(softmax(scores, axis=-1), gold),
     }
+
+
+def _macro_f1(answers: np.ndarray, gold: np.ndarray, num_classes: int) -> float:
+    """Mean over the classes that occur of 2 TP / (2 TP + FP + FN); without scikit-learn, which is slow to import."""
+    hits = np.bincount(gold[answers == gold], minlength=num_classes)
+    counts = np.bincount(gold, minlength=num_classes) + np.bincount(answers, minlength=num_classes)
+    occurs = counts > 0
+    return float((2 * hits[occurs] / counts[occurs]).mean())
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:

@@ -140,6 +140,12 @@ class Split:
         first = list(islice(self.first, count))
         return first if self.second is None else list(zip(first, islice(self.second, count), strict=True))
 
+    def sample(self, count: int) -> tuple[list[str], list[str] | None]:
+        """First and second texts of at most `count` rows, from all over the split: a file may be sorted."""
+        rows = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)).tolist()
+        first, *second = ([self._column(name)[row].as_py() for row in rows] for name in self._text_names)
+        return first, second[0] if second else None
+
     def write(self, path: Path, rows: np.ndarray) -> None:
         """Write some rows to a file of their own, where they lie together: reading them stays as quick as it was.
 

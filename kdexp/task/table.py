@@ -1,19 +1,14 @@
-"""Columns of a table on disk, and what texts and class labels in them must look like."""
+"""Columns of a table on disk, and what texts in them must look like."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from kdexp.arrow import values_of
 from kdexp.errors import UserError
-
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
-_WHOLE_FLOAT = re.compile(r"[+-]?\d+\.0+")
 
 
 @dataclass(frozen=True)
@@ -26,6 +21,8 @@ class Table:
         columns: Those that were asked for and exist, in Arrow.
         lines: The line that each row begins on, as an editor shows it; None: rows are counted from 1.
         is_json: Values are kept as JSON, because one column may hold strings, numbers and more.
+        class_names: Of columns of class numbers whose classes the file names, by column.
+        notes: What was found out about the file, and should be said.
     """
 
     source: str
@@ -33,6 +30,8 @@ class Table:
     columns: dict[str, pa.ChunkedArray]
     lines: Sequence[int] | None = None
     is_json: bool = False
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def column(self, name: str, setting: str) -> "Column":
         """Return one column.
@@ -66,6 +65,11 @@ class Column:
 
     def __len__(self) -> int:
         return len(self.table.columns[self.name])
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """What the file calls the classes whose numbers the column holds; None where it does not say."""
+        return self.table.class_names.get(self.name)
 
     def __iter__(self) -> Iterator[Any]:
         for values in self.batches():
@@ -126,75 +130,3 @@ def _is_broken(text: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
-
-
-def class_names(column: Column, labels: Sequence[str] | None) -> list[str]:
-    """List the classes of a label column: as given, or numbers in order, or names in alphabetical order.
-
-    Raises:
-        UserError: The column holds a single class, or does not look like classes at all.
-    """
-    if labels is not None:
-        if len(set(labels)) < max(2, len(labels)):
-            raise UserError("task.labels", f"[{shorten(labels)}]", "name two classes or more, each once")
-        return list(labels)
-    names = set(_labels_of(column))
-    setting, where = "task.label", f"column '{column.name}' of {column.table.source}"
-    if len(names) == 1:
-        problem = f"every row has the same label '{names.pop()}' in {where}"
-        raise UserError(setting, problem, "a classifier needs two classes or more")
-    if not all(_NUMBER.fullmatch(name) for name in names):
-        ordered = sorted(names)
-    else:
-        ordered = sorted(names, key=lambda name: (float(name), name))
-        if len(names) > 10 and any("." in name for name in names):
-            problem = f"{where} holds {len(names):,} different numbers such as {ordered[1]}: scores, not classes"
-            raise UserError(setting, problem, "sort the scores into classes, or name another column")
-    if len(names) > 20 and len(names) > len(column) / 2:
-        problem = f"{where} holds {len(names):,} different values in {len(column):,} rows: not classes"
-        raise UserError(setting, problem, f"name the label column; the columns are: {shorten(column.table.names)}")
-    return ordered
-
-
-def class_indices(column: Column, known: Mapping[str, int]) -> np.ndarray:
-    """Turn a label column into class indices, int64.
-
-    Args:
-        known: Class index of each label.
-
-    Raises:
-        UserError: A row has no label or an unknown one.
-    """
-
-    def index(row: int, label: str) -> int:
-        if label not in known:
-            problem = f"{column.where(row)}: unknown label '{label:.60}'"
-            raise UserError("task.label", problem, f"the classes are: {shorten(list(known))}")
-        return known[label]
-
-    indices = (index(row, label) for row, label in enumerate(_labels_of(column)))
-    return np.fromiter(indices, dtype=np.int64, count=len(column))
-
-
-def _labels_of(column: Column) -> Iterator[str]:
-    """Write labels as strings: a whole number is `1` even where a missing value elsewhere made it `1.0`."""
-    _refuse_missing_labels(column)
-    for value in column:
-        # JSON's true and false keep their spelling.
-        text = str(value).lower() if isinstance(value, bool) else str(value).strip()
-        yield text.split(".")[0] if _WHOLE_FLOAT.fullmatch(text) else text
-
-
-def _refuse_missing_labels(column: Column) -> None:
-    num_missing, first_missing, wrong = 0, None, None
-    for row, value in enumerate(column):
-        if value is None or value != value or str(value).strip() == "":
-            num_missing += 1
-            first_missing = row if first_missing is None else first_missing
-        elif wrong is None and not isinstance(value, str | int | float):
-            wrong = f"{column.where(row)}: column '{column.name}' holds {value!r:.60s}, not one label"
-    if first_missing is not None:
-        problem = f"{num_missing:,} rows have no label, the first is {column.where(first_missing)}"
-        raise UserError("task.label", problem, f"fill or remove these rows (column '{column.name}')")
-    if wrong is not None:
-        raise UserError("task.label", wrong, "write one string or number in each row")

@@ -12,13 +12,14 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexp.errors import UserError
 from kdexp.files import try_lock
+from kdexp.tracking.data_sets import DataSet
 from kdexp.tracking.student_model import StudentFiles, write_student
 from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable, reason, redact
 
@@ -48,6 +49,9 @@ class Delivery:
         self.client, self.uri, self.experiment_id, self.run_id = client, uri, experiment_id, run_id
         self._metric, self._param, self._tag = Metric, Param, RunTag
         self._metrics: list[Any] = []
+        self._last_metrics: dict[str, Any] = {}
+        self._all_params: dict[str, str] = {}
+        self._data_sets: dict[str, DataSet] = {}
         self._params: list[Any] = []
         self._tags: list[Any] = []
         self._rejected: list[dict[str, object]] = []
@@ -63,13 +67,14 @@ class Delivery:
 
     def queue_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         now = time.time_ns() // 1_000_000
-        self._metrics += [self._metric(legal_key(key), float(value), now, step) for key, value in metrics.items()]
+        queued = [self._metric(legal_key(key), float(value), now, step) for key, value in metrics.items()]
+        self._metrics += queued
+        self._last_metrics |= {metric.key: metric for metric in queued}
 
     def queue_params(self, params: Mapping[str, object]) -> None:
-        self._params += [
-            self._param(legal_key(key), shorten(redact(str(value)), MAX_PARAM_CHARACTERS))
-            for key, value in params.items()
-        ]
+        queued = {legal_key(key): shorten(redact(str(value)), MAX_PARAM_CHARACTERS) for key, value in params.items()}
+        self._params += [self._param(key, value) for key, value in queued.items()]
+        self._all_params |= queued
 
     def queue_tags(self, tags: Mapping[str, str]) -> None:
         self._tags += [
@@ -100,16 +105,31 @@ class Delivery:
 
         self._deliver_or_keep(path, send)
 
-    def send_student(self, student: StudentFiles) -> None:
-        """Send the model `student`."""
+    def send_data_sets(self, data_sets: Sequence[DataSet]) -> None:
+        """Send what the run reads."""
+        self._data_sets = {data_set.split: data_set for data_set in data_sets}
+
+        def send() -> None:
+            self.client.log_inputs(self.run_id, [data_set.entity() for data_set in data_sets])
+
+        self._deliver_or_keep("data sets", send)
+
+    def send_student(self, student: StudentFiles, metrics: Sequence[str]) -> None:
+        """Send the model `student`, with the run's params and the last values of some of its metrics."""
         from mlflow.entities import LoggedModelOutput
 
         target = self._spool / "student"
 
         def send() -> None:
             logged = self.client.create_logged_model(
-                self.experiment_id, name="student", source_run_id=self.run_id, model_type="text-classification"
+                self.experiment_id,
+                name="student",  # by which `runs:/<run id>/student` finds it
+                source_run_id=self.run_id,
+                tags={"kdexp.run_name": self.client.get_run(self.run_id).info.run_name},
+                params={key: value for key, value in self._all_params.items() if value != "None"},
+                model_type="text-classification",
             )
+            self.client.log_batch(self.run_id, self._metrics_of_model(metrics, logged.model_id))
             shutil.rmtree(target, ignore_errors=True)
             write_student(student, logged, target)
             self.client.log_model_artifacts(logged.model_id, str(target))
@@ -119,6 +139,16 @@ class Delivery:
             shutil.rmtree(target)
 
         self._deliver_or_keep("student", send)
+
+    def _metrics_of_model(self, names: Sequence[str], model_id: str) -> list[Any]:
+        """The run's own points, which it holds already, with the model and the data set that they are of."""
+        points = [self._last_metrics[key] for key in map(legal_key, names) if key in self._last_metrics]
+        found = []
+        for point in points:
+            split = self._data_sets.get(point.key.partition("/")[0])
+            measured_on = {"dataset_name": split.name, "dataset_digest": split.digest} if split else {}
+            found.append(self._metric(point.key, point.value, point.timestamp, point.step, model_id, **measured_on))
+        return found
 
     def close(self, status: str, rescue_folder: Path) -> str:
         """Deliver what is left and end the run. Return what was not delivered and where it lies, or ""."""

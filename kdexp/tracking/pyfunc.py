@@ -6,15 +6,32 @@ not installed. The folder it reads holds only safetensors and JSON.
 """
 
 import json
+import math
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from mlflow.exceptions import MlflowException
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 SETTINGS_FILE = "student.json"
 BATCH_SIZE = 32
+
+_TEXT, _PAIR = "text", "text_pair"
+_FORMS = {
+    False: "texts, or a table with the column 'text'",
+    True: "pairs (first, second), or a table with the columns 'text' and 'text_pair'",
+    None: "texts, pairs (first, second), or a table with the columns 'text' and, for pairs, 'text_pair'",
+}
+_EVALUATOR = "mlflow.models.evaluation.evaluators.classifier"
+
+
+class InputError(MlflowException, ValueError):
+    """What was sent cannot be read. As an invalid parameter it is the client's fault: a server answers 400."""
 
 
 class Student:
@@ -24,32 +41,36 @@ class Student:
         settings = json.loads((Path(folder) / SETTINGS_FILE).read_text(encoding="utf-8"))
         self.label_names: list[str] = settings["label_names"]
         self.max_length: int = settings["max_length"]
+        self.is_pair: bool | None = settings.get("is_pair")
+        """Whether it was trained on pairs; None where that is not known, and both are read."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
         self.model = model.to(self.device).eval()
 
-    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame | pd.Series":
         """Classify texts.
 
         Args:
-            model_input: One text, a list of texts, a list of (first, second) pairs, or a DataFrame with a
-                column `text` and, for pairs, a column `text_pair`.
+            model_input: One text; texts or (first, second) pairs as a list, array or Series; rows as dictionaries; or
+                a table: a DataFrame or a dictionary of columns, with `text` and, for pairs, `text_pair`.
             params: Not used; MLflow passes it.
 
         Returns:
-            One row per text: `label`, `score` (the probability of that label), and `probability_<class>` for
-            every class.
+            One row per text, in their order and with the index of a DataFrame or Series: `label`, `score` (the
+            probability of that label), and `probability_<class>` for every class. MLflow's evaluator of classifiers,
+            which takes one column, is given the labels.
 
         Raises:
-            ValueError: The input is none of these.
+            InputError: The input is none of these; a ValueError.
         """
-        first, second = _texts(model_input)
+        first, second = _texts(model_input, self.is_pair)
         probabilities = []
         for start in range(0, len(first), BATCH_SIZE):
+            stop = start + BATCH_SIZE
             batch = self.tokenizer(
-                first[start : start + BATCH_SIZE],
-                second[start : start + BATCH_SIZE] if second else None,
+                first[start:stop],
+                second[start:stop] if second is not None else None,
                 truncation=True,
                 max_length=self.max_length,
                 padding=True,
@@ -59,27 +80,139 @@ class Student:
                 logits = self.model(**batch).logits
             probabilities.append(logits.float().softmax(dim=-1).cpu())
         scores = torch.cat(probabilities) if probabilities else torch.zeros(0, len(self.label_names))
-        rows = pd.DataFrame(scores.numpy(), columns=[f"probability_{name}" for name in self.label_names])
+        rows = pd.DataFrame(
+            scores.numpy(),
+            columns=[f"probability_{name}" for name in self.label_names],
+            index=model_input.index if isinstance(model_input, pd.DataFrame | pd.Series) else None,
+        )
         rows.insert(0, "label", [self.label_names[index] for index in scores.argmax(dim=-1).tolist()])
         rows.insert(1, "score", scores.amax(dim=-1).numpy())
-        return rows
+        return rows["label"] if _is_evaluated() else rows
 
 
-def _texts(model_input: Any) -> tuple[list[str], list[str] | None]:
-    """Split any accepted input into first texts and, for pairs, second texts."""
-    if isinstance(model_input, pd.DataFrame):
-        if "text" not in model_input.columns:
-            raise ValueError(f"expected a column 'text' (and 'text_pair'), got {list(model_input.columns)}")
-        second = model_input["text_pair"].tolist() if "text_pair" in model_input.columns else None
-        return model_input["text"].tolist(), second
-    if isinstance(model_input, str):
-        return [model_input], None
-    rows: list[Any] = list(model_input)
-    if all(isinstance(row, str) for row in rows):
-        return rows, None
-    if all(isinstance(row, list | tuple) and len(row) == 2 for row in rows):
-        return [first for first, _ in rows], [second for _, second in rows]
-    raise ValueError("expected texts, (first, second) pairs, or a DataFrame with 'text' and 'text_pair'")
+def _is_evaluated() -> bool:
+    """Whether `mlflow.models.evaluate(model_type="classifier")` asks: nothing else tells it from another caller."""
+    frame: Any = sys._getframe(2)
+    while frame is not None and (name := frame.f_globals.get("__name__", "")).startswith("mlflow."):
+        if name == _EVALUATOR:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _texts(model_input: Any, is_pair: bool | None) -> tuple[list[str], list[str] | None]:
+    """Split any accepted input into first texts and, for pairs, second texts.
+
+    Args:
+        is_pair: Whether pairs are expected; None takes what comes.
+    """
+    try:
+        columns = _columns(model_input)
+        if columns[_TEXT] and is_pair and _PAIR not in columns:
+            raise ValueError("this student reads pairs of texts, and was sent single ones")
+        if is_pair is False and _PAIR in columns:
+            raise ValueError("this student reads single texts, and was sent pairs")
+        texts = {name: _checked(values, name) for name, values in columns.items()}
+        first, second = texts[_TEXT], texts.get(_PAIR)
+        if second is not None and len(first) != len(second):
+            raise ValueError(f"{len(first)} values of 'text' and {len(second)} of 'text_pair'")
+    except ValueError as error:
+        raise InputError.invalid_parameter_value(f"{error}; send {_FORMS[is_pair]}") from None
+    return first, second
+
+
+def _columns(model_input: Any) -> dict[str, list[Any]]:
+    """The values of the column `text` and, where there is one, `text_pair`."""
+    match _unwrapped(model_input):
+        case pd.DataFrame() as table:
+            return _table_columns(table)
+        case Mapping() as columns:
+            return _named_columns(columns)
+        case str() as text:
+            return {_TEXT: [text]}
+        case Iterable() as rows if not isinstance(rows, bytes):
+            return _row_columns([_unwrapped(row) for row in rows])
+        case other:
+            raise ValueError(f"got {_kind(other)}")
+
+
+def _unwrapped(value: Any) -> Any:
+    """Arrays as lists, and those without a dimension, which MLflow makes of single values, as what they hold."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _table_columns(table: pd.DataFrame) -> dict[str, list[Any]]:
+    names = list(table.columns)
+    if names == list(range(len(names))) and len(names) in (1, 2):  # they have no names
+        table = table.set_axis([_TEXT, _PAIR][: len(names)], axis=1)
+    _require_text(names := list(table.columns))
+    found = [name for name in (_TEXT, _PAIR) if name in names]
+    for name in found:
+        if names.count(name) > 1:
+            raise ValueError(f"the column '{name}' is there {names.count(name)} times")
+    return {name: table[name].tolist() for name in found}
+
+
+def _named_columns(columns: Mapping[Any, Any]) -> dict[str, list[Any]]:
+    """A dictionary of columns, or of the texts of one row."""
+    _require_text(columns)
+    found = {name: _unwrapped(columns[name]) for name in (_TEXT, _PAIR) if name in columns}
+    if all(isinstance(value, str) for value in found.values()):
+        return {name: [value] for name, value in found.items()}
+    for name, values in found.items():
+        if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+            raise ValueError(f"'{name}' is {_kind(values)}, no column")
+    return {name: list(values) for name, values in found.items()}
+
+
+def _row_columns(rows: list[Any]) -> dict[str, list[Any]]:
+    """Rows that are texts, pairs, lists of one text, or dictionaries; all of the same kind."""
+    if rows and all(isinstance(row, Mapping) for row in rows):
+        return _record_columns(rows)
+    if rows and all(isinstance(row, list | tuple) for row in rows):
+        lengths = {len(row) for row in rows}
+        if lengths not in ({1}, {2}):
+            raise ValueError(f"rows of {' and '.join(map(str, sorted(lengths)))} values")
+        return dict(zip((_TEXT, _PAIR), map(list, zip(*rows, strict=True)), strict=False))
+    return {_TEXT: rows}
+
+
+def _record_columns(rows: list[Mapping[Any, Any]]) -> dict[str, list[Any]]:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    _require_text(names)
+    found = [name for name in (_TEXT, _PAIR) if name in names]
+    for number, row in enumerate(rows):
+        for name in found:
+            if name not in row:
+                raise ValueError(f"row {number} has no '{name}'")
+    return {name: [_unwrapped(row[name]) for row in rows] for name in found}
+
+
+def _require_text(names: Iterable[Any]) -> None:
+    if _TEXT not in names:
+        raise ValueError(f"expected a column 'text', got {', '.join(map(repr, names)) or 'none'}")
+
+
+def _checked(values: list[Any], name: str) -> list[str]:
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            raise ValueError(f"row {row} of '{name}' is {_kind(value)}, no text")
+    return [str(value) for value in values]
+
+
+def _kind(value: Any) -> str:
+    """What a value is, for a person: `empty`, `the number 3`, `a list`."""
+    match value:
+        case None:
+            return "empty"
+        case float() if math.isnan(value):
+            return "empty"
+        case int() | float():
+            return f"the {'truth value' if isinstance(value, bool) else 'number'} {value}"
+        case Mapping():
+            return "a dictionary"
+        case _:
+            return f"of type {type(value).__name__}"
 
 
 def _load_pyfunc(data_path: str) -> Student:

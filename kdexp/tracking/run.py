@@ -5,7 +5,7 @@ in one process.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from kdexp.errors import PrunedError, UserError
 from kdexp.tracking.adapter import context_tags
 from kdexp.tracking.client import told
 from kdexp.tracking.config import TrackingConfig
+from kdexp.tracking.data_sets import DataSet
 from kdexp.tracking.delivery import MAX_TAG_CHARACTERS, Delivery, shorten
 from kdexp.tracking.store import connect, find_experiment
 from kdexp.tracking.student_model import SERVED_KINDS, StudentFiles
@@ -110,12 +111,23 @@ class TrackedRun:
                 raise ValueError(f"{path}: no table format {suffix!r}")
         self._delivery.send_artifact(path)
 
-    def log_student(self, student: StudentFiles) -> None:
-        """Log a student as the model `student`, which loads with transformers and with `mlflow.pyfunc`."""
+    def log_data_sets(self, data_sets: Sequence[DataSet]) -> None:
+        """Say which data the run reads."""
+        if self._delivery:
+            self._delivery.send_data_sets(data_sets)
+
+    def log_student(self, student: StudentFiles, metrics: Sequence[str] = ()) -> None:
+        """Log a student as the model `student`, which loads with transformers and with `mlflow.pyfunc`.
+
+        It carries the params of the run.
+
+        Args:
+            metrics: Names of those that were logged and that the model carries too, with their last values.
+        """
         if self._delivery and student.kind not in SERVED_KINDS:
             logger.warning("the student is not logged as a model: none of kind %s can be served yet", student.kind)
         elif self._delivery:
-            self._delivery.send_student(student)
+            self._delivery.send_student(student, metrics)
 
     def flush(self) -> bool:
         """Deliver everything that is queued; return whether the store took it."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kdexp.tracking.adapter import quiet
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
 
@@ -34,6 +35,7 @@ class StudentFiles:
         max_length: Tokens at which the student's inputs are truncated.
         example_texts: Some inputs (texts or pairs), shown by MLflow beside the model.
         kind: Of the task.
+        is_pair: Whether it was trained on pairs; None where that is not known, and both are answered.
     """
 
     folder: Path
@@ -41,11 +43,18 @@ class StudentFiles:
     max_length: int
     example_texts: Sequence[Any] = ()
     kind: str = SERVED_KINDS[0]
+    is_pair: bool | None = None
 
     @classmethod
-    def of(cls, folder: Path, task: "Task", max_length: int) -> "StudentFiles":
-        """Of a student that was trained on a task."""
-        return cls(folder, task.label_names, max_length, task.train.head(3), task.kind.name)
+    def of(cls, folder: Path, task: "Task", max_length: int, *, with_text: bool = True) -> "StudentFiles":
+        """Of a student that was trained on a task.
+
+        Args:
+            with_text: Show some training texts as examples, else made-up ones.
+        """
+        made_up = [("a text", "another text")] if task.train.is_pair else ["a text"]
+        examples = task.train.head(3) if with_text else made_up
+        return cls(folder, task.label_names, max_length, examples, task.kind.name, task.train.is_pair)
 
 
 def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) -> None:
@@ -77,19 +86,38 @@ def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) ->
             code_paths=[str(loader)],
             signature=_signature(student.label_names),
             pip_requirements=[f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _PACKAGES],
-            input_example=list(student.example_texts) or None,
+            input_example=_example(student.example_texts),
             mlflow_model=model,
         )
     shutil.copytree(target / model.flavors["python_function"]["data"], target, dirs_exist_ok=True)
     shutil.rmtree(target / "data")
-    settings = {"kind": student.kind, "label_names": list(student.label_names), "max_length": student.max_length}
+    settings = {
+        "kind": student.kind,
+        "is_pair": student.is_pair,
+        "label_names": list(student.label_names),
+        "max_length": student.max_length,
+    }
     (target / SETTINGS_FILE).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
     model.flavors["python_function"]["data"] = "."
     model.save(str(target / "MLmodel"))
 
 
+def _example(texts: Sequence[Any]) -> "pd.DataFrame | None":
+    """A table, whose columns say what they are, in Python and as `serving_input_example.json`."""
+    import pandas as pd
+
+    if not texts:
+        return None
+    rows = [(row,) if isinstance(row, str) else row for row in texts]
+    return pd.DataFrame(rows, columns=["text", "text_pair"][: len(rows[0])])
+
+
 def _signature(label_names: Sequence[str]) -> "ModelSignature":
-    """The outputs alone: with a schema of the input, MLflow would allow only one of texts, pairs and tables."""
+    """The outputs alone, so that every form of a request reaches the model, which checks it (tried with MLflow 3.17).
+
+    Under a schema of columns MLflow refuses texts and lists before the model sees them, and in Python makes one row of
+    a dictionary of columns; under one of type hints its server refuses every form but `inputs`.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 

@@ -133,13 +133,21 @@ class Batch:
         if labels is None:
             labels = torch.full_like(student["input_ids"][:, 0], IGNORED_LABEL)
         elif units is not None:
-            places = torch.arange(labels.shape[1], device=labels.device)
-            labels = labels[places < units.sum(-1, keepdim=True)]
+            labels = labels[_first_of_each_row(units)]
         return cls(student, teacher, labels, has_labels, words, word_mask, units)
 
     def unit_values(self, values: Tensor) -> Tensor:
         """[units, outputs] of what a model says: [batch, outputs], or [batch, tokens, outputs]."""
         return values if self.units is None else values[self.units]
+
+    def by_row(self, values: Tensor) -> Tensor:
+        """The same as [batch, outputs], or [batch, units, outputs] padded: the Trainer gathers whole rows."""
+        if self.units is None:
+            return values
+        places = _first_of_each_row(self.units)
+        padded = values.new_zeros(*places.shape, values.shape[-1])
+        padded[places] = values[self.units]
+        return padded
 
     def gold_labels(self) -> Tensor:
         """[batch], for a loss that nothing can take the place of.
@@ -162,6 +170,12 @@ class Batch:
         self.words = torch.where(attention_mask.bool(), attention_mask.cumsum(-1) - 1, NO_WORD)
         positions = torch.arange(self.words.shape[1], device=self.words.device)
         self.word_mask = positions < attention_mask.sum(-1, keepdim=True)
+
+
+def _first_of_each_row(units: Tensor) -> Tensor:
+    """[batch, most units of a row], true at as many first places as a row has units."""
+    counts = units.sum(-1, keepdim=True)
+    return torch.arange(int(counts.max()), device=units.device) < counts
 
 
 def num_units(batch: dict[str, Any]) -> int:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import (
     EvalPrediction,
@@ -32,7 +31,7 @@ from kdexp.model.encoder import Encoder
 from kdexp.model.tokens import tokenize
 from kdexp.processes import Processes
 from kdexp.progress import progress
-from kdexp.task.kind import Answers, TaskKind
+from kdexp.task.kind import TaskKind
 from kdexp.task.load import Task
 from kdexp.training.arguments import DistillationTrainingArguments, soft_loss_settings
 from kdexp.training.config import CheckpointSelection, TrainConfig
@@ -150,11 +149,10 @@ def train_model(
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         # Not in the order of the split: the Trainer groups by length here too.
-        labels = lesson.kind.labels_of_batch(prediction.label_ids)
-        logits = torch.from_numpy(np.asarray(prediction.predictions))
-        if not logits.isfinite().all():
+        answers, labels = lesson.kind.units_of_rows(prediction.predictions, prediction.label_ids)
+        if not answers.values.isfinite().all():
             raise diverged("the model answers nan or infinity", lesson.settings)
-        return lesson.kind.metrics(Answers(logits, labels.lengths), labels)
+        return lesson.kind.metrics(answers, labels)
 
     teacher = [lesson.teacher.model] if lesson.teacher else []
     with hardware.threads_for(encoder.model, *teacher), progress(description, total_steps) as advance:

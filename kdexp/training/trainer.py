@@ -153,7 +153,8 @@ class DistillationTrainer(Trainer):
     def _refuse_unfit_loss(self) -> None:
         num_outputs = self.model.config.num_labels
         outputs = Outputs.number if num_outputs == 1 else self.kind.outputs
-        guards.refuse_unfit_loss(self.loss, outputs, num_outputs)
+        if self.loss.uses_logits:  # at alpha = 1 there is no teacher to compare with
+            guards.refuse_unfit_loss(self.loss, outputs, num_outputs)
         guards.refuse_small_batch(self.loss, self.args.per_device_train_batch_size)
 
     def get_train_dataloader(self) -> DataLoader:
@@ -236,8 +237,8 @@ class DistillationTrainer(Trainer):
             loss, outputs = self._training_loss(model, batch, num_items_in_batch)
         else:
             outputs = model(**batch.student)
-            outputs.logits = batch.unit_values(outputs.logits)
-            loss = self._hard_loss(outputs.logits, batch, None, 0.0)
+            loss = self._hard_loss(batch.unit_values(outputs.logits), batch, None, 0.0)
+            outputs.logits = batch.by_row(outputs.logits)
         return (loss, outputs) if return_outputs else loss
 
     def _training_loss(self, model: nn.Module, batch: Batch, num_examples: Tensor | int | None) -> tuple[Tensor, Any]:

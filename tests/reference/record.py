@@ -26,11 +26,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from forked import ROOT, CommandLine
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))  # this is run by hand too
+from command_line import ROOT, CommandLine, ForkServer  # noqa: E402
+
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 # A teacher that has learnt something, and students that begin to: of models near chance many changes would not show.
@@ -111,9 +113,11 @@ STORE_PLACE, CODE_PLACE = "/recorded/store", "/recorded/code"
 TEXTS = ["the radio is superb", "the kalomi lamp is average, I used it 9 days", "a useless bag", ""]
 
 HASHED = ("kd", "cross_family_words", "several_teachers", "file_single")
-DEFAULTS = ("study=keys", "cache_dir=keys", "task.train_size=300", "task.validation_size=100", "task.test_size=200")
-DEFAULTS += ("teacher.train.epochs=1", "teacher.chance_check=false", "train.epochs=1", "hardware=cpu")
-DEFAULTS += ("hardware.num_threads=1", "tracking.log_model=false")
+DEFAULTS = (
+    *("study=keys", "cache_dir=keys", "task.train_size=300", "task.validation_size=100", "task.test_size=200"),
+    *("teacher.train.epochs=1", "teacher.chance_check=false", "train.epochs=1"),
+    *("hardware=cpu", "hardware.num_threads=1", "tracking.log_model=false"),
+)
 
 TAGS = ("pairing", "tokenization", "alignment", "primary_metric", "validation_split", "test_split")
 PARAMS = ("teacher.family", "student.family", "more_teachers", "terms", "task.name", "train.epochs", "seed")
@@ -186,7 +190,7 @@ def history(kdexp: CommandLine, run: Run, metric: str) -> list[tuple[int, float]
 def predictions(kdexp: CommandLine, run: Run) -> dict[str, list[float]]:
     """Of the first rows, the teacher's and the student's class probabilities."""
     table = pd.read_parquet(artifact(kdexp.folder, run, "predictions.parquet")).head(5)
-    return table[[key for key in table if re.match("(teacher|student)_probability_", key)]].to_dict("list")
+    return {key: table[key].tolist() for key in map(str, table) if re.match("(teacher|student)_probability_", key)}
 
 
 def measure(kdexp: CommandLine, name: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -211,7 +215,8 @@ def measure_sweep(kdexp: CommandLine) -> dict[str, Any]:
     output = _printed(kdexp, SWEEP)
     parent = parent_of(kdexp.folder, "sweep")
     table = pd.read_csv(artifact(kdexp.folder, parent, "summary/settings.csv"))
-    return {"overrides": SWEEP, "settings": table.to_dict("records"), "findings": findings(output)}
+    known = table.dropna(axis="columns", how="all")
+    return {"overrides": SWEEP, "settings": known.to_dict("records"), "findings": findings(output)}
 
 
 def measure_cross_family(kdexp: CommandLine) -> dict[str, Any]:
@@ -352,8 +357,11 @@ def main() -> None:
     chosen = parser.parse_args()
     if not any(vars(chosen).values()):
         parser.error("say what to record")
-    with TemporaryDirectory() as folder, CommandLine(Path(folder)) as kdexp:
-        write_files(Path(folder))
+    os.environ["LOGNAME"] = "kdexp"  # what is recorded names nobody
+    with ForkServer() as server, TemporaryDirectory() as first, TemporaryDirectory() as second:
+        for folder in (first, second):
+            write_files(Path(folder))
+        kdexp, elsewhere = (CommandLine(server, Path(folder)) for folder in (first, second))
         if chosen.runs:
             cases = {}
             for name, overrides in CASES.items():
@@ -363,10 +371,8 @@ def main() -> None:
             _write("runs.json", {"cases": cases, "sweep": sweep, "cross_family": cross_family})
         if chosen.keys:
             _write("keys.json", measure_keys(kdexp))
-    if chosen.store:
-        with TemporaryDirectory() as folder, CommandLine(Path(folder)) as kdexp:
-            write_files(Path(folder))
-            _write("store.json", write_store(kdexp))
+        if chosen.store:
+            _write("store.json", write_store(elsewhere))
 
 
 if __name__ == "__main__":

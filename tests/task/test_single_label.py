@@ -58,6 +58,29 @@ def test_metrics_by_hand():
     assert metrics["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
 
 
+def test_metrics_and_the_test_of_chance_are_those_of_scikit_learn_and_scipy():
+    """Written out, because importing these takes longer than the rest of a start."""
+    from scipy.stats import binomtest
+    from sklearn.metrics import f1_score
+
+    random = np.random.default_rng(0)
+    for num_rows in range(1, 200):
+        num_classes = int(random.integers(2, 7))
+        kind = SingleLabel([str(index) for index in range(num_classes)])
+        gold = random.integers(0, num_classes, num_rows)
+        given = np.where(random.random(num_rows) < random.random(), gold, random.integers(0, num_classes, num_rows))
+        answers = Answers(torch.nn.functional.one_hot(torch.tensor(given), num_classes).float())
+        expected = f1_score(gold, given, average="macro", zero_division=0)
+        assert kind.metrics(answers, Labels(gold))["macro_f1"] == expected
+        majority = np.bincount(gold).max() / num_rows
+        chance = binomtest(int((given == gold).sum()), num_rows, min(majority, 1.0), alternative="greater").pvalue
+        if chance < 0.01:
+            kind.refuse_chance(answers, Labels(gold), "teacher")
+        else:
+            with pytest.raises(UserError, match="no better than always answering"):
+                kind.refuse_chance(answers, Labels(gold), "teacher")
+
+
 def test_agreement_is_of_classes():
     assert YES_NO.agreement(right_and_wrong(300, 100), right_and_wrong(260, 140)) == pytest.approx(0.9)
 

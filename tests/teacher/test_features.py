@@ -44,7 +44,7 @@ def loaded(family, width, num_layers, max_length=24):
     tokenizer = families.train_tokenizer(family, FIRST + SECOND, vocab_size=330, max_length=max_length)
     config = families.compact_config(
         family, tokenizer, num_layers=num_layers, hidden_size=width, num_heads=2, max_length=max_length,
-        label_names=["a", "b"],
+        head=SingleLabel(["a", "b"]).head_config(),
     )  # fmt: skip
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         setattr(config, name, 0.0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from command_line import SMALL
 from scipy.special import logsumexp, softmax
 
 from kdexp.task.kind import Answers
@@ -78,6 +78,7 @@ def test_a_weight_in_another_unit_is_the_same_computation():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_store")
 def test_two_families_teach_one_student(kdexp, tmp_path):
     command = ("teacher=bert", "more_teachers=[roberta]", *SMALL, "more_teachers.roberta.weight=3")
     result = kdexp(*command, "more_teachers.roberta.chance_check=false")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from command_line import ROOT
 
 from kdexp.errors import UserError
 from kdexp.tracking import delivery
@@ -24,7 +25,6 @@ from kdexp.tracking.store import Study, connect
 from kdexp.tracking.student_model import StudentFiles
 from kdexp.tracking.uri import check_reachable, experiment_url, redact, resolve_uri, ui_command
 
-REPOSITORY = Path(__file__).parents[1]
 LABELS = ["calm", "what's up, doc?"]
 
 
@@ -64,7 +64,7 @@ def open_run(uri: str | None = None, *, rescue_folder: Path = Path("multirun/und
 
 
 def child(folder: Path, code: str, **kwargs: Any) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     return subprocess.Popen(
         [sys.executable, "-c", code], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, **kwargs
@@ -474,7 +474,7 @@ def test_the_student_loads_with_pyfunc_and_transformers(
 def test_the_student_loads_where_kdexp_is_not_installed(in_store: Path, student_run: str) -> None:
     code = f"""
 import sys
-sys.path[:] = [path for path in sys.path if path != {str(REPOSITORY)!r}]
+sys.path[:] = [path for path in sys.path if path != {str(ROOT)!r}]
 sys.meta_path.insert(0, type("NoKdexp", (), {{"find_spec": staticmethod(
     lambda name, *_: (_ for _ in ()).throw(ImportError(name)) if name.split(".")[0] == "kdexp" else None)}}))
 import mlflow

@@ -17,6 +17,7 @@ from kdexp.errors import UserError
 from kdexp.model.families import build_compact_model, compact_config, train_tokenizer
 from kdexp.model.transplant import family_of, num_readable_tokens, transplant
 from kdexp.model.transplanted import main, transplanted
+from kdexp.task.single_label import SingleLabel
 from kdexp.teacher.config import TeacherConfig
 
 MAX_LENGTH = 16
@@ -78,7 +79,7 @@ def encoder(family: str, tokenizer: PreTrainedTokenizerFast):
         hidden_size=16,
         num_heads=2,
         max_length=MAX_LENGTH,
-        label_names=["no", "yes"],
+        head=SingleLabel(["no", "yes"]).head_config(),
     )
     config.layer_norm_eps = 1e-3  # neither family's own
     torch.manual_seed(1)
@@ -239,7 +240,7 @@ def encoder_of_distilbert(tokenizer):
         hidden_size=16,
         num_heads=2,
         max_length=MAX_LENGTH,
-        label_names=["no", "yes"],
+        head=SingleLabel(["no", "yes"]).head_config(),
     )
     return build_compact_model(config).base_model
 

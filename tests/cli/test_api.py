@@ -5,7 +5,7 @@ import sys
 
 import hydra
 import pytest
-from conftest import SMALL
+from command_line import SMALL
 from hydra.core.global_hydra import GlobalHydra
 from hydra.version import VersionBase
 

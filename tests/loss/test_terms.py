@@ -13,6 +13,7 @@ from kdexp.loss.pooling import pool, pool_attention
 from kdexp.loss.terms import CKA, PKD, RKD, TERMS, Attention, Hidden, MiniLM, Pooling, Reads
 from kdexp.model import families
 from kdexp.model.encoder import accepted_inputs
+from kdexp.task.single_label import SingleLabel
 
 TEXTS = ["the film was good and the plot was dull, not fine!", "never seen", "a bad actor: superb, quite superb"]
 WORD_MASK = torch.tensor([[True] * 4, [True, True, False, False], [True, True, True, False]])
@@ -274,7 +275,7 @@ def compact(family, *, width=16, num_layers=2, num_heads=2, seed=0):
     tokenizer = families.train_tokenizer(family, TEXTS * 5, vocab_size=320, max_length=24)
     config = families.compact_config(
         family, tokenizer, num_layers=num_layers, hidden_size=width, num_heads=num_heads, max_length=24,
-        label_names=["a", "b"],
+        head=SingleLabel(["a", "b"]).head_config(),
     )  # fmt: skip
     torch.manual_seed(seed)
     model = families.build_compact_model(config).eval()

@@ -61,7 +61,7 @@ def test_batches_are_those_of_the_tokenizer_itself(tmp_path, family, split):
 def test_a_training_takes_the_rows_in_the_same_order(tmp_path, sampling):
     tokenizer = tokenizer_of("bert")
     size = {"num_layers": 1, "hidden_size": 8, "num_heads": 2, "max_length": MAX_LENGTH}
-    model = build_compact_model(compact_config("bert", tokenizer, label_names=["a", "b"], **size))
+    model = build_compact_model(compact_config("bert", tokenizer, head=SingleLabel(["a", "b"]).head_config(), **size))
 
     def batches(rows) -> list[torch.Tensor]:
         set_seed(3)

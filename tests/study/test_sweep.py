@@ -8,7 +8,7 @@ import time
 from collections import Counter
 
 import pytest
-from conftest import ROOT, SMALL
+from command_line import SMALL, child_environment
 
 from kdexp.tracking.store import Study
 
@@ -46,12 +46,10 @@ def start(tmp_path):
     started = []
 
     def call(*arguments):
-        environment = os.environ | {"KDEXP_CACHE_DIR": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(
             [sys.executable, "-m", "kdexp", *arguments],
             cwd=tmp_path,
-            env=environment,
+            env=child_environment(tmp_path),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -107,6 +105,7 @@ def test_a_grid_is_computed_once_and_continued(kdexp, tmp_path):
     assert kdexp("summary", "study=grit").returncode == 2
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_a_bad_value_fails_alone(kdexp, tmp_path):
     result = kdexp("-m", "study=grid", "loss.alpha=0.5,7", *SMALL, "tracking.log_model=false")
     assert result.returncode == 1
@@ -120,6 +119,7 @@ def test_a_bad_value_fails_alone(kdexp, tmp_path):
     assert [run.status for run in parents(tmp_path)] == ["FAILED"]
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_a_job_whose_loss_explodes_fails_alone(kdexp, tmp_path):
     result = kdexp(
         "-m", "study=grid", "train.learning_rate=0.001,1e30", *SMALL, "tracking.log_model=false", "baseline=false"
@@ -144,6 +144,7 @@ def closing(tmp_path):
     return lambda: any(tmp_path.glob("mlruns/*/*/artifacts/predictions.parquet"))
 
 
+@pytest.mark.usefixtures("empty_store")
 @pytest.mark.parametrize(
     "moment",
     ["teachers/*.work/checkpoint-*", "teacher_logits/*.tmp", "students/*.work/checkpoint-*", "closing"],
@@ -161,6 +162,7 @@ def test_killed_anywhere_and_continued(moment, kdexp, start, tmp_path):
     assert "KILLED" in {run.status for run in jobs(tmp_path)}
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_a_summary_of_a_sweep_that_was_killed(kdexp, start, tmp_path):
     process = start(*GRID, "train.epochs=4")
     wait_until(closing(tmp_path), process)
@@ -173,6 +175,7 @@ def test_a_summary_of_a_sweep_that_was_killed(kdexp, start, tmp_path):
     assert "RUNNING" not in {run.status for run in study(tmp_path).runs()}
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_ctrl_c_closes_the_runs_and_continues_from_the_checkpoint(kdexp, start, tmp_path):
     settings = ("study=grid", *SMALL, "train.epochs=40", "tracking.log_model=false")
     process = start(*settings)
@@ -187,6 +190,7 @@ def test_ctrl_c_closes_the_runs_and_continues_from_the_checkpoint(kdexp, start, 
     assert "baseline: training continues from checkpoint-" in result.stderr
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_sigterm_closes_a_sweep(start, tmp_path):
     process = start(*GRID, "train.epochs=40")
     wait_until(has(tmp_path, "students/*.work/checkpoint-*/complete"), process)
@@ -206,9 +210,12 @@ def test_two_people_start_the_same_sweep_at_the_same_moment(start, tmp_path):
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_jobs_side_by_side(launcher, kdexp, tmp_path):
+def test_jobs_side_by_side(launcher, kdexp_process, tmp_path):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
-    result = kdexp(*GRID, f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []))
+    shared = "hardware.num_threads=null"  # the cores are shared among the jobs
+    result = kdexp_process(
+        *GRID, shared, f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])
+    )
     assert result.returncode == 0, result.stderr + result.stdout
     finished_once(tmp_path, 3)
     assert sum(run.metrics["cost/teacher_rows_forwarded"] for run in jobs(tmp_path)) == 700

@@ -19,7 +19,7 @@ import datasets
 import pytest
 import torch
 import torch.distributed
-from conftest import SMALL
+from command_line import SMALL, child_environment
 from safetensors.torch import load_file
 from transformers import set_seed
 
@@ -295,7 +295,13 @@ def test_the_processes_of_a_training_wait_for_another_one(tmp_path: Path) -> Non
 def loaded(family: str, width: int) -> Encoder:
     tokenizer = families.train_tokenizer(family, TEXTS, vocab_size=330, max_length=16)
     config = families.compact_config(
-        family, tokenizer, num_layers=1, hidden_size=width, num_heads=2, max_length=16, label_names=NAMES
+        family,
+        tokenizer,
+        num_layers=1,
+        hidden_size=width,
+        num_heads=2,
+        max_length=16,
+        head=SingleLabel(NAMES).head_config(),
     )
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         setattr(config, name, 0.0)
@@ -394,12 +400,11 @@ def test_a_whole_run_in_two_processes_is_tracked_and_printed_once(tmp_path: Path
     from mlflow import MlflowClient
 
     def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
-        root = str(Path(__file__).parents[1])
         return subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "kdexp",
              *arguments, *SMALL],
             cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
-            env=os.environ | {"KDEXP_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+            env=child_environment(tmp_path),
         )  # fmt: skip
 
     result = torchrun("loss=tinybert")

@@ -6,13 +6,13 @@ import os
 import optuna
 import pandas as pd
 import pytest
-from conftest import SMALL
+from command_line import SMALL
 
 from kdexp.tracking.store import Study
 
 pytestmark = pytest.mark.slow
 
-QUICK = (*SMALL, "tracking.log_model=false", "hardware.num_threads=1")
+QUICK = (*SMALL, "tracking.log_model=false")
 
 
 def parent_of(study):
@@ -20,6 +20,7 @@ def parent_of(study):
     return parent
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_a_search_prunes_confirms_and_continues(kdexp, tmp_path):
     settings = ("experiment=search", *QUICK, "train.epochs=range(2,4)", "hydra.sweeper.search.num_random=4")
     first = kdexp(*settings, "hydra.sweeper.search.num_trials=4", "hydra.sweeper.search.confirm_seeds=[]")
@@ -58,6 +59,7 @@ def test_what_cannot_be_searched_is_refused(kdexp, tmp_path):
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_a_cross_family_study_from_end_to_end(kdexp, tmp_path):
     result = kdexp("experiment=cross_family", *QUICK, "seed=0,1", "teacher.vocab_size=2000", "student.vocab_size=500")
     assert result.returncode == 0, result.stderr

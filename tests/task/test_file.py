@@ -1,5 +1,6 @@
 """Tables from real files: what is accepted, and the line that a mistake is told with."""
 
+import bz2
 import gzip
 import json
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 
 from kdexp.arrow import BATCH_ROWS
 from kdexp.errors import UserError
-from kdexp.task.file import read_table
-from kdexp.task.table import Table, class_indices, class_names, texts_of
+from kdexp.task.file import Reading, read_table
+from kdexp.task.labels import class_indices, class_names
+from kdexp.task.table import Table, texts_of
 
 COLUMNS = ["text", "label"]
 
@@ -24,7 +26,7 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
 
 def read(path: Path, header: bool = True):
     columns = COLUMNS if header else ["0", "1"]
-    return read_table(path, columns, path.parent / "table.arrow", setting="task.train", header=header)
+    return read_table(path, columns, path.parent / "table.arrow", setting="task.train", reading=Reading(header))
 
 
 def values_of(table: Table) -> dict[str, list]:
@@ -147,11 +149,11 @@ def test_what_is_not_utf8_is_found_far_into_a_file(tmp_path, character):
         ("a.csv", "text,label,text\nx,1,y\n", "several columns called 'text'"),
         ("a.jsonl", '{"text": "x", "label": 1}\n\n{"text": "y"\n', r"a\.jsonl, line 3: not JSON"),
         ("a.jsonl", "[" * 100_000, r"line 1: not JSON"),
-        ("a.json", '[{"text": "x"}]', r"line 1: a JSON list, not an object"),
+        ("a.json", '["x", 1]\n["y", 0]', r"line 1: a JSON list, not an object"),
         ("a.csv", b"text,label\nx,1\ncaf\xe9,2\n", r"line 3 \(byte 18\): not UTF-8; .*iconv -f cp1252"),
         ("a.tsv", TSV.encode("utf-16"), r"line 1 \(byte 0\): not UTF-8; .*iconv -f utf-16"),
         ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:-12], "cannot read"),
-        ("a.csv.gz", CSV, "cannot read"),
+        ("a.csv.bz2", bz2.compress(CSV.encode())[:-12], "cannot read"),
         ("a.parquet", b"PAR1 nonsense", "cannot read .* whole Parquet file"),
         ("a.xlsx", b"", r"unknown kind of file; use one of \.csv, "),
     ],

@@ -10,7 +10,7 @@ import time
 import urllib.request
 
 import pytest
-from conftest import SMALL
+from command_line import SMALL
 
 from kdexp.tracking.store import Study
 
@@ -65,6 +65,7 @@ def wait_for(address, seconds=120):
     pytest.fail("mlflow ui does not answer")
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_a_sweep_can_be_compared_without_set_up(kdexp, tmp_path, server, page):
     result = kdexp(
         "-m", "study=grid", "loss.alpha=0.2,0.5,0.8", "loss.temperature=1,4", *SMALL, "tracking.log_model=false"

@@ -4,15 +4,16 @@ import hashlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 from random import Random
 
 import pytest
 import torch
+from command_line import ROOT
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 from kdexp.errors import UserError
 from kdexp.model.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
+from kdexp.task.single_label import SingleLabel
 
 MAX_LENGTH = 24
 WITH_TOKEN_TYPES = {"bert", "electra", "albert", "deberta"}
@@ -35,7 +36,9 @@ def tokenizers() -> dict[str, PreTrainedTokenizerFast]:
 
 def build(family: str, tokenizer: PreTrainedTokenizerFast, **changes):
     size = {"num_layers": 3, "hidden_size": 16, "num_heads": 2, "max_length": MAX_LENGTH} | changes
-    config = compact_config(family, tokenizer, label_names=["negative", "neutral", "positive"], **size)
+    config = compact_config(
+        family, tokenizer, head=SingleLabel(["negative", "neutral", "positive"]).head_config(), **size
+    )
     torch.manual_seed(0)
     return build_compact_model(config)
 
@@ -118,7 +121,7 @@ def test_same_texts_give_the_same_tokenizers_in_another_process():
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
     )
     here = [
         hashlib.sha256(
