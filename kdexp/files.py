@@ -36,7 +36,16 @@ def seal(folder: Path, parts: Mapping[str, object]) -> None:
     """Write beside `folder/files` what it is made of, and have the disk hold all of it."""
     _write_json(folder / "parts.json", dict(parts))
     _write_json(folder / "manifest.json", _manifest(folder / "files"))
+    _share(folder / "files", as_is=folder / "parts.json")
     sync(folder)
+
+
+def _share(files: Path, as_is: Path) -> None:
+    """Let those read and write that may do so with other files: safetensors writes for its owner alone."""
+    mode = as_is.stat().st_mode & 0o777
+    for path in files.rglob("*"):
+        if path.is_file() and path.stat().st_mode & 0o777 != mode:
+            path.chmod(mode)
 
 
 def find_damage(folder: Path) -> str | None:
@@ -89,6 +98,18 @@ def lasting_name(path: Path) -> str:
         if not _NAME.fullmatch(_write_once(path, "")):
             path.unlink()
         return _write_once(path, uuid.uuid4().hex)
+
+
+def prove_writable(folder: Path) -> None:
+    """Write into a folder, without a name that a kill could leave behind.
+
+    Raises:
+        OSError: It cannot be written, or has no room.
+    """
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(4096))
+        probe.flush()
+        os.fsync(probe.fileno())
 
 
 def _write_once(path: Path, text: str) -> str:

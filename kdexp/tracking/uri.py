@@ -6,12 +6,12 @@ import logging
 import os
 import re
 import sqlite3
-import tempfile
 import time
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from kdexp.errors import UserError
+from kdexp.files import prove_writable
 from kdexp.tracking.adapter import ask_server, import_mlflow, is_older_schema, sqlalchemy_uri
 
 logger = logging.getLogger(__name__)
@@ -186,8 +186,7 @@ def _try_to_write(path: Path) -> bytes | None:
     Raises:
         OSError: It cannot be written.
     """
-    with tempfile.TemporaryFile(prefix=".probe-", dir=path.parent) as probe:
-        probe.write(bytes(4096))
+    prove_writable(path.parent)
     if not path.exists():
         return None
     with path.open("r+b") as file:
