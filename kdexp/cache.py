@@ -8,12 +8,7 @@ An entry is found by a key made of everything that determines it, so a changed i
     <root>/<kind>/<key>.work/           while the entry is being computed; outlives a killed process
     <root>/<kind>/<key>.lock            held while the entry is being computed
 
-Find, claim, commit is all there is to it; `folder` and `tensors` do so for their callers:
-
-    while (path := cache.find(key)) is None:
-        if claim := cache.claim(key):  # else another process computes it
-            with claim:
-                cache.commit(claim, write)
+Find, claim, commit is all there is to it; `folder` and `tensors` do so for their callers.
 
 What is guaranteed, whatever kills a process and whenever:
 - A half-written entry is never read: it is written and synced beside its place, then renamed into it.
@@ -31,7 +26,6 @@ import contextlib
 import logging
 import os
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -40,10 +34,11 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from kdexp.errors import UserError
-from kdexp.files import find_damage, is_disk_full, seal, sync, sync_folder, try_lock, write_once
+from kdexp.files import find_damage, is_disk_full, lasting_name, prove_writable, seal, sync_folder, try_lock
 from kdexp.fingerprint import content_key
 from kdexp.processes import Processes
 
@@ -118,9 +113,7 @@ class Cache:
         """
         with self._as_cache_error():
             self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".probe-", dir=self.root) as probe:
-                Path(probe, "probe").write_bytes(bytes(4096))
-                sync(Path(probe))
+            prove_writable(self.root)
 
     def find(self, key: Key) -> Path | None:
         """Return the folder of a finished entry, verified; None where there is none, or a damaged one.
@@ -148,9 +141,8 @@ class Cache:
         lock = self._try_lock(key.kind, key.digest)
         if lock is None:
             return None
-        with self._as_cache_error():
-            for leftover in self._entry(key).parent.glob(f"{key.digest}.*.tmp"):
-                shutil.rmtree(leftover)
+        for leftover in self._entry(key).parent.glob(f"{key.digest}.*.tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)  # another person's is in nobody's way
         return Claim(key, lock)
 
     def workspace(self, key: Key) -> Path:
@@ -192,9 +184,13 @@ class Cache:
         return entry / "files"
 
     def tensors(
-        self, kind: str, parts: Mapping[str, object], compute: Callable[[Path], Mapping[str, torch.Tensor]]
+        self,
+        kind: str,
+        parts: Mapping[str, object],
+        compute: Callable[[Path], Mapping[str, torch.Tensor]],
+        fit: Callable[[Mapping[str, torch.Tensor]], bool] = bool,
     ) -> TensorEntry:
-        """Return the tensors that `parts` describe, calling `compute(work)` if they are not there.
+        """Return the tensors that `parts` describe, calling `compute(work)` if they are not there or do not fit.
 
         `work`, and what is raised, are as in `folder`.
         """
@@ -205,8 +201,14 @@ class Cache:
             separate = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in computed.items()}
             save_file(separate, target / _TENSORS_FILE)
 
-        entry = self.folder(kind, parts, build)
-        return TensorEntry(load_file(entry.path / _TENSORS_FILE), entry.key, entry.hit)
+        while True:
+            entry = self.folder(kind, parts, build)
+            tensors = _read_tensors(entry.path)
+            if not entry.hit or fit(tensors):
+                return TensorEntry(tensors, entry.key, entry.hit)
+            # Whole, but not what was written for this key.
+            logger.warning("%s does not hold what it should and is built again", entry.path.parent)
+            self.forget(kind, parts)
 
     def folder(self, kind: str, parts: Mapping[str, object], build: Callable[[Path, Path], None]) -> FolderEntry:
         """Return the folder that `parts` describe, calling `build(target, work)` if it is not there.
@@ -285,7 +287,7 @@ class Cache:
     def identity(self) -> str:
         """A name of this cache, whatever path it is mounted at: processes that share it share its locks."""
         with self._as_cache_error():
-            return write_once(self.root / "identity", uuid.uuid4().hex)
+            return lasting_name(self.root / "identity")
 
     def _claim_unless_there(self, key: Key) -> Claim | None:
         """Claim the entry, unless it is there or another process computes it: that one is waited for."""
@@ -339,11 +341,20 @@ class Cache:
         try:
             yield
         except OSError as error:
-            raise self._refusal(str(error)) from error
+            raise self._refusal(str(error), is_others=isinstance(error, PermissionError)) from error
 
-    def _refusal(self, problem: str) -> UserError:
-        remedy = "make room there or choose a folder that you can write with cache_dir=<folder>"
+    def _refusal(self, problem: str, *, is_others: bool = False) -> UserError:
+        here = "share it with a group (docs/troubleshooting.md)" if is_others else "make room there"
+        remedy = f"{here} or choose a folder that you can write with cache_dir=<folder>"
         return UserError("cache_dir", f"cannot use {self.root}: {problem}", remedy)
+
+
+def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Nothing where the file holds no tensors."""
+    try:
+        return load_file(folder / _TENSORS_FILE)
+    except (SafetensorError, OSError):
+        return {}
 
 
 def _work(entry: Path) -> Path:

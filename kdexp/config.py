@@ -17,7 +17,7 @@ from kdexp.loss.base import Loss
 from kdexp.loss.logit import LOSSES
 from kdexp.loss.terms import TERMS
 from kdexp.model.config import ModelConfig
-from kdexp.ranges import Checked, NaturalNumber, Positive
+from kdexp.ranges import Checked, Positive, Seed
 from kdexp.student.config import StudentConfig
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.teacher.config import TeacherConfig, Tokenization
@@ -71,7 +71,7 @@ class Config(Checked):
     tracking: TrackingConfig
     tokenization: Tokenization = Tokenization.own
     baseline: bool = True
-    seed: NaturalNumber = 0
+    seed: Seed = 0
     study: str = "distillation"
     resume: bool = True
     cache_dir: str

@@ -7,21 +7,28 @@ A sealed folder holds its data in `files/`, what it was made of in `parts.json`,
 import contextlib
 import errno
 import json
+import logging
 import os
 import re
+import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from kdexp.errors import UserError
 from kdexp.fingerprint import content_key, file_sha256
 
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile("[0-9a-f]{32}")
+_SHORT_SECONDS = 10.0
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # safetensors (Rust) and torch.save (C++) report a full disk without an errno, in these words.
 _DISK_FULL_WORDS = re.compile(
     rf"\(os error ({errno.ENOSPC}|{errno.EDQUOT}|{errno.EFBIG})\)"
-    r"|unexpected pos \d+ vs \d+|PytorchStreamWriter failed writing"
+    r"|unexpected pos \d+ vs \d+|PytorchStreamWriter failed writing|database or disk is full"
 )
 
 
@@ -29,7 +36,16 @@ def seal(folder: Path, parts: Mapping[str, object]) -> None:
     """Write beside `folder/files` what it is made of, and have the disk hold all of it."""
     _write_json(folder / "parts.json", dict(parts))
     _write_json(folder / "manifest.json", _manifest(folder / "files"))
+    _share(folder / "files", as_is=folder / "parts.json")
     sync(folder)
+
+
+def _share(files: Path, as_is: Path) -> None:
+    """Let those read and write that may do so with other files: safetensors writes for its owner alone."""
+    mode = as_is.stat().st_mode & 0o777
+    for path in files.rglob("*"):
+        if path.is_file() and path.stat().st_mode & 0o777 != mode:
+            path.chmod(mode)
 
 
 def find_damage(folder: Path) -> str | None:
@@ -45,7 +61,8 @@ def find_damage(folder: Path) -> str | None:
             return "its files are not those that manifest.json lists"
     except PermissionError:
         raise
-    except (OSError, ValueError, TypeError) as error:  # errors of JSON and Unicode are ValueErrors
+    # Errors of JSON and Unicode are ValueErrors, but for JSON that is nested too deeply.
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         return str(error)
     return None
 
@@ -62,7 +79,7 @@ def _manifest(files: Path) -> dict[str, list[int | str]]:
 def try_lock(path: Path) -> FileLock | None:
     """Lock against other processes; None where one of them holds the lock. The system drops it with the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+    lock = FileLock(path)  # without a mode: as the umask says, for a group that shares the folder
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -70,7 +87,32 @@ def try_lock(path: Path) -> FileLock | None:
     return lock
 
 
-def write_once(path: Path, text: str) -> str:
+def lasting_name(path: Path) -> str:
+    """What this file calls its folder: the same for all processes, made up by the first that asks."""
+    name = _write_once(path, uuid.uuid4().hex)
+    if _NAME.fullmatch(name):
+        return name
+    logger.warning("%s is damaged and is written again", path)
+    with FileLock(path.with_name(f"{path.name}.lock"), timeout=_SHORT_SECONDS):
+        # Of several processes that find it damaged one writes it.
+        if not _NAME.fullmatch(_write_once(path, "")):
+            path.unlink()
+        return _write_once(path, uuid.uuid4().hex)
+
+
+def prove_writable(folder: Path) -> None:
+    """Write into a folder, without a name that a kill could leave behind.
+
+    Raises:
+        OSError: It cannot be written, or has no room.
+    """
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(4096))
+        probe.flush()
+        os.fsync(probe.fileno())
+
+
+def _write_once(path: Path, text: str) -> str:
     """Write a file that is not there yet; return what it holds, whoever wrote it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -80,7 +122,7 @@ def write_once(path: Path, text: str) -> str:
         with contextlib.suppress(FileExistsError):
             os.link(proposal, path)
         proposal.unlink()
-    return path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def is_disk_full(error: Exception) -> bool:
@@ -88,6 +130,24 @@ def is_disk_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in _DISK_FULL
     return _DISK_FULL_WORDS.search(str(error)) is not None
+
+
+@contextlib.contextmanager
+def full_disk_told() -> Iterator[None]:
+    """Say in one line that a disk is full, wherever that is found.
+
+    Raises:
+        UserError: In place of what says so.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        place = getattr(error, "filename", None) or f"files of this run (such as in {tempfile.gettempdir()})"
+        raise UserError("disk", f"no room left for {place}", "make room, then run the same command again") from error
 
 
 def sync(folder: Path) -> None:

@@ -45,6 +45,8 @@ Weight = Annotated[float, Range("a finite number of at least 0", low=0)]
 Share = Annotated[float, Range("a number from 0 to 1", low=0, high=1)]
 NaturalNumber = Annotated[int, Range("a whole number of at least 0", low=0)]
 PositiveInt = Annotated[int, Range("a whole number of at least 1", low=1)]
+# NumPy takes no others.
+Seed = Annotated[int, Range("a whole number from 0 to 4294967295", low=0, high=2**32 - 1)]
 
 
 class Checked:
@@ -59,13 +61,16 @@ class Checked:
         settings: type = type(self)
         for name, range_ in _ranges(settings).items():
             value = getattr(self, name)
-            if range_.refuses(value) and not (value is None and name in _optional(settings)):
-                raise UserError(name, f"got {value}", f"expected {range_.meaning}")
+            if value is None and name in _optional(settings):
+                continue
+            for item in value if isinstance(value, list) else [value]:
+                if range_.refuses(item):
+                    raise UserError(name, f"got {item}", f"expected {range_.meaning}")
 
 
 @cache
 def _ranges(settings: type) -> dict[str, Range]:
-    """The ranges of a class's fields; of an optional field, that of its value."""
+    """The ranges of a class's fields; of an optional field, that of its value; of a list, that of each item."""
     return {
         name: extra
         for name, hint in typing.get_type_hints(settings, include_extras=True).items()

@@ -11,6 +11,7 @@ import yaml
 
 from kdexp.cache import Cache
 from kdexp.config import Config, teacher_settings
+from kdexp.files import full_disk_told
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.loss.base import CrossEntropy
@@ -52,7 +53,8 @@ def run(
     """
     _silence_libraries()
     hardware = prepare_hardware(config.hardware)
-    with Processes.current().together("run"):  # what one process of a training raises, all of them raise
+    # What one process of a training raises, all of them raise.
+    with full_disk_told(), Processes.current().together("run"):
         return _run(config, hardware, task, teacher, watch)
 
 

@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from kdexp.cache import CACHE_FORMAT, Cache, Key
 from kdexp.errors import UserError
@@ -314,7 +315,78 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "unreadable manifest": lambda entry: (entry / "manifest.json").write_bytes(b"\xff\x00"),
     "empty manifest": lambda entry: (entry / "manifest.json").write_text(""),
     "missing manifest": lambda entry: (entry / "manifest.json").unlink(),
+    "nested parts": lambda entry: (entry / "parts.json").write_text("[" * 100_000 + "]" * 100_000),
+    "nested manifest": lambda entry: (entry / "manifest.json").write_text('{"a":' * 100_000 + "1" + "}" * 100_000),
+    "folder for a file": lambda entry: ((entry / "parts.json").unlink(), (entry / "parts.json").mkdir()),
 }
+
+
+def forge(entry: Path, tensors: dict[str, torch.Tensor] | bytes) -> None:
+    """Put other data into an entry, and a manifest that says so."""
+    path = entry / "files" / "tensors.safetensors"
+    path.write_bytes(tensors if isinstance(tensors, bytes) else save(tensors))
+    manifest = {path.name: [path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()]}
+    (entry / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"logits": torch.zeros(4, 2)},
+        {"logits": torch.zeros(3, 3)},
+        {"other": torch.zeros(4, 3)},
+        {},
+        b"",
+        b"\x00" * 99,
+    ],
+)
+def test_whole_files_that_do_not_fit_are_built_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, forged: dict[str, torch.Tensor] | bytes
+) -> None:
+    cache = Cache(tmp_path)
+
+    def fit(tensors: Mapping[str, torch.Tensor]) -> bool:
+        return "logits" in tensors and tensors["logits"].shape == (4, 3)
+
+    key = cache.tensors("logits", PARTS, lambda work: LOGITS, fit).key
+    forge(tmp_path / "logits" / key, forged)
+    again = cache.tensors("logits", PARTS, lambda work: LOGITS, fit)
+    assert torch.equal(again.tensors["logits"], LOGITS["logits"])
+    assert not again.hit
+    assert "does not hold what it should and is built again" in caplog.text
+    assert cache.tensors("logits", PARTS, lambda work: LOGITS, fit).hit
+
+
+@pytest.mark.parametrize("damaged", [b"\xff\xfe\x00\x01", b"", b"not a name", b"0" * 33])
+def test_a_damaged_identity_is_written_again(tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / "identity").write_bytes(damaged)
+    name = Cache(tmp_path).identity()
+    assert len(name) == 32
+    assert Cache(tmp_path).identity() == name
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == ["identity"]
+
+
+def test_proving_that_it_can_be_written_leaves_nothing(tmp_path: Path) -> None:
+    Cache(tmp_path / "cache").ensure_writable()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@posix_only
+def test_a_group_may_share_a_cache(tmp_path: Path) -> None:
+    """With umask 002, as docs/troubleshooting.md says, all that is made can be written by the group."""
+    before = os.umask(0o002)
+    try:
+        cache = Cache(tmp_path / "cache")
+        cache.ensure_writable()
+        cache.identity()
+        cache.tensors("logits", PARTS, lambda work: LOGITS)
+        with cache.lock("jobs", "a"):
+            pass
+    finally:
+        os.umask(before)
+    made = [cache.root, *cache.root.rglob("*")]
+    assert len(made) > 6
+    assert [path for path in made if not path.stat().st_mode & 0o020] == []
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

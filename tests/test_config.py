@@ -6,6 +6,7 @@ from dataclasses import fields, make_dataclass, replace
 
 import pytest
 
+from kdexp.cli.config import SearchConfig
 from kdexp.config import Config, config_hash
 from kdexp.errors import UserError
 from kdexp.hardware import HardwareConfig
@@ -47,7 +48,14 @@ def config(**settings) -> Config:
         (StudentConfig, BERT | {"checkpoint": "x", "num_heads": 2}, "num_heads: cannot be set for the checkpoint x"),
         (TeacherConfig, BERT | {"weight": 0.0}, "weight: got 0.0; expected a finite number above 0"),
         (TeacherConfig, BERT | {"cache_hidden": -1.0}, "cache_hidden: got -1.0; expected a finite number of at least"),
-        (TeacherConfig, BERT | {"seed": -1}, "seed: got -1; expected a whole number of at least 0"),
+        (TeacherConfig, BERT | {"seed": -1}, "seed: got -1; expected a whole number from 0 to 4294967295"),
+        (TeacherConfig, BERT | {"seed": 2**32}, "seed: got 4294967296; expected a whole number from 0 to 4294967295"),
+        (EmbeddedTaskConfig, SIZES | {"name": "r", "label_noise": 0.0, "seed": 2**40}, "seed: got 1099511627776; exp"),
+        (FileTaskConfig, {"name": "f", "train": "a", "text": "t", "label": "l", "seed": -1}, "seed: got -1; expected"),
+        (SearchConfig, {"seed": 2**32}, "seed: got 4294967296; expected a whole number from 0 to 4294967295"),
+        (SearchConfig, {"confirm_seeds": [1, -3]}, "confirm_seeds: got -3; expected a whole number from 0 to 4294"),
+        (SearchConfig, {"num_trials": 0}, "num_trials: got 0; expected a whole number of at least 1"),
+        (HardwareConfig, {"num_parallel": 0}, "num_parallel: got 0; expected a whole number of at least 1"),
         (TrainConfig, {"max_steps": 0}, "max_steps: got 0; expected a whole number of at least 1"),
         (TrainConfig, {"learning_rate": float("nan")}, "learning_rate: got nan; expected a finite number above 0"),
         (StudentTrainConfig, {"warmup_ratio": 1.1}, "warmup_ratio: got 1.1; expected a number from 0 to 1"),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdexp.ranges import Checked, NaturalNumber, PositiveInt
+from kdexp.ranges import Checked, NaturalNumber, PositiveInt, Seed
 
 PLUGIN_MODULE = "hydra_plugins.kdexp"
 """The name by which Hydra knows kdexp/cli/sweeper.py."""
@@ -16,8 +16,8 @@ class SearchConfig(Checked):
     num_trials: PositiveInt = 24
     num_random: NaturalNumber = 8
     prune: bool = True
-    confirm_seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
-    seed: NaturalNumber = 0
+    confirm_seeds: list[Seed] = field(default_factory=lambda: [1, 2, 3])
+    seed: Seed = 0
 
 
 @dataclass(kw_only=True)

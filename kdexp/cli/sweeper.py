@@ -41,6 +41,7 @@ class KdexpSweeper(Sweeper):
         self.search, self.study = search, study
 
     def sweep(self, arguments: list[str]) -> None:
+        self._num_parallel(1)  # refuses what the launcher would fail on
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")  # beside the jobs, as Hydra's own sweeper does
@@ -156,7 +157,11 @@ class KdexpSweeper(Sweeper):
         """How many of so many jobs the launcher runs side by side on this machine."""
         launcher = self.config.hydra.launcher
         if "n_jobs" in launcher:  # joblib: -1 means all cores, -2 all but one
-            wished = launcher.n_jobs if launcher.n_jobs > 0 else available_cores() + 1 + launcher.n_jobs
+            number = 1 if launcher.n_jobs is None else launcher.n_jobs
+            if number == 0:
+                expected = "expected how many jobs run side by side, or -1 for one on every core"
+                raise UserError("hydra.launcher.n_jobs", "got 0", expected)
+            wished = number if number > 0 else available_cores() + 1 + number
         elif "LocalLauncher" in launcher._target_:  # submitit on this machine
             wished = num_jobs
         else:
@@ -193,13 +198,16 @@ def _values(override: Override) -> list[str]:
 def _searched(name: str, override: Override) -> "Interval | Choice":
     from kdexp.study.search import Choice, Interval
 
-    match override.value():
-        case IntervalSweep(start=low, end=high, tags=tags) if low is not None and high is not None:
-            return Interval(float(low), float(high), log="log" in tags)
-        case RangeSweep(start=low, stop=above, step=1, tags=tags) if low is not None and above is not None:
-            return Interval(int(low), int(above) - 1, log="log" in tags, integer=True)
-        case ChoiceSweep(list=values):
-            return Choice(tuple(getattr(value, "text", value) for value in values))
+    try:
+        match override.value():
+            case IntervalSweep(start=low, end=high, tags=tags) if low is not None and high is not None:
+                return Interval(float(low), float(high), log="log" in tags)
+            case RangeSweep(start=low, stop=above, step=1, tags=tags) if low is not None and above is not None:
+                return Interval(int(low), int(above) - 1, log="log" in tags, integer=True)
+            case ChoiceSweep(list=values):
+                return Choice(tuple(getattr(value, "text", value) for value in values))
+    except UserError as error:
+        raise UserError(name, f"{override.input_line.partition('=')[2]}: {error.problem}", error.remedy) from None
     raise UserError(
         name,
         f"cannot search {override.input_line}",

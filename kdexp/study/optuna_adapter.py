@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import optuna
+from sqlalchemy import URL
 
 from kdexp.errors import PrunedError
 
@@ -18,7 +19,7 @@ def storage(cache_dir: Path, key: str) -> str:
     """Where the search of this key is kept."""
     folder = cache_dir / "searches"
     folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder / key}.db"
+    return URL.create("sqlite", database=str(folder / f"{key}.db")).render_as_string()
 
 
 def study_name(storage: str, wished: str) -> str:

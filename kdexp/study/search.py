@@ -6,6 +6,7 @@ cache, so that the same command continues it.
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,12 +24,29 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Interval:
-    """Numbers from low to high, both included; `log` searches their orders of magnitude."""
+    """Numbers from low to high, both included; `log` searches their orders of magnitude.
+
+    Raises:
+        UserError: There are none.
+    """
 
     low: float
     high: float
     log: bool = False
     integer: bool = False
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low <= self.high < math.inf:
+            expected = "expected two finite numbers, the lower one first"
+            raise UserError("interval", f"{self.low:g} to {self.high:g} holds no numbers", expected)
+        if self.log and self.low <= 0:
+            problem = f"{self.low:g} to {self.high:g} has no orders of magnitude"
+            raise UserError("interval", problem, "begin above 0, or search it without log")
+
+    def samples(self) -> list[float]:
+        """Both ends, and one in between that is no round number."""
+        inside = self.low + 0.3721 * (self.high - self.low)
+        return [self.low, self.high, int(inside) if self.integer else inside]
 
 
 @dataclass(frozen=True)
@@ -36,6 +54,22 @@ class Choice:
     """One of these."""
 
     values: tuple[Any, ...]
+
+    def samples(self) -> list[Any]:
+        return list(self.values)
+
+
+def refuse_illegal(space: Mapping[str, Interval | Choice], compose: Callable[[Sequence[str]], Job]) -> None:
+    """Refuse what no trial could set, before the first one starts.
+
+    Raises:
+        UserError: A value is out of its setting's range.
+    """
+    for name, kind in space.items():
+        for value in kind.samples():
+            refusal = compose(_overrides({name: value})).refusal
+            if refusal:
+                raise refusal
 
 
 @dataclass(frozen=True)
@@ -77,6 +111,8 @@ def run_search(
         SweepError: Some trials failed.
     """
     base = compose([])
+    if base.config:
+        refuse_illegal(space, compose)
     if base.config and not base.config.tracking.enabled:
         raise UserError("tracking", "is off, and a search is read from it", "remove tracking=none")
     with open_sweep([base], [*space, "seed"], "search") as sweep:
@@ -123,7 +159,7 @@ def _open_study(sweep: Sweep, settings: SearchSettings, name: str) -> "optuna.St
     logger.info("Optuna's study '%s' is kept in %s", study.study_name, place)
     # A continued search with the same seed would propose its first points again.
     study.sampler = optuna.samplers.TPESampler(
-        seed=settings.seed + len(study.trials), n_startup_trials=settings.num_random, multivariate=True
+        seed=(settings.seed + len(study.trials)) % 2**32, n_startup_trials=settings.num_random, multivariate=True
     )
     if study.trials:
         logger.info("continues a search of %d trials", len(study.trials))

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from kdexp.errors import UserError
-from kdexp.ranges import Checked, NaturalNumber, PositiveInt, Range
+from kdexp.ranges import Checked, NaturalNumber, PositiveInt, Range, Seed
 
 _NoiseShare = Annotated[float, Range("a number from 0 (none) to 1 (every label)", low=0, high=1)]
 
@@ -36,7 +36,7 @@ class EmbeddedTaskConfig(TaskConfig):
     test_size: PositiveInt
     transfer_size: NaturalNumber
     label_noise: _NoiseShare
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(kw_only=True)
@@ -53,7 +53,7 @@ class PublicTaskConfig(TaskConfig):
     train_size: PositiveInt | None = None
     validation_size: PositiveInt
     test_size: PositiveInt | None = None
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(kw_only=True)
@@ -80,7 +80,7 @@ class FileTaskConfig(TaskConfig):
     train_size: PositiveInt | None = None
     validation_size: PositiveInt | None = None
     test_size: PositiveInt | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from kdexp.model.config import ModelConfig
-from kdexp.ranges import NaturalNumber, Positive, Weight
+from kdexp.ranges import Positive, Seed, Weight
 from kdexp.training.config import Tokenization, TrainConfig
 
 __all__ = ["TeacherConfig", "Tokenization"]
@@ -23,5 +23,5 @@ class TeacherConfig(ModelConfig):
     chance_check: bool = True
     cache_hidden: Weight | None = 1.0
     weight: Positive = 1.0
-    seed: NaturalNumber = 0
+    seed: Seed = 0
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -192,7 +192,11 @@ class _Reader:
         def compute(work: Path) -> dict[str, Tensor]:
             return self._forward(self._tokenize(split), words, shapes, f"teacher: features of {name}")
 
-        entry = self.course.cache.tensors("teacher_features", self._parts(split), compute)
+        def fit(tensors: Mapping[str, Tensor]) -> bool:
+            sizes = {term: sum(math.prod(shape[term]) for shape in shapes) for term in self.terms.pairs}
+            return {term: values.numel() for term, values in tensors.items()} == sizes
+
+        entry = self.course.cache.tensors("teacher_features", self._parts(split), compute, fit)
         # Views: nothing is copied until a batch is made of them.
         by_term = {
             term: [

@@ -60,7 +60,20 @@ class Cached:
             return {"values": answers.values} | lengths
 
         parts = {"teacher": self.fingerprint(), "text": split.text_digest}
-        entry = self.cache.tensors("teacher_logits", parts, compute)
+
+        def fit(tensors: Mapping[str, Tensor]) -> bool:
+            values, lengths = tensors.get("values"), tensors.get("lengths", torch.ones(len(split), dtype=torch.int64))
+            return (
+                values is not None
+                and values.ndim == 2
+                and (len(lengths), len(values))
+                == (
+                    len(split),
+                    int(lengths.sum()),
+                )
+            )
+
+        entry = self.cache.tensors("teacher_logits", parts, compute, fit)
         lengths = entry.tensors.get("lengths")
         return TeacherAnswers(
             answers=Answers(entry.tensors["values"], None if lengths is None else lengths.numpy()),

@@ -31,7 +31,24 @@ def import_mlflow() -> None:
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     # MLflow prints a run's link at its end with the password in it; kdexp prints its own.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    # By default one call to a server that took the connection and says nothing would wait for 16 minutes and more.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     import mlflow  # noqa: F401
+
+    # It prints whole tracebacks of what it raises as well, and kdexp tells.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+def is_older_schema(revision: str) -> bool | None:
+    """Whether a database with this revision was written by an older MLflow; False is a newer one, None this one."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config, _get_latest_schema_revision
+
+    if revision == _get_latest_schema_revision():
+        return None
+    known = ScriptDirectory.from_config(_get_alembic_config(db_url="")).walk_revisions()
+    return revision in {script.revision for script in known}
 
 
 @contextmanager
@@ -48,6 +65,45 @@ def quiet(*names: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
+def sqlalchemy_uri(uri: str) -> str:
+    """A store's URI as MLflow takes it: SQLAlchemy reads `%20` in the path of a file as a blank since version 2.1."""
+    from sqlalchemy.engine import make_url
+
+    path = uri.removeprefix("sqlite:///")
+    if path == uri or "%" not in path or make_url(uri).database == path:
+        return uri
+    return f"sqlite:///{path.replace('%', '%25')}"
+
+
+@contextmanager
+def literal_paths() -> Iterator[None]:
+    """Let MLflow open a store where its folder or the working folder has a `%` in its name.
+
+    It would make a folder with the URI's `%25`, and look for artifacts in one whose name it decoded.
+    """
+    from mlflow.store.db import utils
+    from mlflow.tracking._tracking_service.utils import _SERVER_ARTIFACT_ROOT_ENV_VAR
+
+    made, root = utils._make_parent_dirs_if_sqlite, os.environ.get(_SERVER_ARTIFACT_ROOT_ENV_VAR)
+    utils._make_parent_dirs_if_sqlite = lambda uri: None
+    if root is None and "%" in str(Path.cwd()):
+        os.environ[_SERVER_ARTIFACT_ROOT_ENV_VAR] = artifact_root()
+    try:
+        yield
+    finally:
+        utils._make_parent_dirs_if_sqlite = made
+        if root is None:
+            os.environ.pop(_SERVER_ARTIFACT_ROOT_ENV_VAR, None)
+
+
+def artifact_root() -> str:
+    """MLflow's default folder, as a URI where the path would be decoded."""
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+
+    folder = Path.cwd() / DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    return folder.as_uri() if "%" in str(folder) else str(DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+
+
 def create_sqlite_store(path: Path) -> None:
     """Create MLflow's tables, unless they are there, such that no process ever sees a half-made store.
 
@@ -58,14 +114,14 @@ def create_sqlite_store(path: Path) -> None:
     with FileLock(path.with_name(f".{path.name}.lock")):
         if path.exists() and path.stat().st_size:
             return
-        from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         logger.info("Creating the MLflow store %s (once, some seconds)", path)
         unfinished = path.with_name(f".{path.name}.new")
         unfinished.unlink(missing_ok=True)
-        with quiet("mlflow.store.db.utils", "alembic"):
-            store = SqlAlchemyStore(f"sqlite:///{unfinished.as_posix()}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+        uri = sqlalchemy_uri(f"sqlite:///{unfinished.as_posix()}")
+        with quiet("mlflow.store.db.utils", "alembic"), literal_paths():
+            store = SqlAlchemyStore(uri, artifact_root())
         store._dispose_engine()
         os.replace(unfinished, path)
 

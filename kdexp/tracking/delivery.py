@@ -4,6 +4,7 @@ What a store that went away did not take is kept and delivered again. Delivering
 metric that it already holds (same key, step, timestamp and value).
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexp.errors import UserError
+from kdexp.files import try_lock
 from kdexp.tracking.data_sets import DataSet
+from kdexp.tracking.secrets import redact
 from kdexp.tracking.student_model import StudentFiles, write_student
-from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable, reason, redact
+from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable, reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,6 +32,8 @@ logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 5.0
 # MLflow takes at most 1000 entities, 100 params, 100 tags and 1 MB a call; long values reach the 1 MB first.
 MAX_METRICS, MAX_PARAMS, MAX_TAGS = 800, 50, 25
+SPOOL_LOCK = ".lock"
+_NEW_SECONDS = 60.0
 MAX_PARAM_CHARACTERS, MAX_TAG_CHARACTERS, MAX_KEY_CHARACTERS = 6000, 5000, 250
 
 
@@ -55,7 +60,8 @@ class Delivery:
         self._sending = threading.Lock()
         self._stop = threading.Event()
         self._store_is_away = False
-        self._spool = Path(tempfile.mkdtemp(prefix="kdexp-tracking-"))
+        self._spool = _new_spool()
+        self._spool_lock = try_lock(self._spool / SPOOL_LOCK)  # tells others that this process lives
         # A daemon: a run that is killed must not hang on a server that does not answer.
         self._thread = threading.Thread(target=self._deliver_regularly, name="kdexp-tracking", daemon=True)
         self._thread.start()
@@ -154,6 +160,7 @@ class Delivery:
             self._thread.join(PATIENCE_SECONDS)
             delivered = not self._thread.is_alive() and self._is_back(deadline - time.monotonic())
             if delivered:
+                self._store_is_away = False
                 retries, self._retries = self._retries, []
                 for name, send in retries:
                     self._deliver_or_keep(name, send)
@@ -161,6 +168,8 @@ class Delivery:
             undelivered = "" if delivered and not (self._rejected or self._retries) else self._rescue(rescue_folder)
         finally:
             self._terminate(status)
+        if self._spool_lock:
+            self._spool_lock.release()
         shutil.rmtree(self._spool, ignore_errors=True)
         return undelivered
 
@@ -192,10 +201,14 @@ class Delivery:
         """Send now; what fails is sent again when the run ends, since no artifact is worth a training."""
         from mlflow.exceptions import MlflowException
 
+        if self._store_is_away:  # each try would wait for it again
+            self._retries.append((name, send))
+            return
         try:
             send()
         except (MlflowException, OSError) as error:
             logger.warning("MLflow did not take %s; kept for later: %s", name, reason(error))
+            self._store_is_away = True
             self._retries.append((name, send))
 
     def _is_back(self, patience: float) -> bool:
@@ -218,7 +231,6 @@ class Delivery:
     def _rescue(self, rescue_folder: Path) -> str:
         """Save what the store did not take, and say what it is and where."""
         target = rescue_folder / self.run_id
-        target.mkdir(parents=True, exist_ok=True)
         kept = {
             "run_id": self.run_id,
             "uri": redact(self.uri),
@@ -228,10 +240,42 @@ class Delivery:
             "rejected": self._rejected,
             "artifacts": [name for name, _ in self._retries],
         }
-        (target / "undelivered.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
-        shutil.copytree(self._spool, target, dirs_exist_ok=True)
         counts = [f"{len(value)} {name}" for name, value in kept.items() if isinstance(value, list) and value]
-        return f"{', '.join(counts) or 'the end of the run'} of run {self.run_id}, saved in {target}"
+        lost = f"{', '.join(counts) or 'the end of the run'} of run {self.run_id}"
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            (target / "undelivered.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
+            shutil.copytree(self._spool, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SPOOL_LOCK))
+        except OSError as error:
+            return f"{lost}, which cannot be saved in {target} either ({error.strerror or error})"
+        return f"{lost}, saved in {target}"
+
+
+def _new_spool() -> Path:
+    """A folder for what is on its way, and away with those of processes that were killed.
+
+    Raises:
+        UserError: The folder of temporary files cannot be written.
+    """
+    try:
+        folder = Path(tempfile.gettempdir())
+        for spool in folder.glob("kdexp-tracking-*"):
+            _remove_if_left_behind(spool)
+        return Path(tempfile.mkdtemp(prefix="kdexp-tracking-"))
+    except OSError as error:
+        problem = f"no folder for temporary files can be written ({error.strerror or error})"
+        raise UserError("TMPDIR", problem, "make room, or name another folder in TMPDIR") from error
+
+
+def _remove_if_left_behind(spool: Path) -> None:
+    with contextlib.suppress(OSError):  # another person's, or removed by another process meanwhile
+        # One that was just made may not be locked yet.
+        if time.time() - spool.stat().st_mtime < _NEW_SECONDS:
+            return
+        lock = try_lock(spool / SPOOL_LOCK)
+        if lock:
+            shutil.rmtree(spool, ignore_errors=True)
+            lock.release()
 
 
 @lru_cache(maxsize=4096)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdexp.errors import PrunedError, UserError
 from kdexp.tracking.adapter import context_tags
+from kdexp.tracking.client import told
 from kdexp.tracking.config import TrackingConfig
 from kdexp.tracking.data_sets import DataSet
 from kdexp.tracking.delivery import MAX_TAG_CHARACTERS, Delivery, shorten
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_FAILURE_CHARACTERS = 500
+IDENTITY_TAGS = ("kdexp.config_hash", "kdexp.sweep_key", "kdexp.cache")
+"""By these the run of a process that was killed is found: whose lock to ask for."""
 
 
 @dataclass(frozen=True)
@@ -184,15 +187,19 @@ def _begin(uri: str | None, description: RunDescription, continued_run: str | No
     check_reachable(uri)
     _tell_what_is_ignored(description.study)
     client = connect(uri)
-    experiment_id = find_experiment(client, description.study)
-    if continued_run is not None:
-        client.update_run(continued_run, status="RUNNING")
-        return Delivery(client, uri, experiment_id, continued_run)
-    # Who, from which script and commit; the tags of the description come with the first batch.
-    context = {key: shorten(redact(value), MAX_TAG_CHARACTERS) for key, value in context_tags().items()}
-    own: dict[str, Any] = {key: value for key, value in description.tags.items() if key.startswith("mlflow.")}
-    run = client.create_run(experiment_id, run_name=redact(description.name), tags=context | own)
-    return Delivery(client, uri, experiment_id, run.info.run_id)
+    with told(uri):
+        experiment_id = find_experiment(client, description.study)
+        if continued_run is not None:
+            client.update_run(continued_run, status="RUNNING")
+            return Delivery(client, uri, experiment_id, continued_run)
+        # Who, from which script and commit; and with them what tells later that this process is gone, should it be
+        # killed at once. The other tags of the description come with the first batch.
+        tags = context_tags() | {
+            key: value for key, value in description.tags.items() if key.startswith("mlflow.") or key in IDENTITY_TAGS
+        }
+        short: dict[str, Any] = {key: shorten(redact(value), MAX_TAG_CHARACTERS) for key, value in tags.items()}
+        run = client.create_run(experiment_id, run_name=redact(description.name), tags=short)
+        return Delivery(client, uri, experiment_id, run.info.run_id)
 
 
 @lru_cache(maxsize=8)  # once, not for every job of a sweep

@@ -8,13 +8,22 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from kdexp.errors import UserError
-from kdexp.tracking.adapter import create_sqlite_store, import_mlflow, quiet, read_sqlite_runs, saved_view, sweep_view
+from kdexp.tracking.adapter import (
+    create_sqlite_store,
+    import_mlflow,
+    literal_paths,
+    quiet,
+    read_sqlite_runs,
+    saved_view,
+    sqlalchemy_uri,
+    sweep_view,
+)
+from kdexp.tracking.client import PatientClient, told
 from kdexp.tracking.secrets import redact
 from kdexp.tracking.uri import (
-    LEGAL_URIS,
     SETTING,
     check_reachable,
     compare_url,
@@ -41,16 +50,14 @@ def connect(uri: str) -> "MlflowClient":
     """Return the client of a store that is initialised; every job of a sweep gets the same one."""
     import_mlflow()
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     if uri.startswith("sqlite:///"):
         create_sqlite_store(Path(uri.removeprefix("sqlite:///")))
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    try:
+    with told(uri), literal_paths():
+        mlflows = sqlalchemy_uri(uri)
+        client = PatientClient(MlflowClient(tracking_uri=mlflows, registry_uri=mlflows))
         client.search_experiments(max_results=1)
-    except MlflowException as error:
-        raise UserError(SETTING, f"{redact(uri)} cannot be used ({reason(error)})", LEGAL_URIS) from None
-    return client
+    return cast("MlflowClient", client)
 
 
 def find_experiment(client: "MlflowClient", study: str) -> str:
@@ -63,6 +70,8 @@ def find_experiment(client: "MlflowClient", study: str) -> str:
         except MlflowException as error:
             # Another run of the same study was faster.
             experiment = client.get_experiment_by_name(study)
+            if experiment is None and error.error_code != "INVALID_PARAMETER_VALUE":
+                raise  # not for the name
             if experiment is None:
                 raise UserError(
                     "study",
@@ -137,10 +146,11 @@ class Study:
             raise UserError(SETTING, f"there is no {self.uri}", "run something first, or name the store that it is in")
         check_reachable(self.uri, patience=patience)
         self._client = connect(self.uri)
-        if not create and self._client.get_experiment_by_name(name) is None:
-            known = ", ".join(experiment.name for experiment in self._client.search_experiments())
-            raise UserError("study", f"{redact(self.uri)} holds no study '{name}'", f"expected one of {known}")
-        self.experiment_id = find_experiment(self._client, name)
+        with told(self.uri):
+            if not create and self._client.get_experiment_by_name(name) is None:
+                known = ", ".join(experiment.name for experiment in self._client.search_experiments())
+                raise UserError("study", f"{redact(self.uri)} holds no study '{name}'", f"expected one of {known}")
+            self.experiment_id = find_experiment(self._client, name)
 
     def runs(self, **tags: str) -> list[StoredRun]:
         """Runs that carry all these tags (`parent`, or the name of a kdexp tag without `kdexp.`), oldest first."""
@@ -154,9 +164,10 @@ class Study:
         condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in wanted.items())
         found, token = [], None
         while True:
-            page = self._client.search_runs(
-                [self.experiment_id], condition, order_by=["attributes.start_time ASC"], page_token=token
-            )
+            with told(self.uri):
+                page = self._client.search_runs(
+                    [self.experiment_id], condition, order_by=["attributes.start_time ASC"], page_token=token
+                )
             found += [_stored_run(run) for run in page]
             token = page.token
             if not token:
@@ -173,8 +184,8 @@ class Study:
 
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
         """(step, value) of one metric, in the order of the steps."""
-        points = {(point.step, point.value) for point in self._client.get_metric_history(run_id, metric)}
-        return sorted(points)
+        with told(self.uri):
+            return sorted({(point.step, point.value) for point in self._client.get_metric_history(run_id, metric)})
 
     def text_artifact(self, run_id: str, path: str) -> str | None:
         """A text artifact of a run, or None where it is not there."""
@@ -210,9 +221,15 @@ class Study:
                     self._mark_killed(run)
 
     def _mark_killed(self, run: StoredRun) -> None:
-        logger.warning("%s was cut off on %s: marked KILLED", run.name, date_of(run.started))
-        self._client.set_tag(run.run_id, "kdexp.failure", "process ended without closing the run")
-        self._client.set_terminated(run.run_id, "KILLED")
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.set_tag(run.run_id, "kdexp.failure", "process ended without closing the run")
+            self._client.set_terminated(run.run_id, "KILLED")
+        except MlflowException as error:  # such as a full disk: no reason not to run
+            logger.warning("%s was cut off, and cannot be marked: %s", run.name, reason(error))
+        else:
+            logger.warning("%s was cut off on %s: marked KILLED", run.name, date_of(run.started))
 
     def save_view(
         self,

@@ -1,14 +1,17 @@
 """Where runs are kept: the MLflow store by its URI, refused early when it cannot take runs, and the links into it."""
 
+import contextlib
 import json
 import logging
 import os
+import sqlite3
 import time
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from kdexp.errors import UserError
-from kdexp.tracking.adapter import ask_server, import_mlflow
+from kdexp.files import prove_writable
+from kdexp.tracking.adapter import ask_server, import_mlflow, is_older_schema, sqlalchemy_uri
 from kdexp.tracking.secrets import redact, reveal_uri
 
 logger = logging.getLogger(__name__)
@@ -18,6 +21,8 @@ LEGAL_URIS = "expected sqlite:///<file>, http(s)://<host>:<port>, postgresql://.
 PROBE_SECONDS = 8.0
 # How long is waited for a store that was there before and went away.
 PATIENCE_SECONDS = 60.0
+# How long is waited for an SQLite store that another program has locked.
+LOCK_SECONDS = 120.0
 
 
 def resolve_uri(uri: str | None) -> str:
@@ -27,8 +32,13 @@ def resolve_uri(uri: str | None) -> str:
     """
     uri = reveal_uri(uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     if uri.startswith("sqlite:///") and uri != "sqlite:///:memory:":
-        # Not mlflow.get_tracking_uri(): it percent-encodes the folder, which SQLAlchemy takes literally.
-        return "sqlite:///" + Path(uri.removeprefix("sqlite:///")).absolute().as_posix()
+        # Not mlflow.get_tracking_uri(): it percent-encodes the folder, which SQLAlchemy before 2.1 takes literally.
+        path, decoded = (
+            Path(name) for name in (uri.removeprefix("sqlite:///"), unquote(uri.removeprefix("sqlite:///")))
+        )
+        if not path.parent.is_dir() and decoded.parent.is_dir():
+            path = decoded
+        return "sqlite:///" + path.absolute().as_posix()
     return uri
 
 
@@ -48,7 +58,7 @@ def ui_command(uri: str | None) -> str:
     # With runs of an old file store in ./mlruns, plain `mlflow ui` shows those instead.
     if uri == f"sqlite:///{(here / 'mlflow.db').as_posix()}" and not any(here.glob("mlruns/*/meta.yaml")):
         return "mlflow ui"
-    return f"mlflow ui --backend-store-uri '{redact(uri)}'"
+    return f"mlflow ui --backend-store-uri '{redact(sqlalchemy_uri(uri))}'"
 
 
 def ui_base(uri: str) -> str:
@@ -91,7 +101,7 @@ def check_reachable(uri: str | None, *, patience: float = 0.0) -> None:
         except UserError as error:
             if time.monotonic() > deadline:
                 raise
-            logger.warning("waiting for MLflow: %s", error)
+            logger.warning("waiting for MLflow, up to %.0f s: %s", patience, error)
             time.sleep(3)
 
 
@@ -153,14 +163,65 @@ def _check_sqlite(uri: str) -> None:
         raise UserError(SETTING, f"{redact(uri)} names no file, so nothing would be kept", LEGAL_URIS)
     if not path.parent.is_dir():
         raise UserError(SETTING, f"no folder {path.parent} for {path.name}", "create it, or name another file")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UserError(SETTING, f"{path} cannot be written", "name a file in a folder of your own")
-    if path.exists():
-        with path.open("rb") as file:
-            header = file.read(16)
+    try:
+        header = _try_to_write(path)
+    except OSError as error:
+        problem = f"{path} cannot be written ({error.strerror})"
+        raise UserError(SETTING, problem, "name a file in a folder of your own, with room left") from None
+    if header is not None:
         # SQLAlchemy would try ten times, for 100 s, before it says so.
         if header and header != b"SQLite format 3\0":
             raise UserError(SETTING, f"{path} is not an SQLite database", "name another file, or a new one")
+        if header:
+            _check_schema(path)
+
+
+def _try_to_write(path: Path) -> bytes | None:
+    """The beginning of a database, None of one that is not there yet.
+
+    SQLite needs to write beside it, and MLflow would try for minutes where that fails.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    prove_writable(path.parent)
+    if not path.exists():
+        return None
+    with path.open("r+b") as file:
+        return file.read(16)
+
+
+def _check_schema(path: Path) -> None:
+    """Refuse a store of another MLflow, which this one would change unasked."""
+    deadline, is_told = time.monotonic() + LOCK_SECONDS, False
+    while True:
+        try:
+            connection = sqlite3.connect(f"file:{quote(path.as_posix())}?mode=ro", uri=True, timeout=1)
+            with contextlib.closing(connection):
+                found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            break
+        except sqlite3.Error as error:
+            if "no such table" in str(error):  # not MLflow's yet
+                return
+            if "locked" not in str(error):
+                raise UserError(SETTING, f"{path} cannot be read ({error})", "name another file") from None
+            if time.monotonic() > deadline:
+                problem = f"{path} is locked by another program since more than {LOCK_SECONDS:.0f} s"
+                raise UserError(SETTING, problem, "close that program, then run again") from None
+        if not is_told:
+            logger.warning("another program has locked %s: waiting up to %.0f s for it", path, LOCK_SECONDS)
+            is_told = True
+    is_older = is_older_schema(found[0]) if found else None
+    if is_older:
+        raise UserError(
+            SETTING,
+            f"{path} was written by an older MLflow",
+            f"copy it, then `mlflow db upgrade '{sqlalchemy_uri(f'sqlite:///{path}')}'`; or name another file",
+        )
+    if is_older is not None:
+        raise UserError(
+            SETTING, f"{path} was written by a newer MLflow", "pip install -U mlflow, or name another file"
+        )
 
 
 def _check_database(uri: str) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from command_line import ROOT
-from conftest import SMALL
+from command_line import ROOT, SMALL
 
 from kdexp.errors import UserError
 from kdexp.tracking import delivery
@@ -22,9 +21,10 @@ from kdexp.tracking import run as tracking_run
 from kdexp.tracking import uri as tracking_uri
 from kdexp.tracking.config import TrackingConfig
 from kdexp.tracking.run import RunDescription
+from kdexp.tracking.secrets import redact
 from kdexp.tracking.store import Study, connect
 from kdexp.tracking.student_model import StudentFiles
-from kdexp.tracking.uri import check_reachable, experiment_url, redact, resolve_uri, ui_command
+from kdexp.tracking.uri import check_reachable, experiment_url, resolve_uri, ui_command
 
 LABELS = ["calm", "what's up, doc?"]
 
