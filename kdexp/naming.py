@@ -84,6 +84,7 @@ def task_tags(config: Config, task: Task) -> dict[str, str]:
         "kdexp.tokenization": config.tokenization.value.replace("_", "-"),
         "kdexp.alignment": alignment_tag(config.loss.terms),
         "kdexp.primary_metric": task.primary_metric,
+        **{f"kdexp.{name}_rows": str(len(getattr(task, name))) for name in ("train", "validation", "test")},
         **task.tags,
     }
 

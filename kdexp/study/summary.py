@@ -47,6 +47,7 @@ class StudySummary:
         counts: Number of runs by MLflow's status.
         missing: Jobs that are not finished, with the reason where one is known.
         links: What to open in MLflow, by name.
+        finished: The runs themselves, the latest of each computation.
     """
 
     study: str
@@ -59,6 +60,7 @@ class StudySummary:
     counts: dict[str, int]
     missing: list[str]
     links: dict[str, str]
+    finished: Sequence[StoredRun] = ()
 
     @property
     def best(self) -> pd.Series | None:
@@ -101,6 +103,7 @@ def summarize(study: Study, parent_id: str | None) -> StudySummary:
         counts=dict(Counter("PRUNED" if run.is_pruned else run.status for run in runs)),
         missing=_missing(study, parent_id, runs, finished),
         links=_links(study, parent_id, [run.run_id for run in finished.values()]),
+        finished=list(finished.values()),
     )
 
 
