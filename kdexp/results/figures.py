@@ -156,7 +156,7 @@ def interval_figure(
     figure.supxlabel(label, fontsize="medium")  # the axes may be narrower than it, beside long labels
     if legend:
         handles = [axes.plot([], [], color=colour, lw=2, label=meaning)[0] for meaning, colour in legend.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
 
 

@@ -114,3 +114,12 @@ def test_a_page_is_as_wide_as_the_window(tmp_path, width):
         page.goto((tmp_path / "report.html").as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") == width
         browser.close()
+
+
+def test_the_legend_of_an_interval_plot_hides_nothing():
+    rows = [figures.IntervalRow(f"pair {number}", 1.0, Interval(0.0, 2.0)) for number in range(4)]
+    figure = figures.interval_figure(rows, "points", margin=1.0, legend={"better": "#1a7f37", "worse": "#b3261e"})
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert not legend.overlaps(figure._supxlabel.get_window_extent())
+    assert not legend.overlaps(figure.axes[0].get_tightbbox())
