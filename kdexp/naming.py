@@ -85,6 +85,7 @@ def task_tags(config: Config, task: Task) -> dict[str, str]:
         "kdexp.alignment": alignment_tag(config.loss.terms),
         "kdexp.primary_metric": task.primary_metric,
         "kdexp.data_sha256": task.fingerprint("train", "validation", "test"),
+        **{f"kdexp.{name}_rows": str(len(getattr(task, name))) for name in ("train", "validation", "test")},
         **task.tags,
     }
 

@@ -35,7 +35,7 @@ def main() -> None:
         # Hydra makes the run's folder before the job starts; any other OSError is a bug.
         if command or "kdexp.run" in sys.modules:
             raise
-        problem = f"hydra.run.dir: cannot write {error.filename}: {error.strerror}"
+        problem = f"hydra.run.dir: cannot write {error.filename or 'its files'}: {error.strerror}"
         refuse(f"{problem}; choose another folder with hydra.run.dir=<folder>")
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command continues from the last checkpoint\n")

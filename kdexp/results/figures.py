@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from kdexp.results import lettering
 from kdexp.results.lettering import PlainFigure
@@ -54,38 +55,38 @@ class IntervalRow:
     marker: str = "o"
 
 
-def matrix_figure(panels: Sequence[Matrix], unit: str, *, is_signed: bool = False) -> Figure:
+def matrix_figure(panels: Sequence[Matrix], unit: str, *, largest: float | None = None) -> Figure:
     """Heatmaps side by side.
 
     Args:
         unit: Of the values, at the colour bar.
-        is_signed: Colours tell values below zero from those above.
+        largest: Where colours are to tell values below zero from those above: the largest of either sign, here and
+            in the figures that this one is compared with.
     """
     width = sum(2.4 + 1.3 * panel.values.shape[1] for panel in panels)
     height = 1.6 + 0.8 * max(len(panel.values) for panel in panels)
     figure = PlainFigure(figsize=(width, height), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _draw_matrix(axes, panel, unit, is_signed)
+        _draw_matrix(axes, panel, unit, largest)
     return figure
 
 
-def _draw_matrix(axes: Axes, panel: Matrix, unit: str, is_signed: bool) -> None:
+def _draw_matrix(axes: Axes, panel: Matrix, unit: str, largest: float | None) -> None:
     values = panel.values.to_numpy(float)
-    if is_signed:
+    if largest is not None:
         # One scale for both signs, wide enough to leave the cells pale under their text; never empty.
-        limit = max(1.6 * float(np.nanmax(np.abs(values))), 0.1)
-        colours, scale = "RdBu", Normalize(-limit, limit)
+        limit = max(1.6 * largest, 0.1)
+        colours, scale = matplotlib.colormaps["RdBu"], Normalize(-limit, limit)
     else:
-        colours, scale = "viridis", Normalize(np.nanmin(values), np.nanmax(values))
+        colours, scale = matplotlib.colormaps["viridis"], _scale(values)
     image = axes.imshow(
         np.ma.masked_invalid(values),
-        cmap=matplotlib.colormaps[colours].with_extremes(bad="#dddddd"),
+        cmap=colours.with_extremes(bad="#dddddd"),
         norm=scale,
         aspect="auto",
     )
-    middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for (row, column), value in np.ndenumerate(values):
-        colour = "white" if not is_signed and value < middle else "black"
+        colour = "white" if _is_dark(colours(scale(value))) and not np.isnan(value) else "black"
         axes.text(column, row, panel.texts[row][column], ha="center", va="center", color=colour, fontsize=9)
     axes.set_xticks(range(values.shape[1]), lettering.labels([_tick(name) for name in panel.values.columns]))
     axes.set_yticks(range(values.shape[0]), lettering.labels([_tick(name) for name in panel.values.index]))
@@ -93,8 +94,30 @@ def _draw_matrix(axes: Axes, panel: Matrix, unit: str, is_signed: bool) -> None:
     if panel.framed is not None:
         row, column = panel.framed
         corner = (column - 0.5, row - 0.5)
-        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="red", linewidth=2.5))
-    axes.figure.colorbar(image, ax=axes, label=unit)
+        # Not cut by the frame where the cell lies at it.
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="red", linewidth=2.5, clip_on=False, zorder=3))
+    axes.figure.colorbar(image, ax=axes, label=unit, ticks=MaxNLocator(5), format=_plain_numbers())
+
+
+def _scale(values: np.ndarray) -> Normalize:
+    """Of what is there; where all is the same, or nothing, wide enough for ticks that differ."""
+    known = values[~np.isnan(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    is_one = high - low <= 1e-6 * max(abs(low), abs(high), 1.0)
+    return Normalize(low - 0.5, high + 0.5) if is_one else Normalize(low, high)
+
+
+def _plain_numbers() -> ScalarFormatter:
+    """As many digits as tell the ticks apart, and no offset to add in one's head."""
+    formatter = ScalarFormatter(useOffset=False)
+    formatter.set_scientific(False)
+    return formatter
+
+
+def _is_dark(colour: Sequence[float]) -> bool:
+    """Whether white is easier to read on it than black (WCAG 2, relative luminance)."""
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3])
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.179
 
 
 def _tick(value: object) -> str:
@@ -129,10 +152,11 @@ def interval_figure(
         axes.plot(row.value, place, row.marker, color=row.colour, ms=5)
     axes.set_yticks(range(len(rows)), lettering.labels([row.label for row in rows], most_characters=60))
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel(label)
+    axes.margins(x=0.05)  # nothing lies on the frame
+    figure.supxlabel(label, fontsize="medium")  # the axes may be narrower than it, beside long labels
     if legend:
         handles = [axes.plot([], [], color=colour, lw=2, label=meaning)[0] for meaning, colour in legend.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
 
 

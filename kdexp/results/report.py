@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
     from jinja2 import Environment
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 
@@ -115,8 +116,19 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cells": cells_of, "svg_uri": _svg_uri}
+    environment.filters |= {"cells": cells_of, "svg_uri": _svg_uri, "linked": _linked}
     return environment
+
+
+def _linked(text: str) -> "Markup":
+    """Escaped text whose addresses are links."""
+    from markupsafe import Markup
+
+    pieces = re.split(r"(https?://[^\s<>\"']*[^\s<>\"'.,;:!?)\]])", text)
+    # Those at odd places are what the group matched.
+    return Markup().join(
+        Markup('<a href="{0}">{0}</a>').format(piece) if place % 2 else piece for place, piece in enumerate(pieces)
+    )
 
 
 def _markdown(block: Block) -> str:

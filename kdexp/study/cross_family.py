@@ -16,6 +16,7 @@ from kdexp.errors import UserError
 from kdexp.results.record import RunRecord
 from kdexp.results.report import html_page, markdown_page
 from kdexp.results.terminal import print_blocks
+from kdexp.study.about import about_blocks
 from kdexp.study.cross_report import (
     TITLE,
     forest_figure,
@@ -99,7 +100,7 @@ def report_study(study: Study, runs: Sequence[StoredRun], parent: TrackedRun, co
             if record.settings["condition"] == OWN_TOKENS and record.diagnostics.calibration
         },
         notes=_limits(config),
-        command="python -m kdexp experiment=cross_family (with the settings of config.yaml)",
+        about=about_blocks(runs),
     )
     comparisons = [*verdict.gains, *verdict.contrasts]
     parent.log_text(html_page(TITLE, blocks), "cross_family/report.html")

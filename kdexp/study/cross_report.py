@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from kdexp.results import figures, wording
 from kdexp.results.diagnostics import Calibration, TokenizerStatistics, calibration_table, tokenizer_table
-from kdexp.results.report import Block, BulletList, FigureBlock, Heading, Paragraph, Preformatted, TableBlock
+from kdexp.results.report import Block, BulletList, FigureBlock, Heading, Paragraph, TableBlock
 from kdexp.results.statistics import PairedDifference, exact_mcnemar
 from kdexp.study.cross_wording import (
     CONDITION_NAMES,
@@ -49,9 +49,9 @@ def report_blocks(
     tokenizers: Mapping[str, TokenizerStatistics],
     calibrations: Mapping[str, Calibration],
     notes: Sequence[str] = (),
-    command: str | None = None,
+    about: Sequence[Block] = (),
 ) -> list[Block]:
-    """What the study found first; then the numbers, what else differs, and how it was judged.
+    """The verdict first; then the numbers, what else differs, how it was judged, and what was run.
 
     Args:
         runs: As `verdict.judge` takes them.
@@ -60,26 +60,17 @@ def report_blocks(
         tokenizers: By family.
         calibrations: By teacher, on validation.
         notes: Limits of this study, whole sentences.
-        command: That repeats it.
+        about: What was run.
     """
     seeds = sorted({contrast.difference.num_seeds for contrast in [*verdict.gains, *verdict.contrasts]})
     shown_seeds = " to ".join(str(count) for count in {seeds[0]: None, seeds[-1]: None}) if seeds else "no"
     blocks: list[Block] = [
+        *_opening(verdict),
         Paragraph(
             f"Measured on {data}: test {metric} in points, {shown_seeds} seeds per comparison. A difference is "
             f"called equivalent where it is shown to lie within ±{verdict.margin:g} points. Everything below "
             "speaks of these models and these data only."
         ),
-        Heading("What was found"),
-        TableBlock(findings_table(verdict)),
-    ]
-    for item in verdict.mechanisms:
-        if item.support != Support.not_measured:
-            blocks += [
-                Paragraph(f"{WARNINGS[item.question]}: that this does harm is {item.support}."),
-                BulletList(mechanism_sentences(item, verdict)),
-            ]
-    blocks += [
         Heading("Gain over the same student without a teacher"),
         *(
             FigureBlock(
@@ -106,9 +97,7 @@ def report_blocks(
     pairs = single_pairs(runs)
     if len(pairs):
         blocks += [Heading("Single runs against their baselines"), TableBlock(pairs, "p-values are not corrected.")]
-    if command:
-        blocks += [Heading("To repeat it"), Preformatted(command)]
-    return blocks
+    return [*blocks, *about]
 
 
 def verdict_blocks(verdict: Verdict) -> list[Block]:
@@ -123,15 +112,18 @@ def verdict_blocks(verdict: Verdict) -> list[Block]:
     return blocks
 
 
-def findings_table(verdict: Verdict) -> pd.DataFrame:
-    """One row per mechanism that the warning mixes up."""
-    return pd.DataFrame(
-        {
-            "the warning, part by part": [WARNINGS[item.question] for item in verdict.mechanisms],
-            "is": [str(item.support) for item in verdict.mechanisms],
-            "found on these data": [mechanism_claim(item, verdict.margin) for item in verdict.mechanisms],
-        }
-    )
+def _opening(verdict: Verdict) -> list[Block]:
+    """The verdict, whose title the page already has, each claim in the sentence that measures it."""
+    blocks: list[Block] = []
+    for mechanism in verdict.mechanisms:
+        if mechanism.support == Support.not_measured:
+            blocks.append(Paragraph(f"{WARNINGS[mechanism.question]}: not measured."))
+            continue
+        blocks += [
+            Paragraph(f"{WARNINGS[mechanism.question]}: that this does harm is {mechanism.support}."),
+            BulletList(mechanism_sentences(mechanism, verdict)),
+        ]
+    return blocks
 
 
 def teacher_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -188,9 +180,11 @@ def single_pairs(runs: pd.DataFrame) -> pd.DataFrame:
 
 def matrix_figure(gains: Sequence[Contrast], condition: str) -> Figure:
     """Teacher family by student family: the gain of one condition, its interval in each cell."""
+    # Colours and the order of families are those of all conditions, so that the figures can be compared.
     shown = {(item.teacher, item.student): item for item in gains if item.condition == condition}
-    teachers = pd.Index(dict.fromkeys(teacher for teacher, _ in shown), name="teacher")
-    students = pd.Index(dict.fromkeys(student for _, student in shown), name="student")
+    teachers = pd.Index(dict.fromkeys(item.teacher for item in gains), name="teacher")
+    students = pd.Index(dict.fromkeys(item.student for item in gains), name="student")
+    largest = max((abs(item.difference.mean) for item in gains), default=0.0)
     cells = [[shown.get((teacher, student)) for student in students] for teacher in teachers]
     values = [[np.nan if cell is None else cell.difference.mean for cell in row] for row in cells]
     matrix = figures.Matrix(
@@ -198,7 +192,7 @@ def matrix_figure(gains: Sequence[Contrast], condition: str) -> Figure:
         pd.DataFrame(values, index=teachers, columns=students),
         [["not run" if cell is None else _cell(cell.difference) for cell in row] for row in cells],
     )
-    return figures.matrix_figure([matrix], "points", is_signed=True)
+    return figures.matrix_figure([matrix], "points", largest=largest)
 
 
 def forest_figure(contrasts: Sequence[Contrast], margin: float) -> Figure:

@@ -33,6 +33,7 @@ class StudySummary:
         missing: Jobs that are not finished, with the reason where one is known.
         left_out: Finished runs that do not count, with the reason.
         links: What to open in MLflow, by name.
+        finished: The runs that count, as they are stored.
     """
 
     study: str
@@ -46,6 +47,7 @@ class StudySummary:
     missing: list[str]
     left_out: list[str]
     links: dict[str, str]
+    finished: Sequence[StoredRun] = ()
 
     @property
     def best(self) -> pd.Series | None:
@@ -80,6 +82,7 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
     counted = count(finished, [name for name in swept if name])
     noted = json.loads(study.text_artifact(parent_id, "jobs.json") or "{}") if parent_id else {}
     frame = _frame(counted.records, counted.settings)
+    run_ids = [str(record.run_id) for record in counted.records]
     return StudySummary(
         study=study.name,
         uri=study.uri,
@@ -91,7 +94,8 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
         counts=_counts(runs),
         missing=missing(noted, runs, finished),
         left_out=counted.left_out + (left_behind(parent, all_runs) if parent else []),
-        links=_links(study, parent_id, [str(record.run_id) for record in counted.records]),
+        links=_links(study, parent_id, run_ids),
+        finished=[run for run in finished if run.run_id in run_ids],
     )
 
 

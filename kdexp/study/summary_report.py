@@ -23,6 +23,7 @@ from kdexp.results.report import (
 )
 from kdexp.results.statistics import Interval
 from kdexp.results.terminal import print_blocks
+from kdexp.study.about import about_blocks
 from kdexp.study.summary import StudySummary, grid, grid_axes, setting_label, summarize_study
 from kdexp.study.summary_tables import runs_table, settings_table
 from kdexp.tracking.run import TrackedRun
@@ -156,6 +157,7 @@ def report_blocks(summary: StudySummary, shown: Mapping[str, FigureBlock]) -> li
         blocks += [Heading("Results"), TableBlock(shown_table(summary), "Best on validation first.")]
     return [
         *blocks,
+        *about_blocks(summary.finished),
         Heading("How to read this"),
         Paragraph(
             "A setting is chosen on validation and reported on test. The baseline is the same student, seed and "

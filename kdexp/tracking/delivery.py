@@ -247,7 +247,7 @@ class Delivery:
             (target / "undelivered.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
             shutil.copytree(self._spool, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SPOOL_LOCK))
         except OSError as error:
-            return f"{lost}, which cannot be saved in {target} either ({error.strerror or error})"
+            return f"{lost}, which cannot be saved in {target} either ({error.strerror or reason(error)})"
         return f"{lost}, saved in {target}"
 
 

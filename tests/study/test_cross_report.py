@@ -6,10 +6,10 @@ import pytest
 
 from kdexp.results.diagnostics import Calibration, TokenizerStatistics
 from kdexp.results.record import RunRecord, Scores
-from kdexp.results.report import html_page, markdown_page
+from kdexp.results.report import Paragraph, Preformatted, html_page, markdown_page
 from kdexp.results.terminal import print_blocks
 from kdexp.study.cross_family import tidy
-from kdexp.study.cross_report import findings_table, forest_figure, matrix_figure, report_blocks, verdict_blocks
+from kdexp.study.cross_report import forest_figure, matrix_figure, report_blocks, verdict_blocks
 from kdexp.study.rules import COLUMNS, judge
 
 NOISE = (-0.002, 0.001, 0.0, -0.001, 0.002)
@@ -56,6 +56,19 @@ def test_matrix_shows_every_gain_with_its_interval():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["bert"]
 
 
+def test_matrices_of_all_conditions_share_colours_and_order():
+    """Even where a condition has fewer pairs, in another order, and smaller gains."""
+    table = runs(-0.05)
+    others = runs(0.01).assign(student_family="roberta")
+    swapped = others[others.condition == "own_tokens"].iloc[::-1]
+    gains = judge(pd.concat([swapped, table]), margin=1.0).gains
+    axes = [matrix_figure(gains, condition).axes[0] for condition in ("own_tokens", "student_ids")]
+    for labels in ("get_xticklabels", "get_yticklabels"):
+        first, second = ([label.get_text() for label in getattr(each, labels)()] for each in axes)
+        assert first == second
+    assert axes[0].images[0].get_clim() == axes[1].images[0].get_clim()
+
+
 def test_matrix_tells_what_was_not_run():
     table = runs(-0.05)
     others = table.assign(student_family="roberta")[table.teacher_family == "bert"]
@@ -90,7 +103,7 @@ def test_report_says_what_the_verdict_says(examples):
         tokenizers={"bert": TokenizerStatistics(1000, 1.2, 0.01, 0.0, False)},
         calibrations={"bert": Calibration(0.9, 0.03, 0.2, 4.0, 0.6, 0.69)},
         notes=["Compact models from scratch."],
-        command="python -m kdexp experiment=cross_family",
+        about=[Preformatted("python -m kdexp experiment=cross_family")],
     )
     page, text = html_page("May families be crossed?", blocks), markdown_page("May families be crossed?", blocks)
     for words in (
@@ -104,6 +117,9 @@ def test_report_says_what_the_verdict_says(examples):
     ):
         assert words in text, words
         assert words in page, words
+    assert isinstance(blocks[0], Paragraph)
+    assert blocks[0].text.endswith("that this does harm is supported.")
+    assert text.count("that this does harm is supported.") == 1
     assert ("test examples agrees" in text) == examples
     assert ("p (exact McNemar)" in text) == examples
     assert page.count("<img ") == 3  # two matrices, one forest
@@ -112,7 +128,7 @@ def test_report_says_what_the_verdict_says(examples):
 def test_report_of_one_seed_claims_nothing():
     table = runs(-0.5, num_seeds=1)
     verdict = judge(table, margin=1.0)
-    assert set(findings_table(verdict)["is"]) == {"not settled by these data", "not measured"}
+    assert {str(item.support) for item in verdict.mechanisms} == {"not settled by these data", "not measured"}
     text = markdown_page(
         "t", report_blocks(verdict, table, metric="accuracy", data="d", tokenizers={}, calibrations={})
     )

@@ -1,0 +1,95 @@
+"""What a study ran on, as a reader of its report needs it who sees neither MLflow nor the command line."""
+
+import contextlib
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import kdexp
+from kdexp.fingerprint import library_versions
+from kdexp.results.report import Block, Facts, Heading, Preformatted
+from kdexp.tracking.store import StoredRun
+
+_MOST_VALUES = 8
+
+
+def about_blocks(runs: Sequence[StoredRun]) -> list[Block]:
+    """Task, data sizes, models with their sizes, loss, schedule, versions, date, and the command of this process.
+
+    Args:
+        runs: Those that the report is about; of what they differ in, every value is named.
+    """
+    if not runs:
+        return []
+    facts = [
+        ("task", f"{_values(runs, 'task.name')}; rows: {_rows(runs)}"),
+        ("teacher", _models(runs, "teacher")),
+        ("student", _models(runs, "student")),
+        ("loss", _loss(runs)),
+        (
+            "training",
+            f"epochs {_values(runs, 'train.epochs')}, batches of {_values(runs, 'train.batch_size')}, "
+            f"learning rate {_values(runs, 'train.learning_rate')}, seeds {_values(runs, 'seed')}",
+        ),
+        ("hardware", _values(runs, "hardware.name")),
+        ("versions", _versions()),
+        ("date", _dates(runs)),
+    ]
+    command = shlex.join(["python", "-m", "kdexp", *sys.argv[1:]])
+    return [Heading("What was run"), Facts([fact for fact in facts if fact[1]]), Preformatted(command)]
+
+
+def _rows(runs: Sequence[StoredRun]) -> str:
+    sizes = {
+        split: _listed([run.tags.get(f"kdexp.{split}_rows", "") for run in runs])
+        for split in ("train", "validation", "test")
+    }
+    return ", ".join(f"{split} {size}" for split, size in sizes.items() if size) or "not known"
+
+
+def _models(runs: Sequence[StoredRun], role: str) -> str:
+    """`bert: compact bert, 164,101 parameters; ...`"""
+    found = []
+    for run in runs:
+        checkpoint = run.params.get(f"{role}.checkpoint", "None")
+        origin = f"compact {run.params.get(f'{role}.family', '')}" if checkpoint == "None" else checkpoint
+        size = run.metrics.get(f"cost/{role}_parameters")
+        shown = "" if size is None else f", {size:,.0f} parameters"
+        found.append(f"{run.params.get(f'{role}.name', '')}: {origin}{shown}")
+    return _listed(found, separator="; ")
+
+
+def _loss(runs: Sequence[StoredRun]) -> str:
+    settings = sorted(
+        {name for run in runs for name in run.params if name.startswith("loss.") and name != "loss.name"}
+    )
+    named = [f"{name.removeprefix('loss.')} {values}" for name in settings if (values := _values(runs, name))]
+    return ", ".join([_values(runs, "loss.name"), *named])
+
+
+def _values(runs: Sequence[StoredRun], name: str) -> str:
+    return _listed([value for run in runs if (value := run.params.get(name, "None")) != "None"])
+
+
+def _listed(values: Sequence[str], separator: str = ", ") -> str:
+    """Each once; numbers by size."""
+    distinct = list(dict.fromkeys(filter(None, values)))
+    with contextlib.suppress(ValueError):
+        distinct.sort(key=float)
+    more = f"{separator}and {len(distinct) - _MOST_VALUES} more" if len(distinct) > _MOST_VALUES else ""
+    return separator.join(distinct[:_MOST_VALUES]) + more
+
+
+def _versions() -> str:
+    versions = {"kdexp": kdexp.__version__, **library_versions(), "Python": platform.python_version()}
+    return ", ".join(f"{name} {number}" for name, number in versions.items())
+
+
+def _dates(runs: Sequence[StoredRun]) -> str:
+    first, last = (
+        datetime.fromtimestamp(moment / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        for moment in (min(run.started for run in runs), max(run.started for run in runs))
+    )
+    return first if first == last else f"{first} to {last}"
