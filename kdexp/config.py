@@ -78,6 +78,7 @@ class Config(Checked):
     parent_run: str | None = None
     trial: str | None = None
     condition: str | None = None
+    varied: list[str] = field(default_factory=list)
     families: list[str] = field(default_factory=list)
     cross_family: CrossFamilyConfig = field(default_factory=CrossFamilyConfig)
 
@@ -202,6 +203,7 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
         "parent_run",
         "trial",
         "condition",
+        "varied",
         "families",
         "cross_family",
     ):

@@ -1,8 +1,12 @@
 """What a run is called, logged as, and announced with."""
 
 import logging
+import re
+import shlex
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 
 import kdexp
 from kdexp.cache import Cache
@@ -10,37 +14,99 @@ from kdexp.config import (
     Config,
     config_hash,
     flatten,
-    teacher_names,
     teacher_settings,
 )
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware
+from kdexp.loss.base import Loss
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder
+from kdexp.results.note import unfinished_note
+from kdexp.task.config import FileTaskConfig, TaskConfig
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher, shown_encoders
 from kdexp.teacher.config import Tokenization
 from kdexp.teacher.features import alignment_tag
 from kdexp.tracking.run import RunDescription
+from kdexp.tracking.secrets import redact
+from kdexp.tracking.store import NOTE_TAG
 
 logger = logging.getLogger(__name__)
 
 
+_TOLD = ("seed", "teacher", "student", "task", "loss", "loss.alpha", "loss.temperature", "condition", "terms")
+"""What the name says of every run, whether a sweep varies it or not."""
+
+
 def run_name(config: Config) -> str:
-    """`roberta -> bert  kd a=0.5 T=4  s0`; several teachers are joined by `+`, a study's condition comes last."""
-    settings = plain(config.loss)
-    loss = config.loss.name
-    if config.loss.uses_logits:
-        loss += f" a={settings['alpha']:g}"
-        loss += f" T={settings['temperature']:g}" if "temperature" in settings else ""
-    condition = f"  {config.condition}" if config.condition else ""
-    return f"{'+'.join(teacher_names(config))} -> {config.student.name}  {loss}  s{config.seed}{condition}"
+    """`reviews  roberta 2x64 -> bert 1x24  kd a=0.5 T=4 +rkd  s0`, then what a study or a sweep varies besides.
+
+    Compact models are given as layers x hidden size; several teachers are joined by `+`.
+    """
+    teachers = "+".join(map(model_name, teacher_settings(config).values()))
+    parts = [_data_name(config.task), f"{teachers} -> {model_name(config.student)}", _loss_name(config.loss)]
+    parts += [f"s{config.seed}", config.condition or "", _varied(config)]
+    return "  ".join(part for part in parts if part)
+
+
+def model_name(model: ModelConfig) -> str:
+    """A model with its kind and size: `bert 2x64`, `bert_tiny`, `bert (my-checkpoint)`."""
+    name = getattr(model, "name", None) or model.family
+    if model.checkpoint is None:
+        return f"{name} {model.num_layers}x{model.hidden_size}"
+    folder = Path(model.checkpoint).name
+    shown = name if _letters(folder) in _letters(name) or _letters(name) in _letters(folder) else f"{name} ({folder})"
+    return shown + (f" {model.num_layers} layers" if model.num_layers else "")
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"\W|_", "", name.lower())
+
+
+def _data_name(task: TaskConfig) -> str:
+    """Of a person's own file its name, and its folder's where many files have that name."""
+    if not isinstance(task, FileTaskConfig):
+        return task.name
+    file = Path(task.train)
+    folder = file.absolute().parent.name
+    return f"{folder}/{file.stem}" if file.stem.lower() in ("train", "training", "data") and folder else file.stem
+
+
+def _loss_name(loss: Loss) -> str:
+    settings = plain(loss)
+    name = loss.name
+    if loss.uses_logits:
+        name += f" a={settings['alpha']:g}"
+        name += f" T={settings['temperature']:g}" if "temperature" in settings else ""
+    return name + "".join(f" +{term}" for term in loss.terms)
+
+
+def _varied(config: Config) -> str:
+    """What a sweep varies beyond what every name says."""
+    flat = flatten(config)
+    names = [name for name in config.varied if name not in _TOLD]
+    values = {name: flat.get(name, flat.get(f"{name}.name")) for name in names}
+    return " ".join(f"{name}={shown(value)}" for name, value in values.items() if value is not None)
+
+
+def shown(value: object) -> str:
+    """A setting's value as a person types it: 4, not 4.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
+
+
+def command_line() -> str:
+    """What this process was started with, without passwords; "" where a program of another kind asks."""
+    name = Path(sys.argv[0]).name
+    if name not in ("kdexp", "__main__.py") or (name == "__main__.py" and "kdexp" not in sys.argv[0]):
+        return ""
+    return redact(shlex.join(["python", "-m", "kdexp", *sys.argv[1:]]))
 
 
 def run_params(config: Config, hardware: Hardware, readers: Mapping[str, Encoder]) -> dict[str, object]:
     """The settings as MLflow shows them; lists of options by the options' names, so that a sweep over them shows."""
     threads = {f"hardware.{role}_threads": number for role, number in _threads(hardware, readers).items()}
-    return flatten(config) | {
+    settings = {name: shown(value) for name, value in flatten(config).items() if value is not None}
+    return settings | {
         "hardware.name": hardware.name,
         "hardware.bfloat16": hardware.bfloat16,
         **threads,
@@ -63,8 +129,9 @@ def describe_run(
         readers: The models that read text, by role.
         given: Digests of what a program handed in, in place of what the config describes.
     """
-    tags = run_tags(config, cache, given) | task_tags(config, task)
-    return RunDescription(config.study, run_name(config), run_params(config, hardware, readers), tags)
+    name = run_name(config)
+    tags = run_tags(config, cache, given) | task_tags(config, task) | {NOTE_TAG: unfinished_note(name, command_line())}
+    return RunDescription(config.study, name, run_params(config, hardware, readers), tags)
 
 
 def run_tags(config: Config, cache: Cache, given: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -17,10 +17,11 @@ from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.loss.base import CrossEntropy
 from kdexp.model.encoder import Encoder
 from kdexp.model.load import load_encoder
-from kdexp.naming import announce, describe_run, teacher_tags
+from kdexp.naming import announce, command_line, describe_run, teacher_tags
 from kdexp.processes import Processes
 from kdexp.results.diagnostics import Diagnostics, diagnose
 from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
+from kdexp.results.note import run_note
 from kdexp.results.record import SPLITS, Role, RunRecord, legibility_metrics
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.task.load import Task, load_task
@@ -31,6 +32,7 @@ from kdexp.teacher.logits import teacher_answers
 from kdexp.tracking.config import TrackingConfig
 from kdexp.tracking.data_sets import data_sets
 from kdexp.tracking.run import TrackedRun, open_run
+from kdexp.tracking.store import NOTE_TAG
 from kdexp.tracking.student_model import StudentFiles
 from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable
 from kdexp.training.checks import check_fit
@@ -149,6 +151,7 @@ def _log(
         tracked.log_figure(figure, "figures/confusion_matrices.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
     tracked.log_metrics(record.metrics(), step=student.num_steps)
+    tracked.set_tags({NOTE_TAG: run_note(record, task.announcements, command_line())})
     if settings.log_model:
         files = StudentFiles.of(student.folder, task, course.encoder.max_length, with_text=with_text)
         tracked.log_student(files, record.student_metrics())

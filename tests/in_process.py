@@ -51,7 +51,8 @@ def commands(tmp_path, monkeypatch, capsys):
     """What calls `kdexp` in an empty folder, and afterwards everything as it was."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KDEXP_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.delenv("KDEXP_TRACKING_URI", raising=False)
+    for name in ("KDEXP_TRACKING_URI", "MLFLOW_TRACKING_URI"):  # MLflow itself sets the latter in its process
+        monkeypatch.delenv(name, raising=False)
     root, kdexp = logging.getLogger(), logging.getLogger("kdexp")
     before = root.handlers[:], root.level, kdexp.level, signal.getsignal(signal.SIGTERM)
 

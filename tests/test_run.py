@@ -66,7 +66,7 @@ def test_a_cross_family_run_from_end_to_end(kdexp, kdexp_process, tmp_path):
 
     (run,) = all_runs(tmp_path)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "roberta -> bert  kd a=0.3 T=2  s0"
+    assert run.info.run_name == "reviews  roberta 2x64 -> bert 1x24  kd a=0.3 T=2  s0"
     assert run.data.params["loss.alpha"] == "0.3"
     assert run.data.params["teacher.family"] == "roberta"
     assert run.data.tags["kdexp.pairing"] == "cross-family"

@@ -14,7 +14,7 @@ def answer_without_hydra(arguments: Sequence[str]) -> str | None:
     if any(argument in ("-h", "--help") for argument in arguments):
         from kdexp.cli.help import help_text
 
-        return help_text()
+        return help_text(arguments)
     if arguments[:1] == ["-sc"]:
         from kdexp.cli.completion import answer
 

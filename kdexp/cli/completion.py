@@ -11,8 +11,10 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from kdexp.cli.conf_dir import CONF_DIR
+from kdexp.cli.flags import COMMANDS
 from kdexp.cli.help import GROUPS, options
 from kdexp.cli.schema import field_types, has_parts, legal_values
+from kdexp.cli.suggest import INTERNAL
 from kdexp.config import SCHEMAS, Config
 
 
@@ -55,7 +57,8 @@ def complete(line: str) -> list[str] | None:
     prefix = f"{path}." if path else ""
     names = [f"{prefix}{field}{'.' if has_parts(kind) else '='}" for field, kind in fields.items()]
     if not path:
-        names += [f"{group}=" for group in GROUPS]
+        names = [name for name in names if name.rstrip("=") not in INTERNAL] + [f"{group}=" for group in GROUPS]
+        names += [] if words else COMMANDS
     return sorted({name for name in names if name.startswith(word)})
 
 

@@ -110,29 +110,29 @@ def _refuse_contradiction(names: Sequence[str]) -> None:
     raise UserError(several[0], f"cannot go together with {', '.join(several[1:])}", remedy)
 
 
-def refuse_repeated(arguments: Sequence[str], groups: Sequence[str]) -> None:
-    """Refuse two answers to one question, of which Hydra would take the last without a word.
+def repeated(arguments: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """A line for each second answer to one question, of which Hydra takes the last without a word.
 
-    Of a setting of a single run the last value counts, so that a script's settings can be overridden; a sweep's are
-    a list, and who repeats one means both.
+    That is as it should be where a script's settings are overridden, so that of a single run's settings nothing is
+    said; who repeats one in a sweep, or chooses two options, may have meant both.
 
     Raises:
-        UserError: A group was given two options, or in a sweep a setting two values.
+        UserError: Two ready-made studies.
     """
-    is_sweep = "--multirun" in arguments
+    is_sweep = not {"-m", "--multirun"}.isdisjoint(arguments)
     seen: dict[str, str] = {}
+    lines = []
     for word in arguments:
         name, equals, value = word.partition("=")
         name = name.lstrip("+")
         if not equals or word.startswith(("-", "~")):
             continue
-        earlier = seen.setdefault(name, value)
+        earlier = seen.get(name, value)
+        seen[name] = value
         if earlier == value or not (is_sweep or name in groups):
             continue
-        both = f"{name}={earlier},{value}"
-        remedy = f"compare them with -m {both}"
         if name == "experiment":
-            remedy = "name one"
-        elif is_sweep:
-            remedy = f"for both values write {both}"
-        raise UserError(name, f"is given twice, {earlier} and {value}", remedy)
+            raise UserError(name, f"is given twice, {earlier} and {value}", "name one")
+        many = "" if is_sweep else "-m "
+        lines.append(f"{name} is given twice: {value} counts (for both: {many}{name}={earlier},{value})")
+    return lines

@@ -1,5 +1,8 @@
 """The help screen, from the first line of every YAML file: no import of Hydra or torch."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from kdexp.cli.conf_dir import CONF_DIR
 
 _INTRODUCTION = """\
@@ -16,7 +19,7 @@ examples:
   python -m kdexp task=file task.train=mine.csv task.text=question task.label=kind
   python -m kdexp teacher.checkpoint=<folder or hub id> student.checkpoint=<...> student.num_layers=2
   python -m kdexp experiment=alpha_temperature           a ready-made study
-  python -m kdexp summary study=alpha_temperature        what a study found, also while it runs
+  python -m kdexp summary alpha_temperature              what a study found, also while it runs
   python -m kdexp transplant <checkpoint> <tokenizer> <target folder>
                                                          one encoder reading another family's tokens
   mlflow ui                                              browse and compare the runs
@@ -46,9 +49,44 @@ eval "$(kdexp -sc install=bash)"                  tab completion for the `kdexp`
 """
 
 
-def help_text() -> str:
-    """Groups, their options with one line each, and examples."""
-    return "\n".join([_INTRODUCTION, *(_group(name) for name in GROUPS), _ENDING])
+def help_text(arguments: Sequence[str] = ()) -> str:
+    """Groups, their options with one line each, and examples.
+
+    Args:
+        arguments: Of the command line, whose `--config-dir` adds options.
+    """
+    folder = _config_dir(arguments)
+    added = [_added(folder)] if folder else []
+    return "\n".join([_INTRODUCTION, *(_group(name) for name in GROUPS), *added, _ENDING])
+
+
+def _config_dir(arguments: Sequence[str]) -> Path | None:
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        name, equals, value = word.partition("=")
+        if name in ("--config-dir", "-cd"):
+            return Path(value if equals else following)
+    return None
+
+
+def _added(folder: Path) -> str:
+    """What a person's own folder adds, group by group."""
+    lines = [f"in {folder}:"]
+    files = sorted(folder.rglob("*.yaml"))
+    width = max((len(_option(path, folder)) for path in files), default=0)
+    lines += [f"  {_option(path, folder):<{width}}  {_purpose(path)}".rstrip() for path in files]
+    return "\n".join([*lines, "" if files else "  nothing: expected <group>/<option>.yaml\n"])
+
+
+def _option(path: Path, folder: Path) -> str:
+    relative = path.relative_to(folder)
+    group = relative.parent.as_posix()
+    return relative.stem if group == "." else f"{'' if group in GROUPS else '+'}{group}={relative.stem}"
+
+
+def _purpose(path: Path) -> str:
+    """The first comment that is not meant for Hydra (`# @package`), if there is one."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next((line.removeprefix("#").strip() for line in lines if line.startswith("#") and "# @" not in line), "")
 
 
 def _group(name: str) -> str:
@@ -63,9 +101,5 @@ def _group(name: str) -> str:
 
 def options(group: str) -> dict[str, str]:
     """Purpose of every option of a group: the first comment of its file that is not meant for Hydra (`# @package`)."""
-    purposes = {}
     folder = "teacher" if group == "more_teachers" else group
-    for path in sorted((CONF_DIR / folder).glob("*.yaml")):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        purposes[path.stem] = next(line for line in lines if not line.startswith("# @")).removeprefix("#").strip()
-    return purposes
+    return {path.stem: _purpose(path) for path in sorted((CONF_DIR / folder).glob("*.yaml"))}

@@ -1,7 +1,9 @@
 """What kdexp uses of Hydra that Hydra does not document. A test of each fails when a release moves it."""
 
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +13,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from hydra.version import VersionBase, setbase
@@ -56,3 +59,23 @@ def register_sweeper(sweeper: type[Sweeper], module: str) -> None:
 def returned(job: JobReturn) -> Any:
     """What a job returned, or the exception that it raised; `JobReturn.return_value` would raise it."""
     return job._return_value
+
+
+def is_sequential(launcher: Launcher) -> bool:
+    """Whether it is Hydra's own launcher, which runs jobs in this process, one after the other."""
+    return type(launcher).__name__ == "BasicLauncher"
+
+
+@contextmanager
+def one_job_at_a_time(launcher: Launcher) -> Iterator[None]:
+    """Keep Hydra's own launcher from saying "Launching 1 jobs locally" before each job."""
+    logger = logging.getLogger(type(launcher).__module__)
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Launching ")
+
+    logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_wanted)

@@ -4,7 +4,7 @@ import os
 import sys
 
 from kdexp.cli.commands import answer_without_hydra, find_command
-from kdexp.cli.flags import expand_home, flags_first, refuse_repeated
+from kdexp.cli.flags import expand_home, flags_first, repeated
 from kdexp.cli.help import GROUPS
 from kdexp.cli.refusal import refuse
 from kdexp.errors import SweepError, UserError
@@ -66,7 +66,8 @@ def _compose_and_run(arguments: list[str]) -> None:
 
     register()
     refuse_null_options(arguments)
-    refuse_repeated(arguments, list(GROUPS))
+    for line in repeated(arguments, list(GROUPS)):
+        sys.stderr.write(f"note: {line}\n")
     sys.argv[1:] = hide_secrets(expand_home(arguments))
     start = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job)
     try:

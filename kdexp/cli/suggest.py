@@ -9,7 +9,7 @@ from kdexp.cli.schema import field_types
 from kdexp.config import SCHEMAS, Config
 from kdexp.ranges import Checked
 
-INTERNAL = ("parent_run", "trial", "condition")
+INTERNAL = ("parent_run", "trial", "varied", "condition")
 """Settings that sweeps set for their jobs: nobody is offered them."""
 
 

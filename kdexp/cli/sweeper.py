@@ -4,6 +4,8 @@ The command line imports this module whenever it starts: nothing heavy may be im
 """
 
 import itertools
+import logging
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +21,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from kdexp.cli.composition import build, register_schemas, resolve
 from kdexp.cli.config import PLUGIN_MODULE, SearchConfig
 from kdexp.cli.folders import discard
-from kdexp.cli.hydra_adapter import register_sweeper, returned
+from kdexp.cli.hydra_adapter import is_sequential, one_job_at_a_time, register_sweeper, returned
 from kdexp.errors import UserError, under
 from kdexp.hardware import available_cores
 
 if TYPE_CHECKING:
     from kdexp.study.search import Choice, Interval
     from kdexp.study.sweep import Job, Outcome
+
+logger = logging.getLogger(__name__)
 
 
 class KdexpSweeper(Sweeper):
@@ -139,12 +143,31 @@ class KdexpSweeper(Sweeper):
             return Job((*fixed, *chosen), name, None, error)
 
     def launch(self, jobs: "Sequence[Job]", extra: Sequence[str]) -> "list[Outcome]":
-        """Run jobs by Hydra's launcher; one that fails does not stop the others."""
-        from kdexp.study.sweep import Outcome
+        """Run jobs by Hydra's launcher; one that fails does not stop the others.
+
+        One after the other they are launched one by one, so that each can be announced with the time that is left.
+        """
+        from kdexp.study.pace import progress_line
 
         extra = [*extra, *self._share_of_threads(len(jobs))]
         if "***" in str(self.config.tracking.uri):  # a file may say it with the password, which Hydra would write down
             extra.append(f"tracking.uri='{self.config.tracking.uri}'")
+        if not is_sequential(self.launcher):
+            return self._launch_together(jobs, extra)
+        outcomes: list[Outcome] = []
+        seconds: list[float] = []
+        for place, job in enumerate(jobs, start=1):
+            if len(jobs) > 1:
+                logger.info(progress_line(place, len(jobs), seconds))
+            started = time.monotonic()
+            with one_job_at_a_time(self.launcher):
+                outcomes += self._launch_together([job], extra)
+            seconds.append(time.monotonic() - started)
+        return outcomes
+
+    def _launch_together(self, jobs: "Sequence[Job]", extra: Sequence[str]) -> "list[Outcome]":
+        from kdexp.study.sweep import Outcome
+
         first = self._num_launched
         self._num_launched += len(jobs)
         ended = self.launcher.launch([[*job.overrides, *extra] for job in jobs], initial_job_idx=first)

@@ -31,6 +31,7 @@ _NO_SETTINGS = (
     "study",
     "parent_run",
     "trial",
+    "varied",
     "condition",
     "families",
     "cross_family.",

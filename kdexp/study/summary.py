@@ -15,6 +15,7 @@ from kdexp.results.statistics import paired_t
 from kdexp.study.counted import count, left_behind, missing, number
 from kdexp.tracking.store import StoredRun, Study
 
+_MOST_COMPARED = 40  # MLflow asks for them one by one, and a link with more does not open everywhere
 _SCORES = ("validation", "test", "baseline", "teacher", "gain", "gain_low", "gain_high")
 
 
@@ -202,6 +203,8 @@ def _links(study: Study, parent_id: str | None, run_ids: list[str]) -> dict[str,
     links = {"runs": study.url}
     if parent_id:
         links["sweep"] = study.run_url(parent_id)
-    if 1 < len(run_ids) <= 100:
+        view = study.saved_view(parent_id)
+        links |= {"view": view} if view else {}
+    if 1 < len(run_ids) <= _MOST_COMPARED:
         links["compare"] = study.compare_url(run_ids)
     return links

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kdexp.errors import UserError
+from kdexp.naming import command_line
 from kdexp.results import figures, wording
 from kdexp.results.record import GAIN, SPLITS, metric_name
 from kdexp.results.report import (
@@ -18,8 +19,10 @@ from kdexp.results.report import (
     FigureBlock,
     Heading,
     Paragraph,
+    Preformatted,
     TableBlock,
     html_page,
+    markdown_page,
 )
 from kdexp.results.statistics import Interval
 from kdexp.results.terminal import print_blocks
@@ -27,10 +30,13 @@ from kdexp.study.about import about_blocks
 from kdexp.study.summary import StudySummary, grid, grid_axes, setting_label, summarize_study
 from kdexp.study.summary_tables import runs_table, settings_table
 from kdexp.tracking.run import TrackedRun
-from kdexp.tracking.store import Study
+from kdexp.tracking.secrets import redact
+from kdexp.tracking.store import NOTE_TAG, Study
 from kdexp.tracking.uri import ui_command
 
 _MOST_CURVES = 8
+_MOST_GAINS = 40  # the best on validation: more are not read
+_MOST_NOTED = 10  # on MLflow's pages
 _MOST_ROWS = 15  # in the terminal
 
 
@@ -111,7 +117,7 @@ def gain_figure(summary: StudySummary) -> Figure:
             100 * row["gain"],
             None if np.isnan(row["gain_low"]) else Interval(100 * row["gain_low"], 100 * row["gain_high"]),
         )
-        for _, row in summary.table.dropna(subset=["gain"]).iterrows()
+        for _, row in summary.table.dropna(subset=["gain"]).head(_MOST_GAINS).iterrows()
     ]
     label = f"gain over the baseline on test, points of {summary.metric} (95 % interval)"
     return figures.interval_figure(rows, label)
@@ -169,11 +175,27 @@ def report_blocks(summary: StudySummary, shown: Mapping[str, FigureBlock]) -> li
     ]
 
 
+def note_blocks(summary: StudySummary) -> list[Block]:
+    """What MLflow's pages of the sweep and of the study open with."""
+    blocks: list[Block] = [BulletList(findings(summary))]
+    if not summary.table.empty:
+        blocks.append(TableBlock(shown_table(summary).head(_MOST_NOTED)))
+    lines = [f"{name}: {line}" for name, line in _not_counted(summary)]
+    if lines:
+        blocks.append(BulletList(lines[:_MOST_NOTED]))
+    if command := command_line():
+        blocks += [Heading("Command"), Preformatted(command)]
+    return blocks
+
+
 def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None:
     """Write tables, figures, report and saved view to the parent run."""
     shown = {} if summary.table.empty else _figures(summary, study)
     title = f"{summary.study}: {' x '.join(summary.settings) or 'runs'}"
     parent.log_text(html_page(title, report_blocks(summary, shown)), "summary/report.html")
+    note = markdown_page(title, note_blocks(summary))
+    parent.set_tags({NOTE_TAG: note})
+    study.describe(note)
     if summary.best is None:
         return
     settings = settings_table(summary)
@@ -217,12 +239,14 @@ def _not_counted(summary: StudySummary) -> list[tuple[str, str]]:
 def _places(summary: StudySummary) -> list[tuple[str, str]]:
     command = ui_command(summary.uri)
     browse = [] if command.startswith("http") else [("browse", f"{command}   then open")]
-    names = ("view", "sweep") if "view" in summary.links else ("sweep", "compare")
-    return browse + [(name, summary.links[name]) for name in names if name in summary.links]
+    names: list[str] = [name for name in ("view", "sweep") if name in summary.links]
+    if "view" not in names and "compare" in summary.links:
+        names.append("compare")
+    return browse + [(name, summary.links[name]) for name in names or ["runs"]]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m kdexp summary [study=<name>] [tracking.uri=<uri>]`: what a study found, as far as it is.
+    """`python -m kdexp summary [<study>] [tracking.uri=<uri>]`: what a study found, as far as it is.
 
     Raises:
         UserError: A setting is unknown, or the study is not there.
@@ -234,8 +258,11 @@ def main(arguments: Sequence[str]) -> None:
     }
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if name not in settings or not equals:
-            raise UserError(re.sub(r"\s", " ", argument), "no such setting", f"expected one of {', '.join(settings)}")
+        if not equals and not argument.startswith("-"):
+            name, value = "study", argument
+        if name not in settings:
+            shown = redact(re.sub(r"\s", " ", argument))
+            raise UserError(shown, "no such setting", f"expected a study's name, or one of {', '.join(settings)}")
         settings[name] = value
     for summary in summarize_study(settings["tracking.uri"], str(settings["study"]), str(settings["cache_dir"])):
         print_summary(summary)

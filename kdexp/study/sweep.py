@@ -17,6 +17,7 @@ from pathlib import Path
 from kdexp.cache import Cache
 from kdexp.config import Config, config_hash, flatten
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
+from kdexp.naming import shown
 from kdexp.processes import Processes
 from kdexp.results.record import RunRecord
 from kdexp.study.job import record_failure
@@ -54,7 +55,7 @@ class Job:
         typed = dict(line.split("=", 1) for line in self.overrides if "=" in line)
         flat = flatten(self.config) if self.config else {}
         values = {name: flat.get(name, typed.get(name, flat.get(f"{name}.name"))) for name in swept}
-        return " ".join(f"{name}={value}" for name, value in values.items()) or self.name
+        return " ".join(f"{name}={shown(value)}" for name, value in values.items()) or self.name
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,8 @@ class Sweep:
         self.num_run += len(jobs)
         outcomes = self._known_outcomes(jobs)
         remaining = [job for job in jobs if job.config_hash not in outcomes]
-        extra = [f"parent_run={self.parent_id}"] if self.study else []
+        names = ",".join(f"'{name}'" for name in self.swept)
+        extra = [f"parent_run={self.parent_id}", f"varied=[{names}]"] if self.study else []
         if remaining:
             outcomes |= {outcome.job.config_hash: outcome for outcome in launch(remaining, extra)}
         self.failed += [

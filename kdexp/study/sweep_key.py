@@ -23,6 +23,7 @@ _IRRELEVANT = (
     "resume",
     "parent_run",
     "trial",
+    "varied",
     "families",
     "cross_family.",
 )

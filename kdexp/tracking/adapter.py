@@ -200,13 +200,19 @@ def context_tags() -> dict[str, str]:
 
 
 VIEW_SECTION = "kdexp"
+_MOST_AXES = 4
+_MOST_CURVES = 20
 
 
 def saved_view(key: str, name: str, state: dict[str, Any]) -> tuple[str, str]:
     """Tag of an experiment, and its value, by which MLflow's pages open a shared view (`viewStateShareKey=<key>`)."""
     now = time.time_ns() // 1_000_000
     value = json.dumps({"name": name, "createdAt": now, "updatedAt": now, "state": json.dumps(state)})
-    return f"mlflow.sharedViewState.{key}", value
+    return saved_view_tag(key), value
+
+
+def saved_view_tag(key: str) -> str:
+    return f"mlflow.sharedViewState.{key}"
 
 
 def sweep_view(
@@ -230,19 +236,13 @@ def sweep_view(
                 "zaxis": {"key": shown, "type": "METRIC"},
             }
             charts.append(_chart("CONTOUR", f"contour{place}", **axes))
-    charts.append(
-        _chart(
-            "PARALLEL",
-            "parallel",
-            selectedParams=list(settings),
-            selectedMetrics=[chosen, found, gain],
-            showAllRuns=False,
-        )
-    )
-    curves = {"xAxisKey": "step", "scaleType": "linear", "xAxisScaleType": "linear", "lineSmoothness": 0}
-    for name in (chosen, "train/loss"):
-        charts.append(_chart("LINE", name, metricKey=name, selectedMetricKeys=[name], **curves))
     charts.append(_chart("BAR", "gain", metricKey=gain))
+    if not contour and 1 < len(settings) <= _MOST_AXES:  # of more the labels lie over each other
+        shown_axes = {"selectedParams": list(settings), "selectedMetrics": [chosen, gain], "showAllRuns": False}
+        charts.append(_chart("PARALLEL", "parallel", **shown_axes))
+    curves = {"xAxisKey": "step", "scaleType": "linear", "xAxisScaleType": "linear", "lineSmoothness": 0}
+    curves |= {"metricKey": chosen, "selectedMetricKeys": [chosen], "runsCountToCompare": _MOST_CURVES}
+    charts.append(_chart("LINE", chosen, **curves))
     condition = f"tags.`mlflow.parentRunId` = '{parent_id}' and " if parent_id else ""
     columns = [f"params.`{name}`" for name in settings] + [f"metrics.`{name}`" for name in metrics]
     return {
@@ -257,7 +257,16 @@ def sweep_view(
         "runsHiddenMode": "SHOW_ALL",
         # Else the sections are sorted by name, and those that MLflow makes of its own come first.
         "isAccordionReordered": True,
-        "compareRunSections": [{"uuid": VIEW_SECTION, "name": "sweep", "display": True, "isReordered": False}],
+        "compareRunSections": [
+            {
+                "uuid": VIEW_SECTION,
+                "name": "sweep",
+                "display": True,
+                "isReordered": False,
+                "columns": 2,
+                "cardHeight": 480,
+            }
+        ],
         "compareRunCharts": charts,
     }
 

@@ -18,6 +18,7 @@ from kdexp.tracking.adapter import (
     quiet,
     read_sqlite_runs,
     saved_view,
+    saved_view_tag,
     sqlalchemy_uri,
     sweep_view,
 )
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NOTE_TAG = "mlflow.note.content"
+"""What MLflow shows as the description of a run or an experiment."""
 MAX_VIEW_CHARACTERS = 5000  # MLflow's limit for a tag of an experiment
 
 
@@ -244,7 +247,7 @@ class Study:
         MLflow keeps a shared view as JSON in a tag of the experiment; a failure to write it is a warning and
         never fails a run. The arguments are those of `sweep_view`.
         """
-        key = f"kdexp-{(parent_id or 'study')[:12]}"
+        key = view_key(parent_id)
         name = " x ".join(settings) or self.name
         tag, value = saved_view(key, name, sweep_view(parent_id, settings, metrics, contour))
         if len(value) > MAX_VIEW_CHARACTERS:
@@ -256,6 +259,19 @@ class Study:
             logger.warning("no saved view in MLflow: %s", error)
             return None
         return f"{self.url}&compareRunsMode=CHART&viewStateShareKey={key}"
+
+    def saved_view(self, parent_id: str | None) -> str | None:
+        """The link to the view of a sweep, where one was saved."""
+        key = view_key(parent_id)
+        tags = self._client.get_experiment(self.experiment_id).tags
+        return f"{self.url}&compareRunsMode=CHART&viewStateShareKey={key}" if saved_view_tag(key) in tags else None
+
+    def describe(self, text: str) -> None:
+        """What MLflow shows as the description of the study; what it has against it is a warning."""
+        try:
+            self._client.set_experiment_tag(self.experiment_id, NOTE_TAG, shorten(text, MAX_VIEW_CHARACTERS))
+        except Exception as error:  # a convenience
+            logger.warning("no description of the study in MLflow: %s", reason(error))
 
     @property
     def url(self) -> str:
@@ -274,6 +290,16 @@ class Study:
 def _stored_run(run: "Run") -> StoredRun:
     info, data = run.info, run.data
     return StoredRun(info.run_id, info.run_name, info.status, info.start_time, data.params, data.metrics, data.tags)
+
+
+def view_key(parent_id: str | None) -> str:
+    """What a sweep's view is saved under."""
+    return f"kdexp-{(parent_id or 'study')[:12]}"
+
+
+def shorten(text: str, max_characters: int) -> str:
+    """Cut a text that is too long for MLflow."""
+    return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
 
 
 def _tag_name(name: str) -> str:

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 SETTING = "tracking.uri"
 LEGAL_URIS = "expected sqlite:///<file>, http(s)://<host>:<port>, postgresql://..., or tracking=none"
+_ML = "workflowType=machine_learning"  # else MLflow opens its GenAI view
 PROBE_SECONDS = 8.0
 # How long is waited for a store that was there before and went away.
 PATIENCE_SECONDS = 60.0
@@ -70,19 +71,19 @@ def ui_base(uri: str) -> str:
 
 
 def experiment_url(uri: str, experiment_id: str) -> str:
-    """Return the link to an experiment's runs (without the parameter MLflow opens its GenAI view)."""
-    return f"{ui_base(uri)}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    """Return the link to an experiment's runs."""
+    return f"{ui_base(uri)}/#/experiments/{experiment_id}/runs?{_ML}"
 
 
 def run_url(uri: str, experiment_id: str, run_id: str) -> str:
     """Return the link to a run."""
-    return f"{ui_base(uri)}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{ui_base(uri)}/#/experiments/{experiment_id}/runs/{run_id}?{_ML}"
 
 
 def compare_url(uri: str, experiment_id: str, run_ids: list[str]) -> str:
     """Return the link to MLflow's page that compares runs: parallel coordinates, scatter and contour plot."""
     runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (run_ids, [experiment_id]))
-    return f"{ui_base(uri)}/#/compare-runs?runs={runs}&experiments={experiments}"
+    return f"{ui_base(uri)}/#/compare-runs?runs={runs}&experiments={experiments}&{_ML}"
 
 
 def check_reachable(uri: str | None, *, patience: float = 0.0) -> None:

@@ -61,6 +61,15 @@ def test_a_new_word_can_be_any_group_or_setting():
     assert {"student=", "student.", "loss=", "loss.", "seed=", "experiment="} <= set(choices)
 
 
+def test_the_first_word_may_be_a_command_and_no_word_is_internal():
+    first, later = complete("kdexp "), complete("kdexp seed=1 ")
+    assert first is not None
+    assert later is not None
+    assert {"summary", "transplant"} == set(first) - set(later)
+    assert complete("kdexp su") == ["summary"]
+    assert not {"parent_run=", "trial=", "varied=", "condition."} & set(first)
+
+
 def test_a_shell_gets_it_without_hydra():
     program = (
         "import sys; sys.argv = ['kdexp', '-sc', 'query=bash']; from kdexp.cli.main import main; main();"
@@ -88,4 +97,7 @@ def test_what_it_leaves_open_hydra_answers(tmp_path):
 )
 def test_hydra_would_say_the_same(line):
     loader = ConfigLoaderImpl(create_config_search_path(conf_dir()))
-    assert complete(f"kdexp {line}") == BashCompletion(loader)._query("config", line)
+    # It knows no commands of kdexp's.
+    assert [choice for choice in complete(f"kdexp {line}") or [] if choice != "transplant"] == BashCompletion(
+        loader
+    )._query("config", line)

@@ -135,3 +135,17 @@ def test_an_unreachable_server_fails_at_the_start(kdexp):
     error = refused(kdexp("tracking.uri=http://127.0.0.1:9", "task.train_size=50"))
     assert "tracking.uri: http://127.0.0.1:9 cannot be reached" in error
     assert time.perf_counter() - started < 60
+
+
+@pytest.mark.parametrize("flag", [["--config-dir", "own"], ["--config-dir=own"], ["-cd", "own"]])
+def test_help_lists_what_a_folder_adds(flag, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in (
+        ("student/tiny.yaml", "# My smallest\nname: tiny"),
+        ("mine/big.yaml", "# @package _global_\na: 1"),
+    ):
+        (tmp_path / "own" / name).parent.mkdir(parents=True)
+        (tmp_path / "own" / name).write_text(text)
+    shown = help_text([*flag, "--help"])
+    assert "student=tiny  My smallest" in shown
+    assert "+mine=big" in shown

@@ -46,6 +46,12 @@ class Store:
     def compare_url(self, run_ids):
         return f"{self.url}/compare"
 
+    def saved_view(self, parent_id):
+        return None
+
+    def describe(self, text):
+        self.logged["description"] = text
+
     def save_view(self, parent_id, settings, metrics, *, contour):
         self.views.append((settings, metrics, contour))
         return f"{self.url}/view"
