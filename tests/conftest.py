@@ -32,7 +32,9 @@ def store_template(tmp_path_factory) -> Path:
     from kdexp.tracking.adapter import create_sqlite_store
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    create_sqlite_store(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path.parent)  # MLflow makes a folder beside it
+        create_sqlite_store(path)
     return path
 
 
