@@ -15,6 +15,12 @@ def no_hub(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch) -> None:
+    """For a run in this process: MLflow keeps the artifacts of a store that is a file in the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def fork_server() -> Iterator[ForkServer]:
     with ForkServer() as server:
