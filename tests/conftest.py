@@ -15,6 +15,12 @@ def no_hub(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch) -> None:
+    """For a run in this process: MLflow keeps the artifacts of a store that is a file in the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def fork_server() -> Iterator[ForkServer]:
     with ForkServer() as server:
@@ -32,7 +38,9 @@ def store_template(tmp_path_factory) -> Path:
     from kdexp.tracking.adapter import create_sqlite_store
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    create_sqlite_store(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path.parent)  # MLflow makes a folder beside it
+        create_sqlite_store(path)
     return path
 
 

@@ -97,7 +97,7 @@ def test_a_cross_family_study_from_end_to_end(kdexp, tmp_path):
         (["families=[bert,gpt]"], "student=gpt: no such option"),
         (["cross_family.teachers={xlm_roberta:somewhere}"], "cross_family.teachers: got"),
         (["cross_family.margin=0"], "cross_family.margin: got 0"),
-        (["tracking=none"], "remove tracking=none"),
+        (["tracking=none", "seed=0"], "remove tracking=none"),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(settings, words, kdexp, tmp_path):

@@ -167,6 +167,7 @@ def run_of(kind, rows, folder, *overrides):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("teacher", ["bert", "roberta"])
+@pytest.mark.usefixtures("own_folder")
 def test_token_labels_go_through_a_whole_run(tmp_path, teacher):
     record = run_of(Tags, tagged_rows(900), tmp_path, f"teacher={teacher}", "train.epochs=2")
     assert record.metric == "tag_accuracy"
@@ -186,6 +187,7 @@ def test_token_labels_go_through_a_whole_run(tmp_path, teacher):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_folder")
 def test_regression_goes_through_a_whole_run(tmp_path):
     record = run_of(Rating, rated_rows(900), tmp_path, "loss=mse", "loss.centered=false", "train.epochs=3")
     assert record.metric == "pearson"

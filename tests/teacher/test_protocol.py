@@ -61,6 +61,7 @@ def teacher():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_folder")
 def test_a_teacher_without_a_model_goes_through_a_whole_run(tmp_path, teacher):
     config = settings(tmp_path)
     record = run(config, teacher=Cached(teacher, Cache(tmp_path / "cache")))
