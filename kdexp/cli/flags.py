@@ -8,6 +8,8 @@ from pathlib import Path
 from kdexp.errors import UserError
 
 COMMANDS = ("summary", "transplant")
+PLAN = "--plan"
+"""Tells what a command would compute, and computes nothing."""
 WITH_VALUE = {
     "-c": "--cfg",
     "-p": "--package",
@@ -17,7 +19,7 @@ WITH_VALUE = {
     "-er": "--experimental-rerun",
 }
 _WITHOUT_VALUE = {"-h": "--help", "-r": "--run", "-m": "--multirun", "-sc": "--shell-completion", "-i": "--info"}
-_LONG = (*WITH_VALUE.values(), *_WITHOUT_VALUE.values(), "--resolve", "--hydra-help", "--version")
+_LONG = (*WITH_VALUE.values(), *_WITHOUT_VALUE.values(), "--resolve", "--hydra-help", "--version", PLAN)
 CHOICES = {
     "--cfg": ("job", "hydra", "all"),
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
@@ -42,7 +44,7 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
         name, value = _read_flag(word, words)
         names.append(name)
         flags += [name] if value is None else [name, value]
-    _refuse_contradiction(names)
+    _refuse_contradiction([*names, "--multirun"] if PLAN in names else names)
     if "--resolve" in names and "hydra" in flags:
         raise UserError(
             "--resolve", "needs the run's settings, which --cfg hydra leaves out", "use --cfg all --resolve"

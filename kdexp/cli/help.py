@@ -44,6 +44,7 @@ settings of a run (defaults): tokenization=own baseline=true seed=0 study=distil
                               cache_dir=~/.cache/kdexp (or $KDEXP_CACHE_DIR)
 
 python -m kdexp <what you would run> --cfg job    show every setting of that run, and run nothing
+python -m kdexp <what you would run> --plan       how many jobs, what is finished, how long the rest takes
 python -m kdexp --hydra-help                      Hydra's own flags
 eval "$(kdexp -sc install=bash)"                  tab completion for the `kdexp` command (bash; zsh, fish alike)
 """

@@ -4,7 +4,7 @@ import os
 import sys
 
 from kdexp.cli.commands import answer_without_hydra, find_command
-from kdexp.cli.flags import expand_home, flags_first, repeated
+from kdexp.cli.flags import PLAN, expand_home, flags_first, repeated
 from kdexp.cli.help import GROUPS
 from kdexp.cli.refusal import refuse
 from kdexp.errors import SweepError, UserError
@@ -62,9 +62,12 @@ def _compose_and_run(arguments: list[str]) -> None:
     from kdexp.cli.explain import explain
     from kdexp.cli.job import job
     from kdexp.cli.secrets import hide_secrets
-    from kdexp.cli.sweeper import register
+    from kdexp.cli.sweeper import KdexpSweeper, register
 
     register()
+    KdexpSweeper.only_plans = PLAN in arguments
+    if PLAN in arguments:  # one run is planned as a sweep of one job
+        arguments = ["--multirun", *(word for word in arguments if word not in (PLAN, "--multirun"))]
     refuse_null_options(arguments)
     for line in repeated(arguments, list(GROUPS)):
         sys.stderr.write(f"note: {line}\n")

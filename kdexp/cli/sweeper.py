@@ -5,10 +5,11 @@ The command line imports this module whenever it starts: nothing heavy may be im
 
 import itertools
 import logging
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -44,8 +45,13 @@ class KdexpSweeper(Sweeper):
         self.params = {str(name): value for name, value in (params or {}).items()}
         self.search, self.study = search, study
 
+    only_plans: ClassVar[bool] = False
+    """Whether a sweep tells what it would do, and does nothing."""
+
     def sweep(self, arguments: list[str]) -> None:
         self._num_parallel(1)  # refuses what the launcher would fail on
+        if self.only_plans:
+            return self._sweep(self._parse(arguments))
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")  # beside the jobs, as Hydra's own sweeper does
@@ -69,6 +75,8 @@ class KdexpSweeper(Sweeper):
 
         swept, fixed = self._split(overrides)
         jobs = [self.compose(fixed, combination) for combination in _combinations(swept.values())]
+        if self.only_plans:
+            return self._plan(jobs, list(swept), "grid")
         run_sweep(jobs, list(swept), self.launch)
 
     def _sweep_cross_family(self, overrides: dict[str, Override]) -> None:
@@ -83,7 +91,16 @@ class KdexpSweeper(Sweeper):
             for pair in pair_overrides(base.config)
             for combination in _combinations(swept.values())
         ]
-        run_cross_family(jobs, ["teacher", "student", "condition", *swept], self.launch)
+        names = ["teacher", "student", "condition", *swept]
+        if self.only_plans:
+            return self._plan(jobs, names, "cross_family")
+        run_cross_family(jobs, names, self.launch)
+
+    def _plan(self, jobs: "Sequence[Job]", swept: Sequence[str], kind: str) -> None:
+        from kdexp.study.plan import plan
+
+        for line in plan(jobs, swept, kind, num_parallel=self._num_parallel(len(jobs))):
+            sys.stdout.write(f"{line}\n")
 
     def _sweep_search(self, overrides: dict[str, Override], search: DictConfig) -> None:
         from kdexp.study.search import SearchSettings, run_search
@@ -102,6 +119,11 @@ class KdexpSweeper(Sweeper):
             confirm_seeds=tuple(wished.confirm_seeds),
             seed=wished.seed,
         )
+        if self.only_plans:
+            seeds = ", ".join(map(str, settings.confirm_seeds))
+            trials = f"a search of {settings.num_trials} trials over {', '.join(space)}"
+            sys.stdout.write(f"{trials}; then the best with seeds {seeds}\n")
+            return self._plan([self.compose(fixed, [])], [*space, "seed"], "search")
         run_search(space, settings, lambda chosen: self.compose(fixed, chosen), self.launch)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

@@ -1,0 +1,28 @@
+"""A dry run says what would be computed, and computes nothing."""
+
+
+def test_a_plan_counts_shares_refusals_and_what_is_finished(command, log_only, tmp_path):
+    grid = ("-m", "loss.alpha=0.5,1", "loss.temperature=1,4", "baseline=false")
+    answer = command(*grid, "--plan")
+    lines = answer.out.splitlines()
+    assert lines[:2] == [
+        "4 jobs, 3 computations: 1 share one with another job, 0 finished already, 0 refused, 3 to run",
+        "how long it takes is not known: no run of this study is finished yet",
+    ]
+    assert lines[2] == "to run    loss.alpha=0.5 loss.temperature=1"
+    assert not (tmp_path / "multirun").exists()
+    assert command(*grid).code == 0
+    wider = command("-m", "loss.alpha=0,0.5,1,7", "loss.temperature=1,4", "baseline=false", "--plan").out
+    lines = wider.splitlines()
+    assert lines[0] == "8 jobs, 5 computations: 1 share one with another job, 3 finished already, 2 refused, 2 to run"
+    assert lines[1] == "about 2 s: the median of 3 finished runs of this study is 1 s"
+    assert "refused   loss.alpha=7 loss.temperature=1: loss.alpha: got 7.0" in wider
+
+
+def test_one_run_a_study_and_a_search_are_planned_too(command, tmp_path):
+    assert command("--plan").out.startswith("1 jobs, 1 computations")
+    assert command("experiment=alpha_temperature", "--plan").out.startswith("60 jobs, 51 computations")
+    assert command("experiment=search", "--plan").out.startswith("a search of 24 trials over loss.alpha")
+    assert command("experiment=cross_family", "--plan").out.startswith("60 jobs")
+    assert "loss.alpha: got 2.0" in command("loss.alpha=2", "--plan").refusal
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
