@@ -244,14 +244,16 @@ def readers_own() -> dict[str, object]:
     import numpy as np
 
     from kdexp.model import families
+    from kdexp.task.single_label import SingleLabel
 
     texts = ["good phone", "bad phone", "a very good film", "a very bad film"] * 8
     labels = [1, 0, 1, 0] * 8
 
     def model(family: str):
         tokenizer = families.train_tokenizer(family, texts, vocab_size=300, max_length=16)
-        sizes = {"num_layers": 1, "hidden_size": 8, "num_heads": 2, "max_length": 16, "label_names": ["bad", "good"]}
-        return families.build_compact_model(families.compact_config(family, tokenizer, **sizes)), tokenizer
+        sizes = {"num_layers": 1, "hidden_size": 8, "num_heads": 2, "max_length": 16}
+        config = families.compact_config(family, tokenizer, **sizes, head=SingleLabel(["bad", "good"]).head_config())
+        return families.build_compact_model(config), tokenizer
 
     student_model, student_tokenizer = model("bert")
     teacher_model, teacher_tokenizer = model("roberta")

@@ -7,7 +7,8 @@ from kdexp.cache import Cache
 from kdexp.config import flatten
 from kdexp.errors import UserError
 from kdexp.naming import run_name, run_tags
-from kdexp.study.sweep import Job, Outcome, run_sweep
+from kdexp.study.launch import Job, Outcome
+from kdexp.study.sweep import run_sweep
 from kdexp.task.load import load_task
 from kdexp.tracking.run import RunDescription, open_run
 from kdexp.tracking.store import Study

@@ -27,8 +27,8 @@ from kdexp.errors import UserError, under
 from kdexp.hardware import available_cores
 
 if TYPE_CHECKING:
+    from kdexp.study.launch import Job, Outcome
     from kdexp.study.search import Choice, Interval
-    from kdexp.study.sweep import Job, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class KdexpSweeper(Sweeper):
 
         Its config is refused here, before anything starts, where a value is out of range.
         """
-        from kdexp.study.sweep import Job
+        from kdexp.study.launch import Job
 
         name = " ".join(chosen) or " ".join(fixed) or "all defaults"
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, [*fixed, *chosen])
@@ -188,7 +188,7 @@ class KdexpSweeper(Sweeper):
         return outcomes
 
     def _launch_together(self, jobs: "Sequence[Job]", extra: Sequence[str]) -> "list[Outcome]":
-        from kdexp.study.sweep import Outcome
+        from kdexp.study.launch import Outcome
 
         first = self._num_launched
         self._num_launched += len(jobs)

@@ -26,8 +26,9 @@ from kdexp.study.cross_report import (
     verdict_blocks,
 )
 from kdexp.study.cross_wording import mechanism_claim
+from kdexp.study.launch import Job, Launch
 from kdexp.study.rules import HIDDEN_POSITION, HIDDEN_WORDS, OWN_TOKENS, STUDENT_IDS, judge
-from kdexp.study.sweep import Job, Launch, open_sweep
+from kdexp.study.sweep import open_sweep
 from kdexp.tracking.run import TrackedRun
 from kdexp.tracking.store import StoredRun, Study
 

@@ -2,26 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from kdexp.cache import Cache
 from kdexp.config import Config, teacher_settings
 from kdexp.errors import UserError
 from kdexp.model.checkpoints import find_checkpoint
+from kdexp.study.launch import Job
 from kdexp.task.config import EmbeddedTaskConfig, TaskConfig
 from kdexp.task.kind import TaskKind
 from kdexp.task.load import load_task
 from kdexp.training.checks import check_fit
 
-if TYPE_CHECKING:
-    from kdexp.study.sweep import Job
 
-
-def prechecked(jobs: Sequence["Job"], cache: Cache) -> list["Job"]:
+def prechecked(jobs: Sequence[Job], cache: Cache) -> list[Job]:
     """The jobs; those whose data, checkpoints or loss cannot be used with the refusal that they would end in."""
     kinds: dict[str, TaskKind | UserError] = {}
 
-    def check(job: "Job") -> "Job":
+    def check(job: Job) -> Job:
         if job.config is None or job.refusal:
             return job
         task = job.config.task

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdexp.errors import PrunedError, UserError
 from kdexp.results.record import metric_name
-from kdexp.study.sweep import Job, Launch, Outcome, Sweep, open_sweep
+from kdexp.study.launch import Job, Launch, Outcome
+from kdexp.study.sweep import Sweep, open_sweep
 from kdexp.tracking.store import StoredRun
 
 if TYPE_CHECKING:

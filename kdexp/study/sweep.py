@@ -8,19 +8,18 @@ in common, so that the same command, or one with other values of the same settin
 import json
 import logging
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from kdexp.cache import Cache
-from kdexp.config import Config, config_hash, flatten
+from kdexp.config import Config, flatten
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
-from kdexp.naming import shown
 from kdexp.processes import Processes
 from kdexp.results.record import RunRecord
 from kdexp.study.job import record_failure
+from kdexp.study.launch import Job, Launch, Outcome
 from kdexp.study.precheck import prechecked
 from kdexp.study.sweep_key import find_sweep
 from kdexp.tracking.run import RunDescription, TrackedRun, open_run
@@ -29,46 +28,6 @@ from kdexp.tracking.store import StoredRun, Study
 logger = logging.getLogger(__name__)
 
 JOBS_FILE = "jobs.json"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One setting of a sweep.
-
-    Attributes:
-        overrides: What Hydra composes it from.
-        name: The same for a person: `loss.alpha=0.5 seed=1`.
-        config: None where `refusal` says why there is none.
-    """
-
-    overrides: tuple[str, ...]
-    name: str
-    config: Config | None
-    refusal: UserError | None
-
-    @cached_property
-    def config_hash(self) -> str:
-        return config_hash(self.config) if self.config else ""
-
-    def label(self, swept: Sequence[str]) -> str:
-        """Its values of what a sweep varies, however it was typed."""
-        typed = dict(line.split("=", 1) for line in self.overrides if "=" in line)
-        flat = flatten(self.config) if self.config else {}
-        values = {name: flat.get(name, typed.get(name, flat.get(f"{name}.name"))) for name in swept}
-        return " ".join(f"{name}={shown(value)}" for name, value in values.items()) or self.name
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job: its primary metric on validation, or what it raised."""
-
-    job: Job
-    validation: float | None
-    error: BaseException | None
-
-
-Launch = Callable[[Sequence[Job], Sequence[str]], list[Outcome]]
-"""Runs jobs, each with further overrides (`parent_run=...`), and waits for all of them."""
 
 
 def run_sweep(jobs: Sequence[Job], swept: Sequence[str], launch: Launch) -> None:

@@ -86,8 +86,14 @@ def test_mlflows_own_environment(command, log_only, monkeypatch, tmp_path):
     answer = command()
     assert "MLFLOW_RUN_ID=0123 is not used" in answer.err
     assert len(Study(None, "theirs", create=False).runs()) == 1
-    answer = command("study=mine")
-    assert "MLFLOW_EXPERIMENT_NAME=theirs is not used: the study says study=mine" in answer.err
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "")
     assert command().code == 0
     assert len(Study(None, "distillation", create=False).runs()) == 1
+
+
+def test_a_study_goes_before_mlflows_environment(command, log_only, monkeypatch):
+    from kdexp.tracking.store import Study
+
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
+    assert command("study=mine").code == 0
+    assert len(Study(None, "mine", create=False).runs()) == 1

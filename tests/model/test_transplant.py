@@ -356,7 +356,7 @@ def test_a_transplanted_teacher_through_the_command_line(kdexp, checkpoint, robe
         *small,
     )
     assert run.returncode == 0, run.stderr
-    assert "roberta -> bert" in run.stdout
+    assert "roberta (checkpoint) -> bert" in run.stdout
     refused = kdexp("teacher=bert", f"teacher.transplant={roberta_tokenizer}", "tracking=none", *small)
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: teacher.transplant: got ")

@@ -11,9 +11,9 @@ import pytest
 from kdexp.cache import Cache
 from kdexp.errors import PrunedError, UserError
 from kdexp.study import search
+from kdexp.study.launch import Job, Outcome
 from kdexp.study.optuna_adapter import TrialReporter, storage
 from kdexp.study.search import Choice, Interval, SearchSettings, run_search
-from kdexp.study.sweep import Job, Outcome
 from kdexp.tracking.store import StoredRun
 
 SPACE = {"loss.alpha": Interval(0, 1), "loss": Choice(("kd", "dkd"))}

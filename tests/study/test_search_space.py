@@ -5,8 +5,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from kdexp.cli.sweeper import _searched
 from kdexp.errors import UserError
+from kdexp.study.launch import Job
 from kdexp.study.search import Choice, Interval, refuse_illegal
-from kdexp.study.sweep import Job
 
 
 def searched(line):

@@ -538,7 +538,7 @@ def test_a_run_on_a_server(server: Server, student_folder: Path, monkeypatch: py
         assert (time.process_time() - start) / 1000 < 1e-3
         run.log_text("seed: 1", "configs/config.yaml")
         run.log_student(StudentFiles(student_folder, LABELS, 12, TEXTS[:1]))
-    assert run.url == f"{server.uri}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    assert run.url.split("?")[0] == f"{server.uri}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
     logged = run_of(server.uri, run.run_id)
     assert logged.info.status == "FINISHED"
     assert len(mlflow.MlflowClient(server.uri).get_metric_history(run.run_id, "train/loss")) == 1000
