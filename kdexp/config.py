@@ -181,7 +181,7 @@ def flatten(config: object) -> dict[str, Any]:
     return walk("", plain(config))
 
 
-_LATER = {"encoding": "utf-8", "quoting": "auto"}
+_LATER = {"encoding": "utf-8", "quoting": "auto", "kind": "single_label"}
 
 
 def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
