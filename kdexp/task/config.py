@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from kdexp.errors import UserError
-from kdexp.ranges import Checked, NaturalNumber, PositiveInt, Range, Seed
+from kdexp.ranges import Checked, NaturalNumber, PositiveInt, Range, Seed, later
 
 _NoiseShare = Annotated[float, Range("a number from 0 (none) to 1 (every label)", low=0, high=1)]
 
@@ -75,8 +75,8 @@ class FileTaskConfig(TaskConfig):
     label: str
     labels: list[str] | None = None
     header: bool = True
-    encoding: str = "utf-8"
-    quoting: Quoting = Quoting.auto
+    encoding: str = later("utf-8")
+    quoting: Quoting = later(Quoting.auto)
     train_size: PositiveInt | None = None
     validation_size: PositiveInt | None = None
     test_size: PositiveInt | None = None
