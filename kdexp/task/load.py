@@ -15,7 +15,8 @@ import numpy as np
 
 from kdexp.cache import Cache
 from kdexp.errors import UserError
-from kdexp.fingerprint import file_sha256, path_digest, plain, texts_fingerprint
+from kdexp.fingerprint import file_sha256, path_digest, texts_fingerprint
+from kdexp.ranges import established
 from kdexp.task import inference, reviews
 from kdexp.task.arrange import HELD_OUT, Arrangement, Selection, arrange
 from kdexp.task.columnar import is_saved_dataset
@@ -250,8 +251,7 @@ def _kept(
             facts = {"label_names": list(arranged.kind.label_names), "notes": arranged.notes, "tags": arranged.tags}
             (target / "task.json").write_text(json.dumps(facts), encoding="utf-8")
 
-    settings = {name: value for name, value in plain(config).items() if name != "kind"} | dict(digests)
-    entry = cache.folder("tasks", {"kind": kind.name, "task": settings}, build)
+    entry = cache.folder("tasks", {"kind": kind.name, "task": established(config) | digests}, build)
     facts = json.loads((entry.path / "task.json").read_text(encoding="utf-8"))
     splits = {path.stem: Split.from_file(path) for path in entry.path.glob("*.arrow")}
     return Task(
