@@ -1,5 +1,6 @@
 """What can be set of a task."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
@@ -27,9 +28,19 @@ class KindName(StrEnum):
     token_labels = "token_labels"
 
 
+ClassWeights = str | Sequence[float]
+"""`none`, `balanced`, or a number for each class."""
+
+
 @dataclass(kw_only=True)
 class TaskConfig(Checked):
+    """
+    Attributes:
+        primary_metric: Decides gain, checkpoint selection and verdict; None is the kind's own.
+    """
+
     name: str
+    primary_metric: str | None = later(None)
 
 
 @dataclass(kw_only=True)
