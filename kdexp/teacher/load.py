@@ -16,7 +16,7 @@ def open_teacher(
     settings: Mapping[str, TeacherConfig],
     tokenization: Tokenization,
     task: Task,
-    student: Encoder,
+    student: Encoder | None,
     cache: Cache,
     hardware: Hardware,
 ) -> Teacher:
@@ -24,7 +24,7 @@ def open_teacher(
 
     Args:
         settings: By what they begin with: `teacher`, `more_teachers.roberta`, ...
-        student: Whose ids the teacher is fed with `tokenization=student_ids`.
+        student: Whose ids the teacher is fed with `tokenization=student_ids`; not needed otherwise.
 
     Raises:
         UserError: One cannot be loaded, or does not answer the task.
@@ -33,6 +33,7 @@ def open_teacher(
         role: load_encoder_teacher(role, item, task, cache, hardware) for role, item in settings.items()
     }
     if tokenization == Tokenization.student_ids:
+        assert student is not None
         wrapped: dict[str, Teacher] = {role: StudentIds(teacher, student) for role, teacher in opened.items()}
     else:
         wrapped = dict(opened)
