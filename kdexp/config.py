@@ -20,7 +20,7 @@ from kdexp.model.config import ModelConfig
 from kdexp.ranges import Checked, Positive, Seed
 from kdexp.student.config import StudentConfig
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
-from kdexp.teacher.config import TeacherConfig, Tokenization
+from kdexp.teacher.config import TEACHERS, EncoderTeacherConfig, TeacherConfig, Tokenization
 from kdexp.tracking.config import TrackingConfig
 from kdexp.training.config import StudentTrainConfig
 
@@ -125,6 +125,7 @@ class Config(Checked):
 
 
 SCHEMAS: dict[str, Mapping[str, type]] = {
+    "teacher": TEACHERS,
     "task": {"embedded": EmbeddedTaskConfig, "public": PublicTaskConfig, "file": FileTaskConfig},
     "loss": LOSSES,
     "terms": TERMS,
@@ -146,6 +147,8 @@ def _complete_size(model: Model, size: dict[str, int]) -> Model:
 
 
 def _complete_teacher(teacher: TeacherConfig) -> TeacherConfig:
+    if not isinstance(teacher, EncoderTeacherConfig):
+        return teacher
     schedule = _TEACHER_FROM_SCRATCH if teacher.checkpoint is None else _PRETRAINED
     complete = _complete_size(teacher, _TEACHER_SIZE)
     return replace(complete, train=_complete(complete.train, schedule))
@@ -230,6 +233,6 @@ def input_digests(config: Config) -> dict[str, list[list[str]]]:
 def _local_inputs(config: Config) -> dict[str, Path]:
     named = {f"task.{name}": getattr(config.task, name, None) for name in ("path", *_SPLITS)}
     for role, model in (teacher_settings(config) | {"student": config.student}).items():
-        named |= {f"{role}.checkpoint": model.checkpoint, f"{role}.transplant": model.transplant}
+        named |= {f"{role}.{name}": value for name, value in model.inputs().items()}
     paths = {setting: Path(value).expanduser() for setting, value in named.items() if value}
     return {setting: path for setting, path in paths.items() if path.exists()}
