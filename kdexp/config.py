@@ -20,7 +20,7 @@ from kdexp.model.config import ModelConfig
 from kdexp.ranges import Checked, Positive, Seed, established
 from kdexp.student.config import Init, StudentConfig
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
-from kdexp.teacher.config import TeacherConfig, Tokenization
+from kdexp.teacher.config import TEACHERS, EncoderTeacherConfig, TeacherConfig, Tokenization
 from kdexp.tracking.config import TrackingConfig
 from kdexp.training.config import StudentTrainConfig
 
@@ -122,7 +122,7 @@ class Config(Checked):
                 f"is student_ids, but with student.init={init} the student's ids are the teacher's own",
                 "use tokenization=own",
             )
-        if init == Init.pretrained_layers and self.teacher.checkpoint is None:
+        if init == Init.pretrained_layers and self._followed_is_compact():
             raise UserError(
                 "student.init",
                 "is pretrained_layers, but the teacher is a compact model, which was never pretrained",
@@ -130,8 +130,14 @@ class Config(Checked):
             )
 
     def _student_schedule(self) -> dict[str, Any]:
-        source = self.teacher if self.student.follows_teacher else self.student
-        return _STUDENT_FROM_SCRATCH if source.checkpoint is None else _PRETRAINED
+        student = self.student
+        is_compact = self._followed_is_compact() if student.follows_teacher else student.checkpoint is None
+        return _STUDENT_FROM_SCRATCH if is_compact else _PRETRAINED
+
+    def _followed_is_compact(self) -> bool:
+        """Whether the teacher that a student follows is from scratch: of several, the first that is an encoder."""
+        encoders = [item for item in teacher_settings(self).values() if isinstance(item, EncoderTeacherConfig)]
+        return bool(encoders) and encoders[0].checkpoint is None
 
     def _refuse_study(self) -> None:
         if not self.study.strip():
@@ -145,6 +151,7 @@ class Config(Checked):
 
 
 SCHEMAS: dict[str, Mapping[str, type]] = {
+    "teacher": TEACHERS,
     "task": {"embedded": EmbeddedTaskConfig, "public": PublicTaskConfig, "file": FileTaskConfig},
     "loss": LOSSES,
     "terms": TERMS,
@@ -166,6 +173,8 @@ def _complete_size(model: Model, size: dict[str, int]) -> Model:
 
 
 def _complete_teacher(teacher: TeacherConfig) -> TeacherConfig:
+    if not isinstance(teacher, EncoderTeacherConfig):
+        return teacher
     schedule = _TEACHER_FROM_SCRATCH if teacher.checkpoint is None else _PRETRAINED
     complete = _complete_size(teacher, _TEACHER_SIZE)
     return replace(complete, train=_complete(complete.train, schedule))
@@ -250,6 +259,6 @@ def input_digests(config: Config) -> dict[str, list[list[str]]]:
 def _local_inputs(config: Config) -> dict[str, Path]:
     named = {f"task.{name}": getattr(config.task, name, None) for name in ("path", *_SPLITS)}
     for role, model in (teacher_settings(config) | {"student": config.student}).items():
-        named |= {f"{role}.checkpoint": model.checkpoint, f"{role}.transplant": model.transplant}
+        named |= {f"{role}.{name}": value for name, value in model.inputs().items()}
     paths = {setting: Path(value).expanduser() for setting, value in named.items() if value}
     return {setting: path for setting, path in paths.items() if path.exists()}

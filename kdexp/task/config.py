@@ -18,6 +18,15 @@ class Quoting(StrEnum):
     plain = "plain"
 
 
+class KindName(StrEnum):
+    """What a task asks for; `kdexp/task/kinds.py` has the class of each."""
+
+    single_label = "single_label"
+    multi_label = "multi_label"
+    regression = "regression"
+    token_labels = "token_labels"
+
+
 @dataclass(kw_only=True)
 class TaskConfig(Checked):
     name: str
@@ -43,6 +52,7 @@ class EmbeddedTaskConfig(TaskConfig):
 class PublicTaskConfig(TaskConfig):
     """A public data set by name, from the hub or from a local copy (`path`)."""
 
+    kind: KindName = later(KindName.single_label)
     dataset: str
     subset: str | None = None
     revision: str | None = None
@@ -67,6 +77,7 @@ class FileTaskConfig(TaskConfig):
             would have written.
     """
 
+    kind: KindName = later(KindName.single_label)
     train: str
     validation: str | None = None
     test: str | None = None

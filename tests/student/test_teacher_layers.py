@@ -260,7 +260,7 @@ def test_a_run_is_taught_by_what_it_is_made_of(kdexp, tmp_path):
         (["student.init=pretrained_layers", "student.num_layers=1"], "student.init: is pretrained_layers, but the te"),
         (
             ["student.init=layers"],
-            "student.init: got 'layers'; expected one of own, teacher_layers, pretrained_layers",
+            "student.init: got 'layers'; expected one of own, teacher_layers",
         ),
         (["teacher=roberta", "student.init=teacher_layers", "student.num_layers=1"], "student.init: is teacher_layer"),
     ],
