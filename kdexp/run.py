@@ -10,7 +10,7 @@ import transformers
 import yaml
 
 from kdexp.cache import Cache
-from kdexp.config import Config, teacher_settings
+from kdexp.config import Config, schedules, teacher_settings
 from kdexp.files import full_disk_told
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware, prepare_hardware
@@ -19,7 +19,14 @@ from kdexp.model.encoder import Encoder
 from kdexp.naming import announce, command_line, describe_run, teacher_tags
 from kdexp.processes import Processes
 from kdexp.results.diagnostics import Diagnostics, diagnose
-from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
+from kdexp.results.measure import (
+    ModelAnswers,
+    decided,
+    measure,
+    prediction_figure,
+    prediction_figure_name,
+    prediction_table,
+)
 from kdexp.results.note import run_note
 from kdexp.results.record import SPLITS, Role, RunRecord, legibility_metrics
 from kdexp.student.config import Init
@@ -38,6 +45,7 @@ from kdexp.tracking.student_model import StudentFiles
 from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable
 from kdexp.training.checks import check_fit
 from kdexp.training.course import Course
+from kdexp.training.loop import weighted_kind
 
 
 def run(
@@ -74,6 +82,8 @@ def _run(
         check_reachable(config.tracking.uri, patience=PATIENCE_SECONDS if config.parent_run else 0.0)
     announce(config, hardware, task, teacher, student)
     check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
+    for setting, schedule in schedules(config).items():
+        weighted_kind(task, schedule, setting)
     refuse_unfit_features(config.loss.terms, teacher, student)
 
     readers = shown_encoders(teacher) | {"student": student}
@@ -99,7 +109,7 @@ def _run(
         )
         teacher.verify()  # only the student learned
 
-        models = _models(teacher, answers, student, trained)
+        models = decided(task, _models(teacher, answers, student, trained))
         record = replace(
             measure(task, models, name=description.name, settings=description.params),
             diagnostics=_diagnose(config, task, teacher, answers, student),
@@ -165,12 +175,13 @@ def _log(
     tracked.log_table(prediction_table(task, models, with_text=with_text), "predictions.parquet")
     figure = prediction_figure(task, models)
     if figure is not None:
-        tracked.log_figure(figure, "figures/confusion_matrices.png")
+        tracked.log_figure(figure, f"figures/{prediction_figure_name(task)}.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
     tracked.log_metrics(record.metrics(), step=student.num_steps)
     tracked.set_tags({NOTE_TAG: run_note(record, [*task.announcements, *course.encoder.notes], command_line())})
     if settings.log_model:
         files = StudentFiles.of(student.folder, task, course.encoder.max_length, with_text=with_text)
+        files = replace(files, decided=task.kind.served(models["student"].answers["test"]))
         tracked.log_student(files, record.student_metrics())
 
 

@@ -1,7 +1,7 @@
 """What a run measures of its models: everything here that depends on what the task asks goes through its kind."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kdexp.loss.base import Outputs
@@ -29,6 +29,21 @@ class ModelAnswers:
     num_parameters: int | None
 
 
+def decided(task: "Task", models: Mapping[Role, ModelAnswers]) -> dict[Role, ModelAnswers]:
+    """The models with the thresholds that each one's answers on validation choose, where the kind has such."""
+    labels = task.labels("validation")
+    return {
+        role: replace(
+            model,
+            answers={
+                split: task.kind.decided(answers, model.answers["validation"], labels)
+                for split, answers in model.answers.items()
+            },
+        )
+        for role, model in models.items()
+    }
+
+
 def measure(task: "Task", models: Mapping[Role, ModelAnswers], *, name: str, settings: Mapping[str, Any]) -> RunRecord:
     """Measure every model of a run on validation and test.
 
@@ -37,7 +52,7 @@ def measure(task: "Task", models: Mapping[Role, ModelAnswers], *, name: str, set
         name: The run's.
         settings: Params as MLflow is to show them.
     """
-    metric = task.primary_metric
+    metric, models = task.primary_metric, decided(task, models)
     labels = {split: task.labels(split) for split in SPLITS}
     scores = {
         role: Scores(
@@ -99,15 +114,33 @@ def prediction_table(task: "Task", models: Mapping[Role, ModelAnswers], *, with_
     return pd.DataFrame(columns)
 
 
-def prediction_figure(task: "Task", models: Mapping[Role, ModelAnswers]) -> "Figure | None":
-    """Gold classes against predicted ones on test, one panel per model; None where answers are no classes."""
-    if task.kind.outputs != Outputs.classes:
-        return None
-    from kdexp.results.figures import confusion_matrices_figure
+def prediction_figure_name(task: "Task") -> str:
+    """What `prediction_figure` is called as a file."""
+    match task.kind.outputs:
+        case Outputs.classes:
+            return "confusion_matrices"
+        case Outputs.yes_no:
+            return "label_f1"
+        case Outputs.number:
+            return "numbers"
 
-    return confusion_matrices_figure(
-        {role: model.answers["test"].values.argmax(-1).tolist() for role, model in models.items()},
-        task.labels("test").values.tolist(),
-        task.label_names,
-        "test",
-    )
+
+def prediction_figure(task: "Task", models: Mapping[Role, ModelAnswers]) -> "Figure":
+    """What each model answers on test beside the gold labels.
+
+    Of classes confusion matrices; of labels the F1 of each; of numbers told against gold.
+    """
+    from kdexp.results import figures
+
+    labels, answers = task.labels("test"), {role: model.answers["test"] for role, model in models.items()}
+    match task.kind.outputs:
+        case Outputs.classes:
+            told = {role: item.values.argmax(-1).tolist() for role, item in answers.items()}
+            return figures.confusion_matrices_figure(told, labels.values.tolist(), task.label_names, "test")
+        case Outputs.yes_no:
+            gold = [set(row) for row in task.kind.gold(labels)]
+            names = {role: [set(row) for row in task.kind.decisions(item)] for role, item in answers.items()}
+            return figures.label_f1_figure(names, gold, task.label_names, "test")
+        case Outputs.number:
+            numbers = {role: task.kind.decisions(item) for role, item in answers.items()}
+            return figures.numbers_figure(numbers, task.kind.gold(labels), "test")

@@ -69,8 +69,9 @@ class PublicTaskConfig(TaskConfig):
     revision: str | None = None
     path: str | None = None
     text: Any
-    label: str
-    labels: list[str]
+    label: Any
+    labels: list[str] | None = None
+    separator: str | None = later(None)
     train_size: PositiveInt | None = None
     validation_size: PositiveInt
     test_size: PositiveInt | None = None
@@ -82,6 +83,8 @@ class FileTaskConfig(TaskConfig):
     """A person's own files: CSV, TSV, JSON, Parquet, or folders that `datasets` saved.
 
     Attributes:
+        label: A column; of several labels, that which lists them or one for each.
+        separator: Between several labels in one value; None is a comma.
         encoding: Of text files, as Python calls it.
         quoting: Of CSV and TSV. `quoted`: fields may stand in quotes, and then double those inside; `plain`: a quote
             is part of the text; `auto`: CSV is quoted, and a TSV where the whole file is what a program that quotes
@@ -94,8 +97,9 @@ class FileTaskConfig(TaskConfig):
     test: str | None = None
     transfer: str | None = None
     text: Any
-    label: str
+    label: Any
     labels: list[str] | None = None
+    separator: str | None = later(None)
     header: bool = True
     encoding: str = later("utf-8")
     quoting: Quoting = later(Quoting.auto)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kdexp.errors import UserError
 from kdexp.loss.base import IGNORED_LABEL, Outputs
+from kdexp.task.units import UnitsByRow, units_of
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokenizerBase
@@ -48,7 +49,7 @@ class Labels:
 
     def take(self, rows: np.ndarray) -> "Labels":
         """The labels of these rows, which may repeat."""
-        units, lengths = _units_of(rows, self.lengths)
+        units, lengths = units_of(rows, self.lengths)
         return Labels(self.values[units], lengths)
 
 
@@ -73,7 +74,7 @@ class Answers:
 
     def take(self, rows: np.ndarray) -> "Answers":
         """The answers about these rows, which may repeat."""
-        units, lengths = _units_of(rows, self.lengths)
+        units, lengths = units_of(rows, self.lengths)
         return Answers(self.values[torch.from_numpy(units)], lengths, self.thresholds)
 
     def in_order(self, outputs: Sequence[int]) -> "Answers":
@@ -84,36 +85,6 @@ class Answers:
     def by_row(self) -> "Tensor | UnitsByRow":
         """Row by row, views: [outputs], or [units, outputs] where a row may have several."""
         return self.values if self.lengths is None else UnitsByRow(self.values, self.lengths)
-
-
-class UnitsByRow(Sequence[Tensor]):
-    """Views of what the units of each row have: [units, outputs].
-
-    Args:
-        values: [units of all rows, outputs]
-        lengths: [rows]
-    """
-
-    def __init__(self, values: Tensor, lengths: np.ndarray) -> None:
-        self._values = values
-        self._ends = np.cumsum(lengths)
-        self._starts = self._ends - lengths
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self._values[self._starts[row] : self._ends[row]]
-
-
-def _units_of(rows: np.ndarray, lengths: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Places of the units of some rows, and how many each has."""
-    if lengths is None:
-        return rows, None
-    starts = np.cumsum(lengths) - lengths
-    taken = lengths[rows]
-    within = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
-    return np.repeat(starts[rows], taken) + within, taken
 
 
 class TaskKind(ABC):

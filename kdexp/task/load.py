@@ -27,7 +27,7 @@ from kdexp.task.kinds import kind_class
 from kdexp.task.public import PublicSources, public_sources
 from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split, write_split
-from kdexp.task.table import Table, texts_of
+from kdexp.task.table import Column, Columns, Table, texts_of
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,12 @@ class Task:
         """What every run says of its data, in one line each."""
         return [*self.notes, *self.kind.announcements(self.labels("train"))]
 
+    @property
+    def selection_parts(self) -> dict[str, str]:
+        """What decides a training beside its data, for keys: a primary metric that is not the kind's own."""
+        own = type(self.kind)(self.label_names).primary_metric
+        return {} if self.primary_metric == own else {"primary_metric": self.primary_metric}
+
     def labels(self, name: str) -> Labels:
         """The gold labels of a split that has them."""
         split: Split = getattr(self, name)
@@ -89,13 +95,14 @@ def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] | None =
     kind = kind or kind_class(config)
     match config:
         case EmbeddedTaskConfig():
-            return _load_embedded(config, cache)
+            task = _load_embedded(config, cache)
         case PublicTaskConfig():
-            return _load_public(config, cache, kind)
+            task = _load_public(config, cache, kind)
         case FileTaskConfig():
-            return _load_file(config, cache, kind)
+            task = _load_file(config, cache, kind)
         case _:
             raise TypeError(f"no loader for {type(config).__name__}")
+    return replace(task, kind=task.kind.with_primary(config.primary_metric).fitted(task.labels("train")))
 
 
 def _load_embedded(config: EmbeddedTaskConfig, cache: Cache) -> Task:
@@ -136,8 +143,9 @@ def _require_embedded(name: str) -> str:
 
 
 def _load_public(config: PublicTaskConfig, cache: Cache, kind: type[TaskKind]) -> Task:
+    _refuse_label_settings(config, kind)
     text = _text_columns(config.text, config.label)
-    sources = public_sources(config, [*text, config.label])
+    sources = public_sources(config, [*text, *_names(config.label)])
     return _kept(
         config, kind, sources.digests, cache, lambda scratch: _arrange_public(config, kind, text, sources, scratch)
     )
@@ -147,7 +155,11 @@ def _arrange_public(
     config: PublicTaskConfig, kind_type: type[TaskKind], text: list[str], sources: PublicSources, scratch: Path
 ) -> Arrangement:
     tables = sources.read(scratch)
-    kind = kind_type(list(config.labels))
+    kind = (
+        kind_type(list(config.labels))
+        if config.labels
+        else kind_type.from_column(_gold(tables["train"][0], config), None)
+    )
     splits = {
         name: write_split(scratch / f"{name}.arrow", _public_shards(shards, text, config, kind))
         for name, shards in tables.items()
@@ -178,9 +190,9 @@ def _public_shards(
 
 def _public_labels(table: Table, config: PublicTaskConfig, kind: TaskKind) -> Any:
     # GLUE hides its test labels: TSV files have no such column, the hub's files have -1.
-    if config.label not in table.names:
+    if not {*_names(config.label)} <= {*table.names}:
         return None
-    column = table.column(config.label, "task.label")
+    column = _gold(table, config)
     if all(str(value) == "-1" for value in column):
         return None
     return kind.encode(column, by_number=True)
@@ -188,6 +200,7 @@ def _public_labels(table: Table, config: PublicTaskConfig, kind: TaskKind) -> An
 
 def _load_file(config: FileTaskConfig, cache: Cache, kind: type[TaskKind]) -> Task:
     text = _text_columns(config.text, config.label)
+    _refuse_label_settings(config, kind)
     files = {
         "train": config.train,
         "validation": config.validation,
@@ -207,14 +220,14 @@ def _arrange_file(
     tables = {
         name: read_table(
             path,
-            [*text, config.label],
+            [*text, *_names(config.label)],
             scratch / f"{name}.table.arrow",
             setting=f"task.{name}",
             reading=Reading(config.header, config.encoding, config.quoting),
         )
         for name, path in paths.items()
     }
-    gold = tables["train"].column(config.label, "task.label")
+    gold = _gold(tables["train"], config)
     kind = kind_type.from_column(gold, config.labels)
     splits = {}
     for name, table in tables.items():
@@ -222,7 +235,7 @@ def _arrange_file(
         labels = None
         if name != "transfer":
             # Where the training file numbers its classes and names them, the other files may have either.
-            labels = kind.encode(table.column(config.label, "task.label"), by_number=gold.class_names is not None)
+            labels = kind.encode(_gold(table, config), by_number=gold.class_names is not None)
         splits[name] = write_split(scratch / f"{name}.arrow", [(texts, labels)])
     sources = ("own file" if config.validation else HELD_OUT, "own file" if config.test else HELD_OUT)
     arranged = arrange(config, kind, splits, sources)
@@ -251,7 +264,7 @@ def _kept(
             facts = {"label_names": list(arranged.kind.label_names), "notes": arranged.notes, "tags": arranged.tags}
             (target / "task.json").write_text(json.dumps(facts), encoding="utf-8")
 
-    entry = cache.folder("tasks", {"kind": kind.name, "task": established(config) | digests}, build)
+    entry = cache.folder("tasks", {"kind": kind.name, "task": _read_settings(config) | dict(digests)}, build)
     facts = json.loads((entry.path / "task.json").read_text(encoding="utf-8"))
     splits = {path.stem: Split.from_file(path) for path in entry.path.glob("*.arrow")}
     return Task(
@@ -265,13 +278,47 @@ def _kept(
     )
 
 
-def _text_columns(text: Any, label: str) -> list[str]:
+def _read_settings(config: TaskConfig) -> dict[str, Any]:
+    """What of the settings decides what is read: not what the kind makes of it."""
+    settings: dict[str, Any] = established(config)
+    return {name: value for name, value in settings.items() if name not in ("kind", "primary_metric")}
+
+
+def _names(label: Any) -> list[str]:
+    return [str(name) for name in label] if isinstance(label, list | tuple) else [str(label)]
+
+
+def _refuse_label_settings(config: PublicTaskConfig | FileTaskConfig, kind: type[TaskKind]) -> None:
+    """Refuse settings of labels that the kind does not read.
+
+    Raises:
+        UserError: Several columns, or a separator, for one label.
+    """
+    several = isinstance(config.label, list | tuple)
+    if several and not kind.takes_columns:
+        problem = f"names {len(config.label)} columns, but a {kind.name} task has its labels in one"
+        raise UserError("task.label", problem, "name one, or choose task.kind=multi_label")
+    if config.separator is not None and (several or not kind.takes_columns):
+        why = "each column holds one" if several else f"a {kind.name} task has one"
+        raise UserError("task.separator", f"got '{config.separator}', but {why} label", "leave it out")
+
+
+def _gold(table: Table, config: PublicTaskConfig | FileTaskConfig) -> Column:
+    """The column of labels, or all of them where there are several."""
+    columns = [table.column(name, "task.label") for name in _names(config.label)]
+    if isinstance(config.label, list | tuple):
+        return Columns.of(columns)
+    return columns[0] if config.separator is None else replace(columns[0], separator=config.separator)
+
+
+def _text_columns(text: Any, label: Any) -> list[str]:
     """Read the setting task.text: a column, or a list of one or two."""
     columns = [str(name) for name in text] if isinstance(text, list | tuple) else [str(text)]
     if not 1 <= len(columns) <= 2:
         problem = f"{len(columns)} columns ({', '.join(columns)})"
         raise UserError("task.text", problem, "name one column, or two for pairs: task.text=[premise,hypothesis]")
-    if len({*columns, label}) <= len(columns):
-        problem = f"columns are named twice: text {', '.join(columns)}, label {label}"
+    labels = _names(label)
+    if len({*columns, *labels}) < len(columns) + len(labels):
+        problem = f"columns are named twice: text {', '.join(columns)}, label {', '.join(labels)}"
         raise UserError("task.text", problem, "name different columns for each text and for the label")
     return columns

@@ -116,8 +116,8 @@ class Regression(TaskKind):
         if not self.beats(answers, trivial, labels):
             raise UserError(
                 role,
-                f"has {self.primary_metric} {scores[self.primary_metric]:.3f} on {labels.num_rows} validation rows, no "
-                "better than always answering the mean: is it fine-tuned for this task?",
+                f"has {self.primary_metric} {scores[self.primary_metric]:.3f} on {labels.num_rows} validation rows, "
+                "no better than always answering the mean: is it fine-tuned for this task?",
                 f"fine-tune it longer ({role}.train.epochs), {remedy}",
             )
         error, spread = np.sqrt(np.mean((numbers - labels.values) ** 2)), labels.values.std()
@@ -125,7 +125,8 @@ class Regression(TaskKind):
             raise UserError(
                 role,
                 f"is further from the gold numbers (RMSE {error:.3g}, its mean is {numbers.mean():.3g}) than always "
-                f"answering their mean ({spread:.3g}, mean {labels.values.mean():.3g}): are its numbers on another scale?",
+                f"answering their mean (RMSE {spread:.3g}, mean {labels.values.mean():.3g}): are its numbers on "
+                "another scale?",
                 f"rescale the labels, give it a new head with {role}.finetune=true, {remedy}",
             )
 

@@ -3,15 +3,17 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
+from torch.nn.functional import log_softmax, logsigmoid
 
 from kdexp.cache import Cache
 from kdexp.errors import UserError
+from kdexp.loss.base import Outputs
 from kdexp.task.kind import Answers
 from kdexp.task.load import Task
 from kdexp.task.split import Split
@@ -94,13 +96,20 @@ class Ensemble:
     teacher's answer, which is not the mixture of the softened answers. The mixture is a log-probability:
     a loss on logits themselves (`mse`) should be centered, since each row's mean is the normaliser's.
 
+    Where each label is a question of its own, the mean is of each one's probability, told as a logit; of numbers it
+    is their mean.
+
     Args:
         weights: Above 0, one for each teacher, in any unit.
     """
 
-    role, scale, checks_chance = "teacher", Scale.log_probabilities, False
+    role, checks_chance = "teacher", False
 
-    def __init__(self, members: Mapping[str, Teacher], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, members: Mapping[str, Teacher], weights: Mapping[str, float], outputs: Outputs = Outputs.classes
+    ) -> None:
+        self.scale = Scale.log_probabilities if outputs == Outputs.classes else Scale.logits
+        self._outputs = outputs
         total = sum(weights.values())
         self.members = members
         self.shares = {name: weights[name] / total for name in members}
@@ -124,17 +133,29 @@ class Ensemble:
 
     def answer(self, split: Split, name: str) -> TeacherAnswers:
         answers = {member: teacher.answer(split, name) for member, teacher in self.members.items()}
-        weighted = [
-            log_softmax(answer.answers.values, dim=-1) + math.log(self.shares[member])
-            for member, answer in answers.items()
-        ]
+        values = {member: answer.answers.values for member, answer in answers.items()}
         return TeacherAnswers(
-            answers=Answers(torch.stack(weighted).logsumexp(dim=0), next(iter(answers.values())).answers.lengths),
+            answers=Answers(self._mixed(values), next(iter(answers.values())).answers.lengths),
             key=" + ".join(f"{self.shares[member]!r} {answer.key}" for member, answer in answers.items()),
             num_forwarded=sum(answer.num_forwarded for answer in answers.values()),
             seconds=sum(answer.seconds for answer in answers.values()),
             members=answers,
         )
+
+    def _mixed(self, values: Mapping[str, Tensor]) -> Tensor:
+        """[units, outputs] of each member's."""
+
+        def mean(of: Callable[[Tensor], Tensor]) -> Tensor:
+            """Log of the mean, of logs."""
+            return torch.stack([of(each) + math.log(self.shares[name]) for name, each in values.items()]).logsumexp(0)
+
+        match self._outputs:
+            case Outputs.classes:
+                return mean(partial(log_softmax, dim=-1))
+            case Outputs.yes_no:
+                return mean(logsigmoid) - mean(lambda each: logsigmoid(-each))
+            case Outputs.number:
+                return torch.stack([self.shares[name] * each for name, each in values.items()]).sum(dim=0)
 
     def verify(self) -> None:
         for teacher in self.members.values():
@@ -180,7 +201,7 @@ def _check(teacher: Teacher, answers: TeacherAnswers, task: Task) -> None:
     labels = task.labels("validation")
     for name, member in (teacher.members or {teacher.name: teacher}).items():
         given = answers.members.get(name, answers).answers
-        score = task.kind.metrics(given, labels)[task.primary_metric]
+        score = task.kind.metrics(task.kind.decided(given, given, labels), labels)[task.primary_metric]
         logger.info("teacher %s: %.1f %% on validation", name, 100 * score)
         if member.checks_chance:
             task.kind.refuse_chance(given, labels, member.role)

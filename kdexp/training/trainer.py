@@ -164,7 +164,8 @@ class DistillationTrainer(Trainer):
     @property
     def loss(self) -> LogitLoss:
         """The loss as the arguments describe it now, feature terms included."""
-        return replace(logit_loss(self.args), terms=self.feature_terms.terms if self.feature_terms else {})
+        loss = logit_loss(self.args, self._student.outputs)
+        return replace(loss, terms=self.feature_terms.terms if self.feature_terms else {})
 
     @property
     def _student(self) -> StudentInLoop:
@@ -272,8 +273,7 @@ class DistillationTrainer(Trainer):
             hard = self._hard_loss(logits, batch, num_examples, self.args.label_smoothing_factor)
         if answer.logits is not None:
             logits = batch.unit_values(logits_of(outputs, with_loss=has_own_loss))
-            guards.refuse_incomparable(loss, logits, answer.logits, batch.labels)
-            soft = loss(logits, answer.logits, batch.labels, num_examples=num_examples)
+            soft = self._student.soft_loss(loss, logits, answer.logits, batch.labels, num_examples)
         total = hard if alpha == 1 else alpha * hard + (1 - alpha) * soft
         self._realised_weights = {"alpha": alpha}
         self._realised.add(hard_loss=hard, soft_loss=soft)
