@@ -165,7 +165,8 @@ def targets(labels: Tensor, teacher: Tensor) -> Tensor:
 
 def _yes_or_no(logits: Tensor) -> Tensor:
     """[batch * labels, 2] of [batch, labels]: softmax of the two is the sigmoid of the one, and its complement."""
-    return logits.reshape(-1, 1) * logits.new_tensor([1.0, 0.0])
+    pairs = logits.reshape(-1, 1).expand(-1, 2)
+    return pairs.where(logits.new_tensor([1.0, 0.0]).bool(), 0.0)
 
 
 def precise(logits: Tensor) -> Tensor:
