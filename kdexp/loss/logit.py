@@ -90,6 +90,10 @@ class MSE(LogitLoss):
     outputs: ClassVar[frozenset[Outputs]] = frozenset(Outputs)
     min_classes: ClassVar[int] = 1
 
+    @property
+    def reads_level(self) -> bool:
+        return not self.centered
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.centered, bool):
@@ -175,6 +179,7 @@ class DKD(LogitLoss):
 
     min_classes: ClassVar[int] = 3
     degenerate: ClassVar[str] = _ONE_OTHER_CLASS
+    reads_others: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -210,6 +215,7 @@ class NKD(LogitLoss):
 
     min_classes: ClassVar[int] = 3
     degenerate: ClassVar[str] = _ONE_OTHER_CLASS
+    reads_others: ClassVar[bool] = True
 
     def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         target = targets(labels, teacher)
@@ -238,6 +244,7 @@ class DIST(LogitLoss):
     intra_weight: Weight
 
     min_classes: ClassVar[int] = 3
+    reads_others: ClassVar[bool] = True
     degenerate: ClassVar[str] = (
         "the correlation over two classes is +1 or -1: it says which is ahead, and nothing of how far"
     )
