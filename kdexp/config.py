@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdexp.errors import UserError
+from kdexp.controls.config import CONTROLS, Control
+from kdexp.errors import UserError, under
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import Loss
@@ -71,6 +72,7 @@ class Config(Checked):
     tracking: TrackingConfig
     tokenization: Tokenization = Tokenization.own
     baseline: bool = True
+    controls: dict[str, Control] = field(default_factory=dict)
     seed: Seed = 0
     study: str = "distillation"
     resume: bool = True
@@ -94,7 +96,23 @@ class Config(Checked):
         schedule = _STUDENT_FROM_SCRATCH if self.student.checkpoint is None else _PRETRAINED
         self.train = _complete(self.train, schedule)
         self.student = _complete_size(self.student, _STUDENT_SIZE)
+        self.controls = self._complete_controls()
         self.cache_dir = str(Path(self.cache_dir).expanduser().absolute())
+
+    def _complete_controls(self) -> dict[str, Control]:
+        """None of a search's trial: it chooses, and is compared with nothing."""
+        controls = {} if self.trial else self.controls
+        if controls and not self.baseline:
+            problem = f"got {', '.join(controls)}, which compare with the baseline, but baseline=false"
+            raise UserError("controls", problem, "remove baseline=false")
+        with under("controls"):
+            for control in controls.values():
+                control.refuse_unfit(self.loss)
+        completed = {}
+        for name, control in controls.items():
+            with under(f"controls.{name}"):
+                completed[name] = control.complete(self.train)
+        return completed
 
     def _refuse_teachers(self) -> None:
         name = self.teacher.name
@@ -128,6 +146,7 @@ SCHEMAS: dict[str, Mapping[str, type]] = {
     "task": {"embedded": EmbeddedTaskConfig, "public": PublicTaskConfig, "file": FileTaskConfig},
     "loss": LOSSES,
     "terms": TERMS,
+    "controls": CONTROLS,
 }
 """Groups whose options differ in what can be set: the classes that their files name as `/schema/<group>/<name>`."""
 
@@ -213,6 +232,8 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     parts["loss"] = config.loss.parts()
     if not config.more_teachers:
         del parts["more_teachers"], parts["teacher"]["weight"]
+    if not config.controls:
+        del parts["controls"]
     # Settings that came later count only where they are set: what ran before is the same computation.
     parts["task"] = {name: value for name, value in parts["task"].items() if (name, value) not in _LATER.items()}
     parts["files"] = input_digests(config)
