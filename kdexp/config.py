@@ -18,10 +18,10 @@ from kdexp.loss.base import Loss
 from kdexp.loss.logit import LOSSES
 from kdexp.loss.terms import TERMS
 from kdexp.model.config import ModelConfig
-from kdexp.ranges import Checked, Positive, Seed
+from kdexp.ranges import Checked, Positive, Seed, established
 from kdexp.student.config import StudentConfig
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
-from kdexp.teacher.config import TeacherConfig, Tokenization
+from kdexp.teacher.config import TEACHERS, EncoderTeacherConfig, TeacherConfig, Tokenization
 from kdexp.tracking.config import TrackingConfig
 from kdexp.training.config import StudentTrainConfig
 
@@ -143,6 +143,7 @@ class Config(Checked):
 
 
 SCHEMAS: dict[str, Mapping[str, type]] = {
+    "teacher": TEACHERS,
     "task": {"embedded": EmbeddedTaskConfig, "public": PublicTaskConfig, "file": FileTaskConfig},
     "loss": LOSSES,
     "terms": TERMS,
@@ -165,6 +166,8 @@ def _complete_size(model: Model, size: dict[str, int]) -> Model:
 
 
 def _complete_teacher(teacher: TeacherConfig) -> TeacherConfig:
+    if not isinstance(teacher, EncoderTeacherConfig):
+        return teacher
     schedule = _TEACHER_FROM_SCRATCH if teacher.checkpoint is None else _PRETRAINED
     complete = _complete_size(teacher, _TEACHER_SIZE)
     return replace(complete, train=_complete(complete.train, schedule))
@@ -187,6 +190,11 @@ def teacher_names(config: Config) -> list[str]:
 
 def flatten(config: object) -> dict[str, Any]:
     """The config as dotted names, as MLflow shows it (`loss.alpha`, `teacher.train.epochs`, ...)."""
+    return dotted(plain(config))
+
+
+def dotted(values: Any) -> dict[str, Any]:
+    """Nested settings by their whole names."""
 
     def walk(prefix: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -197,10 +205,7 @@ def flatten(config: object) -> dict[str, Any]:
             for name, leaf in walk(f"{prefix}.{key}" if prefix else key, item).items()
         }
 
-    return walk("", plain(config))
-
-
-_LATER = {"encoding": "utf-8", "quoting": "auto"}
+    return walk("", values)
 
 
 def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
@@ -213,7 +218,7 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     Args:
         given: Digests of what a program handed in, in place of what the config describes.
     """
-    parts = plain(config)
+    parts = established(config)
     for irrelevant in (
         "tracking",
         "cache_dir",
@@ -234,8 +239,6 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
         del parts["more_teachers"], parts["teacher"]["weight"]
     if not config.controls:
         del parts["controls"]
-    # Settings that came later count only where they are set: what ran before is the same computation.
-    parts["task"] = {name: value for name, value in parts["task"].items() if (name, value) not in _LATER.items()}
     parts["files"] = input_digests(config)
     parts["versions"] = library_versions()
     if given:
@@ -251,6 +254,6 @@ def input_digests(config: Config) -> dict[str, list[list[str]]]:
 def _local_inputs(config: Config) -> dict[str, Path]:
     named = {f"task.{name}": getattr(config.task, name, None) for name in ("path", *_SPLITS)}
     for role, model in (teacher_settings(config) | {"student": config.student}).items():
-        named |= {f"{role}.checkpoint": model.checkpoint, f"{role}.transplant": model.transplant}
+        named |= {f"{role}.{name}": value for name, value in model.inputs().items()}
     paths = {setting: Path(value).expanduser() for setting, value in named.items() if value}
     return {setting: path for setting, path in paths.items() if path.exists()}

@@ -25,7 +25,7 @@ from kdexp.results.note import unfinished_note
 from kdexp.task.config import FileTaskConfig, TaskConfig
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher, shown_encoders
-from kdexp.teacher.config import Tokenization
+from kdexp.teacher.config import TeacherConfig, Tokenization
 from kdexp.teacher.features import alignment_tag
 from kdexp.tracking.run import RunDescription
 from kdexp.tracking.secrets import redact
@@ -43,10 +43,18 @@ def run_name(config: Config) -> str:
 
     Compact models are given as layers x hidden size; several teachers are joined by `+`.
     """
-    teachers = "+".join(map(model_name, teacher_settings(config).values()))
+    teachers = "+".join(map(teacher_name, teacher_settings(config).values()))
     parts = [_data_name(config.task), f"{teachers} -> {model_name(config.student)}", _loss_name(config.loss)]
     parts += [f"s{config.seed}", config.condition or "", _varied(config)]
     return "  ".join(part for part in parts if part)
+
+
+def teacher_name(teacher: TeacherConfig) -> str:
+    """A teacher with what it is made from: `bert 2x64`, `predictions (scores.parquet)`."""
+    if isinstance(teacher, ModelConfig):
+        return model_name(teacher)
+    made_from = Path(teacher.origin).name
+    return teacher.name if made_from == teacher.name else f"{teacher.name} ({made_from})"
 
 
 def model_name(model: ModelConfig) -> str:
@@ -146,9 +154,8 @@ def run_tags(config: Config, cache: Cache, given: Mapping[str, str] | None = Non
 
 
 def task_tags(config: Config, task: Task) -> dict[str, str]:
-    same = {teacher.family for teacher in teacher_settings(config).values()} == {config.student.family}
     return {
-        "kdexp.pairing": "same-family" if same else "cross-family",
+        "kdexp.pairing": _pairing(config),
         "kdexp.tokenization": config.tokenization.value.replace("_", "-"),
         "kdexp.alignment": alignment_tag(config.loss.terms),
         "kdexp.primary_metric": task.primary_metric,
@@ -156,6 +163,14 @@ def task_tags(config: Config, task: Task) -> dict[str, str]:
         **{f"kdexp.{name}_rows": str(len(getattr(task, name))) for name in ("train", "validation", "test")},
         **task.tags,
     }
+
+
+def _pairing(config: Config) -> str:
+    """Whether teachers and student are of one family; one that is no encoder has none."""
+    families = {getattr(teacher, "family", None) for teacher in teacher_settings(config).values()}
+    if None in families:
+        return "no-family"
+    return "same-family" if families == {config.student.family} else "cross-family"
 
 
 def teacher_tags(teacher: Teacher) -> dict[str, str]:
@@ -174,7 +189,8 @@ def announce(config: Config, hardware: Hardware, task: Task, teacher: Teacher, s
     sizes = {name: member.num_parameters for name, member in teacher.members.items()}
     for settings in teacher_settings(config).values():
         num_parameters = sizes.get(settings.name, teacher.num_parameters)
-        say(f"teacher {settings.name}: {_origin(settings)}, {num_parameters:,} parameters")
+        origin = _origin(settings) if isinstance(settings, ModelConfig) else settings.origin
+        say(f"teacher {settings.name}: {origin}" + (f", {num_parameters:,} parameters" if num_parameters else ""))
     say(f"student {config.student.name}: {_origin(config.student)}, {student.num_parameters:,} parameters")
     for reader in (*shown_encoders(teacher).values(), student):
         for notice in reader.legibility.notices if reader.legibility else ():
