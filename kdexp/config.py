@@ -19,7 +19,7 @@ from kdexp.loss.logit import LOSSES
 from kdexp.loss.terms import TERMS
 from kdexp.model.config import ModelConfig
 from kdexp.ranges import Checked, Positive, Seed, established
-from kdexp.student.config import StudentConfig
+from kdexp.student.config import Init, StudentConfig
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.teacher.config import TEACHERS, EncoderTeacherConfig, TeacherConfig, Tokenization
 from kdexp.tracking.config import TrackingConfig
@@ -87,15 +87,16 @@ class Config(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._refuse_teachers()
+        self._refuse_student()
         self._refuse_study()
         self.teacher = _complete_teacher(self.teacher)
         # Two of one option are told apart by the name that they stand under.
         self.more_teachers = {
             name: _complete_teacher(replace(teacher, name=name)) for name, teacher in self.more_teachers.items()
         }
-        schedule = _STUDENT_FROM_SCRATCH if self.student.checkpoint is None else _PRETRAINED
-        self.train = _complete(self.train, schedule)
-        self.student = _complete_size(self.student, _STUDENT_SIZE)
+        self.train = _complete(self.train, self._student_schedule())
+        if not self.student.follows_teacher:
+            self.student = _complete_size(self.student, _STUDENT_SIZE)
         self.controls = self._complete_controls()
         self.cache_dir = str(Path(self.cache_dir).expanduser().absolute())
 
@@ -130,6 +131,31 @@ class Config(Checked):
                 f"not of {len(self.more_teachers) + 1}",
                 "remove more_teachers, or choose a loss without terms",
             )
+
+    def _refuse_student(self) -> None:
+        init = self.student.init
+        if self.student.follows_teacher and self.tokenization == Tokenization.student_ids:
+            raise UserError(
+                "tokenization",
+                f"is student_ids, but with student.init={init} the student's ids are the teacher's own",
+                "use tokenization=own",
+            )
+        if init == Init.pretrained_layers and self._followed_is_compact():
+            raise UserError(
+                "student.init",
+                "is pretrained_layers, but the teacher is a compact model, which was never pretrained",
+                "use student.init=teacher_layers, or choose a checkpoint as the teacher",
+            )
+
+    def _student_schedule(self) -> dict[str, Any]:
+        student = self.student
+        is_compact = self._followed_is_compact() if student.follows_teacher else student.checkpoint is None
+        return _STUDENT_FROM_SCRATCH if is_compact else _PRETRAINED
+
+    def _followed_is_compact(self) -> bool:
+        """Whether the teacher that a student follows is from scratch: of several, the first that is an encoder."""
+        encoders = [item for item in teacher_settings(self).values() if isinstance(item, EncoderTeacherConfig)]
+        return bool(encoders) and encoders[0].checkpoint is None
 
     def _refuse_study(self) -> None:
         if not self.study.strip():
