@@ -20,6 +20,15 @@ class Quoting(StrEnum):
     plain = "plain"
 
 
+class KindName(StrEnum):
+    """What a task asks for; `kdexp/task/kinds.py` has the class of each."""
+
+    single_label = "single_label"
+    multi_label = "multi_label"
+    regression = "regression"
+    token_labels = "token_labels"
+
+
 REST = "rest"
 """`task.transfer`: the rows of train that are not among the labelled ones."""
 
@@ -74,6 +83,7 @@ class PublicTaskConfig(TaskConfig):
         subset_seed: Draws which `train_size` rows are labelled; None takes `seed`.
     """
 
+    kind: KindName = later(KindName.single_label)
     dataset: str
     subset: str | None = None
     revision: str | None = None
@@ -108,6 +118,7 @@ class FileTaskConfig(TaskConfig):
             would have written.
     """
 
+    kind: KindName = later(KindName.single_label)
     train: str
     validation: str | None = None
     test: str | None = None
