@@ -22,6 +22,7 @@ from kdexp.loss.base import Loss
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder
 from kdexp.results.note import unfinished_note
+from kdexp.student.config import StudentConfig
 from kdexp.task.config import FileTaskConfig, TaskConfig
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher, shown_encoders
@@ -58,13 +59,24 @@ def teacher_name(teacher: TeacherConfig) -> str:
 
 
 def model_name(model: ModelConfig) -> str:
-    """A model with its kind and size: `bert 2x64`, `bert_tiny`, `bert (my-checkpoint)`."""
+    """A model with its kind and size: `bert 2x64`, `bert_tiny`, `bert (my-checkpoint)`, `bert teacher_layers 3`."""
     name = getattr(model, "name", None) or model.family
+    chosen = _chosen_layers(model)
+    if isinstance(model, StudentConfig) and model.follows_teacher:
+        return f"{name} {model.init} {chosen}"
     if model.checkpoint is None:
         return f"{name} {model.num_layers}x{model.hidden_size}"
     folder = Path(model.checkpoint).name
     shown = name if _letters(folder) in _letters(name) or _letters(name) in _letters(folder) else f"{name} ({folder})"
-    return shown + (f" {model.num_layers} layers" if model.num_layers else "")
+    return shown + (f" {chosen} layers" if chosen else "")
+
+
+def _chosen_layers(model: ModelConfig) -> str:
+    """`3`, `last 3` or `0,2,5`; "" where all are kept."""
+    rule = getattr(model, "layers", None)
+    if isinstance(rule, list):
+        return ",".join(map(str, rule))
+    return f"{rule or ''} {model.num_layers or ''}".strip()
 
 
 def _letters(name: str) -> str:
@@ -120,6 +132,7 @@ def run_params(config: Config, hardware: Hardware, readers: Mapping[str, Encoder
         **threads,
         "more_teachers": "+".join(config.more_teachers) or "none",
         "terms": "+".join(config.loss.terms) or "none",
+        "controls": "+".join(config.controls) or "none",
     }
 
 
@@ -193,6 +206,8 @@ def announce(config: Config, hardware: Hardware, task: Task, teacher: Teacher, s
         origin = _origin(settings) if isinstance(settings, ModelConfig) else settings.origin
         say(f"teacher {settings.name}: {origin}" + (f", {num_parameters:,} parameters" if num_parameters else ""))
     say(f"student {config.student.name}: {_origin(config.student)}, {student.num_parameters:,} parameters")
+    for note in student.notes:
+        say(note)
     for reader in (*shown_encoders(teacher).values(), student):
         for notice in reader.legibility.notices if reader.legibility else ():
             say(notice)
@@ -213,6 +228,8 @@ def _threads(hardware: Hardware, readers: Mapping[str, Encoder]) -> dict[str, in
 
 def _origin(model: ModelConfig) -> str:
     """What a model is made from."""
+    if isinstance(model, StudentConfig) and model.follows_teacher:
+        return f"{model.family} made of its teacher's layers"
     if model.checkpoint is None:
         return f"compact {model.family} from scratch, tokenizer trained on the training text"
     if model.transplant is None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from kdexp.errors import UserError
 from kdexp.model.config import ModelConfig
-from kdexp.ranges import Checked, Positive, Range, Seed, Weight
+from kdexp.ranges import Checked, Positive, Range, Seed, Weight, later
 from kdexp.training.config import Tokenization, TrainConfig
 
 __all__ = [
@@ -20,6 +20,13 @@ __all__ = [
 ]
 
 Floor = Annotated[float, Range("a number above 0, at most 0.01", low=0, high=0.01, open_low=True)]
+
+
+class TeacherRows(StrEnum):
+    """Whose gold labels a teacher is fine-tuned on."""
+
+    train = "train"
+    all = "all"
 
 
 @dataclass(kw_only=True)
@@ -50,11 +57,14 @@ class EncoderTeacherConfig(ModelConfig, TeacherConfig):
     """A teacher that is an encoder, and how it is fine-tuned where it still has to be.
 
     Attributes:
+        learns_from: `train`, the rows whose labels the student has too; `all`, also those that are text without labels
+            to the student (`task.transfer=rest`): a teacher that knows more than a student could.
         cache_hidden: GB of disk for what representation terms compare; where that is not enough, or None, the
             teacher is forwarded at each step of the student's training.
     """
 
     finetune: bool | None = None
+    learns_from: TeacherRows = later(TeacherRows.train)
     cache_hidden: Weight | None = 1.0
     seed: Seed = 0
     train: TrainConfig = field(default_factory=TrainConfig)

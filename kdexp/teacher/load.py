@@ -18,7 +18,7 @@ def open_teacher(
     settings: Mapping[str, TeacherConfig],
     tokenization: Tokenization,
     task: Task,
-    student: Encoder,
+    student: Encoder | None,
     cache: Cache,
     hardware: Hardware,
 ) -> Teacher:
@@ -26,7 +26,7 @@ def open_teacher(
 
     Args:
         settings: By what they begin with: `teacher`, `more_teachers.roberta`, ...
-        student: Whose ids the teacher is fed with `tokenization=student_ids`.
+        student: Whose ids the teacher is fed with `tokenization=student_ids`; not needed otherwise.
 
     Raises:
         UserError: One cannot be loaded, or does not answer the task.

@@ -8,28 +8,44 @@ from torch import Tensor
 from kdexp.loss.base import LogitLoss
 from kdexp.training import checks
 from kdexp.training.collate import Batch
+from kdexp.training.transfer import soft_loss
 
 logger = logging.getLogger(__name__)
 
 
-def soft_loss(
-    loss: LogitLoss, student: Tensor, teacher: Tensor, batch: Batch, num_examples: Tensor | int | None
+def answered_soft_loss(
+    loss: LogitLoss,
+    student: Tensor,
+    teacher: Tensor,
+    batch: Batch,
+    num_examples: Tensor | int,
+    transfer_weight: float,
 ) -> Tensor:
-    """The soft loss of the rows that the teacher answered.
+    """The soft loss of the rows that the teacher answered; one without a gold label counts `transfer_weight` times.
 
     A dataset may hold nan for a row's `teacher_logits`: the teacher has said nothing about it. The sum is divided by
     all rows all the same, so that the others weigh what they weigh everywhere.
+
+    Args:
+        student, teacher: [units, outputs], logits
+        num_examples: Units of the whole optimizer step.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: They cannot be compared.
     """
     checks.refuse_incomparable(loss, student, teacher, batch.labels)
+    labels = batch.labels
     silent = teacher.isnan().all(dim=-1)
-    if "logits" not in batch.teacher or not silent.any():
-        return loss(student, teacher, batch.labels, num_examples=num_examples)
-    _tell_of_silence()
-    if silent.all():
+    if "logits" in batch.teacher and silent.any():
+        _tell_of_silence()
+        rows = ~silent
+        student, teacher, labels = student[rows], teacher[rows], labels[rows]
+    if not len(student):
         return student.sum() * 0
-    rows = ~silent
-    num_examples = len(student) if num_examples is None else num_examples
-    return loss(student[rows], teacher[rows], batch.labels[rows], num_examples=num_examples)
+    return soft_loss(loss, student, teacher, labels, num_examples, transfer_weight)
 
 
 @lru_cache(maxsize=1)
