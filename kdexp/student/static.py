@@ -1,5 +1,7 @@
 """A static student: its tokens, and what its embeddings begin with."""
 
+import copy
+
 import torch
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -42,6 +44,7 @@ def static_student(
         note = f"student: random embeddings of {len(tokenizer):,} tokens made from the training text"
     else:
         tokenizer, table = source
+    tokenizer = _without_token_types(tokenizer)
     separator = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
     if task.train.is_pair and separator is None:
         raise UserError("student", "got static, but the tokenizer puts no token between two texts", "use student=bert")
@@ -66,6 +69,14 @@ def static_student(
             f"({share:.0%} of their variance)"
         )
     return Encoder(model, tokenizer, config.max_length, answers_task=False, notes=(note,))
+
+
+def _without_token_types(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy that gives the model what it reads, wherever it is loaded."""
+    own = copy.deepcopy(tokenizer)
+    own.model_input_names = ["input_ids", "attention_mask"]
+    own.init_kwargs["model_input_names"] = own.model_input_names
+    return own
 
 
 def main_directions(table: Tensor, width: int) -> tuple[Tensor, float]:
