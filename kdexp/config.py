@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdexp.errors import UserError
+from kdexp.controls.config import CONTROLS, Control
+from kdexp.errors import UserError, under
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import Loss
@@ -73,6 +74,7 @@ class Config(Checked):
     tracking: TrackingConfig
     tokenization: Tokenization = Tokenization.own
     baseline: bool = True
+    controls: dict[str, Control] = field(default_factory=dict)
     seed: Seed = 0
     study: str = "distillation"
     resume: bool = True
@@ -97,7 +99,23 @@ class Config(Checked):
         self.train = _complete(self.train, self._student_schedule())
         if not (self.student.follows_teacher or isinstance(self.student, StaticStudentConfig)):
             self.student = _complete_size(self.student, _STUDENT_SIZE)
+        self.controls = self._complete_controls()
         self.cache_dir = str(Path(self.cache_dir).expanduser().absolute())
+
+    def _complete_controls(self) -> dict[str, Control]:
+        """None of a search's trial: it chooses, and is compared with nothing."""
+        controls = {} if self.trial else self.controls
+        if controls and not self.baseline:
+            problem = f"got {', '.join(controls)}, which compare with the baseline, but baseline=false"
+            raise UserError("controls", problem, "remove baseline=false")
+        with under("controls"):
+            for control in controls.values():
+                control.refuse_unfit(self.loss)
+        completed = {}
+        for name, control in controls.items():
+            with under(f"controls.{name}"):
+                completed[name] = control.complete(self.train)
+        return completed
 
     def _refuse_teachers(self) -> None:
         name = self.teacher.name
@@ -166,6 +184,7 @@ SCHEMAS: dict[str, Mapping[str, type]] = {
     "task": {"embedded": EmbeddedTaskConfig, "public": PublicTaskConfig, "file": FileTaskConfig},
     "loss": LOSSES,
     "terms": TERMS,
+    "controls": CONTROLS,
 }
 """Groups whose options differ in what can be set: the classes that their files name as `/schema/<group>/<name>`."""
 
@@ -255,6 +274,8 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     parts["loss"] = config.loss.parts()
     if not config.more_teachers:
         del parts["more_teachers"], parts["teacher"]["weight"]
+    if not config.controls:
+        del parts["controls"]
     parts["files"] = input_digests(config)
     parts["versions"] = library_versions()
     if given:
