@@ -96,7 +96,9 @@ class Config(Checked):
         self.more_teachers = {
             name: _complete_teacher(replace(teacher, name=name)) for name, teacher in self.more_teachers.items()
         }
-        self.train = _complete(self.train, self._student_schedule())
+        names_transfer = getattr(self.task, "transfer", None) is not None
+        self.train = _complete(self.train, self._student_schedule() | {"use_transfer": names_transfer})
+        self._refuse_transfer()
         if not (self.student.follows_teacher or isinstance(self.student, StaticStudentConfig)):
             self.student = _complete_size(self.student, _STUDENT_SIZE)
         self.controls = self._complete_controls()
@@ -133,6 +135,16 @@ class Config(Checked):
                 f"not of {len(self.more_teachers) + 1}",
                 "remove more_teachers, or choose a loss without terms",
             )
+
+    def _refuse_transfer(self) -> None:
+        """Refuse settings of transfer text that would have no effect, or another than meant."""
+        for name, default in (("transfer_ratio", None), ("transfer_weight", 1.0)):
+            if getattr(self.train, name) != default and not self.train.use_transfer:
+                problem = f"got {getattr(self.train, name)}, but train.use_transfer is false"
+                raise UserError(f"train.{name}", problem, "name text that only the teacher labels: task.transfer=...")
+        if self.train.transfer_weight != 1 and self.loss.relates_rows:
+            problem = f"got {self.train.transfer_weight}, but {self.loss.name} relates the rows of a batch"
+            raise UserError("train.transfer_weight", problem, "leave it at 1, or choose another loss")
 
     def _refuse_student(self) -> None:
         init = self.student.init
