@@ -18,8 +18,9 @@ from kdexp.errors import UserError
 from kdexp.fingerprint import file_sha256, path_digest, texts_fingerprint
 from kdexp.ranges import established
 from kdexp.task import inference, reviews
-from kdexp.task.arrange import HELD_OUT, Arrangement, Selection, arrange
+from kdexp.task.arrange import HELD_OUT, Arrangement, Selection, arrange, clean_transfer, draw_subset
 from kdexp.task.columnar import is_saved_dataset
+from kdexp.task.columns_of import gold_column, label_columns, refuse_label_settings, text_columns
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.task.file import Reading, read_table
 from kdexp.task.kind import Labels, TaskKind
@@ -27,7 +28,7 @@ from kdexp.task.kinds import kind_class
 from kdexp.task.public import PublicSources, public_sources
 from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split, write_split
-from kdexp.task.table import Column, Columns, Table, texts_of
+from kdexp.task.table import Table, texts_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Task:
     Attributes:
         kind: What is asked of a text, and everything that follows from it.
         transfer: Unlabelled text that the teacher may label; None when there is none.
+        pool: With their labels all rows that `train` was drawn from and `transfer` is the rest of; None where
+            transfer text has no labels. No student learns from it but where all text is to have its gold label.
         notes: One-line announcements of what was decided about the splits, for the log.
         tags: The same facts for MLflow (`kdexp.validation_split`, `kdexp.test_split`).
     """
@@ -47,6 +50,7 @@ class Task:
     validation: Split
     test: Split
     transfer: Split | None
+    pool: Split | None = None
     notes: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -68,6 +72,11 @@ class Task:
         """What decides a training beside its data, for keys: a primary metric that is not the kind's own."""
         own = type(self.kind)(self.label_names).primary_metric
         return {} if self.primary_metric == own else {"primary_metric": self.primary_metric}
+
+    @property
+    def known_text(self) -> Split:
+        """All text that belongs to the task and to no other split: what tokenizers are trained on."""
+        return self.pool or self.train
 
     def labels(self, name: str) -> Labels:
         """The gold labels of a split that has them."""
@@ -108,16 +117,36 @@ def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] | None =
 def _load_embedded(config: EmbeddedTaskConfig, cache: Cache) -> Task:
     _require_embedded(config.name)
     generators = {"generators": [file_sha256(Path(module.__file__ or "")) for module in _EMBEDDED.values()]}
-    return _kept(config, SingleLabel, generators, cache, lambda _: _arrange_embedded(config))
+    digests = generators | _transfer_digest(config)
+    return _kept(config, SingleLabel, digests, cache, lambda scratch: _arrange_embedded(config, scratch))
 
 
-def _arrange_embedded(config: EmbeddedTaskConfig) -> Arrangement:
+def _arrange_embedded(config: EmbeddedTaskConfig, scratch: Path) -> Arrangement:
+    generated = _generate(config)
+    notes = [f"task {config.name}: generated text (seed {config.seed}), no download"]
+    if config.has_pool:
+        pool = generated.splits["train"]
+        seed = config.seed if config.subset_seed is None else config.subset_seed
+        train, rest = draw_subset(generated.kind, pool, config.train_size, seed)
+        generated.splits.update(pool=pool, train=train, transfer=rest)
+        notes.append(f"train: {len(train):,} of {len(pool):,} rows, the others are text that only the teacher labels")
+    if config.transfer_file is not None:
+        text = ["text", "text_pair"] if generated.splits["train"].split.is_pair else ["text"]
+        transfer = _read_transfer(config.transfer_file, text, Reading(), scratch)
+        generated.splits["transfer"], note = clean_transfer(Selection.of(transfer), generated.splits)
+        notes.append(note)
+    return replace(generated, notes=notes)
+
+
+def _generate(config: EmbeddedTaskConfig) -> Arrangement:
+    """The splits as they are generated; with a pool, `train` is all of it."""
     generator = _EMBEDDED[config.name]
+    num_drawn_from = config.transfer_size if config.has_pool else 0
     sizes = {
-        "train": config.train_size,
+        "train": config.train_size + num_drawn_from,
         "validation": config.validation_size,
         "test": config.test_size,
-        "transfer": config.transfer_size,
+        "transfer": config.transfer_size - num_drawn_from,
     }
     rows = generator.generate_splits(sizes, seed=config.seed, label_noise=config.label_noise)
     splits = {}
@@ -128,7 +157,7 @@ def _arrange_embedded(config: EmbeddedTaskConfig) -> Arrangement:
     return Arrangement(
         SingleLabel(list(generator.LABELS)),
         splits,
-        notes=[f"task {config.name}: generated text (seed {config.seed}), no download"],
+        notes=[],
         tags={"kdexp.validation_split": "generated", "kdexp.test_split": "generated"},
     )
 
@@ -143,12 +172,11 @@ def _require_embedded(name: str) -> str:
 
 
 def _load_public(config: PublicTaskConfig, cache: Cache, kind: type[TaskKind]) -> Task:
-    _refuse_label_settings(config, kind)
-    text = _text_columns(config.text, config.label)
-    sources = public_sources(config, [*text, *_names(config.label)])
-    return _kept(
-        config, kind, sources.digests, cache, lambda scratch: _arrange_public(config, kind, text, sources, scratch)
-    )
+    refuse_label_settings(config, kind)
+    text = text_columns(config.text, config.label)
+    sources = public_sources(config, [*text, *label_columns(config.label)])
+    digests = sources.digests | _transfer_digest(config)
+    return _kept(config, kind, digests, cache, lambda scratch: _arrange_public(config, kind, text, sources, scratch))
 
 
 def _arrange_public(
@@ -158,12 +186,14 @@ def _arrange_public(
     kind = (
         kind_type(list(config.labels))
         if config.labels
-        else kind_type.from_column(_gold(tables["train"][0], config), None)
+        else kind_type.from_column(gold_column(tables["train"][0], config), None)
     )
     splits = {
-        name: write_split(scratch / f"{name}.arrow", _public_shards(shards, text, config, kind))
+        name: write_split(scratch / f"{name}.arrow", _public_shards(shards, text, config, kind, name != "transfer"))
         for name, shards in tables.items()
     }
+    if config.transfer_file is not None:
+        splits["transfer"] = _read_transfer(config.transfer_file, text, Reading(), scratch)
     for name in ("train", "validation"):
         if not splits[name].is_labelled:
             problem = f"the split {name} of {config.name} has no labels"
@@ -173,16 +203,16 @@ def _arrange_public(
         arranged = arrange(config, kind, splits, ("public dev set", "public test set"))
     else:
         why = "test: the public dev set is used, because the labels of the public test set are hidden"
-        splits = {"train": splits["train"], "test": splits["validation"]}
+        splits["test"] = splits.pop("validation")
         arranged = arrange(config, kind, splits, (HELD_OUT, "public dev set"))
     return replace(arranged, notes=[why, *arranged.notes])
 
 
 def _public_shards(
-    shards: list[Table], text: list[str], config: PublicTaskConfig, kind: TaskKind
+    shards: list[Table], text: list[str], config: PublicTaskConfig, kind: TaskKind, with_labels: bool
 ) -> list[tuple[list[Iterator[list[str]]], np.ndarray | None]]:
     texts = [[column.batches() for column in texts_of(table, text)] for table in shards]
-    labels = [_public_labels(table, config, kind) for table in shards]
+    labels = [_public_labels(table, config, kind) if with_labels else None for table in shards]
     if any(each is None for each in labels):
         labels = [None] * len(shards)
     return list(zip(texts, labels, strict=True))
@@ -190,22 +220,22 @@ def _public_shards(
 
 def _public_labels(table: Table, config: PublicTaskConfig, kind: TaskKind) -> Any:
     # GLUE hides its test labels: TSV files have no such column, the hub's files have -1.
-    if not {*_names(config.label)} <= {*table.names}:
+    if not {*label_columns(config.label)} <= {*table.names}:
         return None
-    column = _gold(table, config)
+    column = gold_column(table, config)
     if all(str(value) == "-1" for value in column):
         return None
     return kind.encode(column, by_number=True)
 
 
 def _load_file(config: FileTaskConfig, cache: Cache, kind: type[TaskKind]) -> Task:
-    text = _text_columns(config.text, config.label)
-    _refuse_label_settings(config, kind)
+    text = text_columns(config.text, config.label)
+    refuse_label_settings(config, kind)
     files = {
         "train": config.train,
         "validation": config.validation,
         "test": config.test,
-        "transfer": config.transfer,
+        "transfer": config.transfer_file,
     }
     paths = {name: Path(path).expanduser() for name, path in files.items() if path is not None}
     # A file that is not there is told of where it is read.
@@ -220,14 +250,14 @@ def _arrange_file(
     tables = {
         name: read_table(
             path,
-            [*text, *_names(config.label)],
+            [*text, *label_columns(config.label)],
             scratch / f"{name}.table.arrow",
             setting=f"task.{name}",
             reading=Reading(config.header, config.encoding, config.quoting),
         )
         for name, path in paths.items()
     }
-    gold = _gold(tables["train"], config)
+    gold = gold_column(tables["train"], config)
     kind = kind_type.from_column(gold, config.labels)
     splits = {}
     for name, table in tables.items():
@@ -235,11 +265,24 @@ def _arrange_file(
         labels = None
         if name != "transfer":
             # Where the training file numbers its classes and names them, the other files may have either.
-            labels = kind.encode(_gold(table, config), by_number=gold.class_names is not None)
+            labels = kind.encode(gold_column(table, config), by_number=gold.class_names is not None)
         splits[name] = write_split(scratch / f"{name}.arrow", [(texts, labels)])
     sources = ("own file" if config.validation else HELD_OUT, "own file" if config.test else HELD_OUT)
     arranged = arrange(config, kind, splits, sources)
     return replace(arranged, notes=[*(note for table in tables.values() for note in table.notes), *arranged.notes])
+
+
+def _transfer_digest(config: EmbeddedTaskConfig | PublicTaskConfig) -> dict[str, list | None]:
+    path = config.transfer_file
+    if path is None:
+        return {}
+    return {"transfer": path_digest(path) if path.is_file() or is_saved_dataset(path) else None}
+
+
+def _read_transfer(path: Path, text: list[str], reading: Reading, scratch: Path) -> Split:
+    """Text for the teacher alone."""
+    table = read_table(path, text, scratch / "transfer.table.arrow", setting="task.transfer", reading=reading)
+    return write_split(scratch / "transfer.arrow", [([column.batches() for column in texts_of(table, text)], None)])
 
 
 def _kept(
@@ -274,6 +317,7 @@ def _kept(
         validation=splits["validation"],
         test=splits["test"],
         transfer=splits.get("transfer"),
+        pool=splits.get("pool"),
         **facts,
     )
 
@@ -282,43 +326,3 @@ def _read_settings(config: TaskConfig) -> dict[str, Any]:
     """What of the settings decides what is read: not what the kind makes of it."""
     settings: dict[str, Any] = established(config)
     return {name: value for name, value in settings.items() if name not in ("kind", "primary_metric")}
-
-
-def _names(label: Any) -> list[str]:
-    return [str(name) for name in label] if isinstance(label, list | tuple) else [str(label)]
-
-
-def _refuse_label_settings(config: PublicTaskConfig | FileTaskConfig, kind: type[TaskKind]) -> None:
-    """Refuse settings of labels that the kind does not read.
-
-    Raises:
-        UserError: Several columns, or a separator, for one label.
-    """
-    several = isinstance(config.label, list | tuple)
-    if several and not kind.takes_columns:
-        problem = f"names {len(config.label)} columns, but a {kind.name} task has its labels in one"
-        raise UserError("task.label", problem, "name one, or choose task.kind=multi_label")
-    if config.separator is not None and (several or not kind.takes_columns):
-        why = "each column holds one" if several else f"a {kind.name} task has one"
-        raise UserError("task.separator", f"got '{config.separator}', but {why} label", "leave it out")
-
-
-def _gold(table: Table, config: PublicTaskConfig | FileTaskConfig) -> Column:
-    """The column of labels, or all of them where there are several."""
-    columns = [table.column(name, "task.label") for name in _names(config.label)]
-    if isinstance(config.label, list | tuple):
-        return Columns.of(columns)
-    return columns[0] if config.separator is None else replace(columns[0], separator=config.separator)
-
-
-def _text_columns(text: Any, label: Any) -> list[str]:
-    """Read the setting task.text: a column, or a list of one or two."""
-    columns = [str(name) for name in text] if isinstance(text, list | tuple) else [str(text)]
-    if not 1 <= len(columns) <= 2:
-        problem = f"{len(columns)} columns ({', '.join(columns)})"
-        raise UserError("task.text", problem, "name one column, or two for pairs: task.text=[premise,hypothesis]")
-    labels = _names(label)
-    if len({*columns, *labels}) < len(columns) + len(labels):
-        problem = f"columns are named twice: text {', '.join(columns)}, label {', '.join(labels)}"
-        raise UserError("task.text", problem, "name different columns for each text and for the label")
-    return columns

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from kdexp.loss.base import LogitLoss, Outputs
+from kdexp.loss.base import Outputs
 from kdexp.model.forward import config_of, input_names
 from kdexp.task.kind import TaskKind
-from kdexp.training.checks import outputs_of, refuse_incomparable
+from kdexp.training.checks import outputs_of
 from kdexp.training.collate import Batch
 
 
@@ -51,17 +51,6 @@ class StudentInLoop:
         if self._kind is not None:
             return False
         return self._inputs is None or bool(self._inputs & {"labels", *self._label_names})
-
-    def soft_loss(
-        self, loss: LogitLoss, logits: Tensor, teacher: Tensor, labels: Tensor, num_examples: Tensor | int
-    ) -> Tensor:
-        """The soft loss of what the student says.
-
-        Raises:
-            ValueError: It would be a number, but not the one that is meant.
-        """
-        refuse_incomparable(loss, logits, teacher, labels, self.outputs)
-        return loss(logits, teacher, labels, num_examples=num_examples, outputs=self.outputs)
 
     def batch(self, inputs: Mapping[str, Any], teachers_inputs: frozenset[str]) -> Batch:
         """Take a collated batch apart.

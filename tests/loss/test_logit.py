@@ -248,13 +248,15 @@ def test_a_degenerate_loss_is_refused_with_the_reason_and_the_losses_that_fit(na
 def test_a_loss_is_refused_for_logits_that_say_something_else():
     with pytest.raises(
         UserError,
-        match="kd compares classes of which one is right or a yes or no for each label, "
-        "but here the logits say a number; expected one of ce, mse, huber$",
+        match=r"kd compares classes of which one is right or a yes or no for each label, "
+        r"but here the logits say a number; expected one of ce, mse, huber$",
     ):
         refuse_unfit_loss(LOGIT_LOSSES["kd"], Outputs.number, 1)
-    with pytest.raises(UserError, match="dkd compares classes of .* say a yes or no for each label; expected one of ce,"):
+    with pytest.raises(
+        UserError, match=r"dkd compares classes of .* say a yes or no for each label; expected one of ce,"
+    ):
         refuse_unfit_loss(LOGIT_LOSSES["dkd"], Outputs.yes_no, 5)
-    with pytest.raises(UserError, match="mse without its mean is another answer: .*; set centered=false"):
+    with pytest.raises(UserError, match=r"mse without its mean is another answer: .*; set centered=false"):
         refuse_unfit_loss(LOSSES["mse"](centered=True), Outputs.yes_no, 5)
     with pytest.raises(UserError, match="mse without its mean leaves nothing of a single number; set centered=false"):
         refuse_unfit_loss(LOSSES["mse"](centered=True), Outputs.number, 1)
@@ -266,7 +268,7 @@ def test_a_loss_is_refused_for_logits_that_say_something_else():
 
 @pytest.mark.parametrize("name", ["kd", "soft_ce", "reverse_kl", "jsd", "tvd"])
 def test_several_labels_are_compared_each_as_yes_or_no(name):
-    """The two classes of a label are its sigmoid's: the value is the mean over rows and labels of two classes' value."""
+    """The two classes of a label are its sigmoid's: the value is the mean over rows and labels of such two classes."""
     student, teacher = (torch.tensor(logits(seed)) for seed in (1, 2))
     value = LOGIT_LOSSES[name](student, teacher, torch.zeros(6, 4), outputs=Outputs.yes_no)
     refuse_unfit_loss(LOGIT_LOSSES[name], Outputs.yes_no, 4)

@@ -269,8 +269,10 @@ def test_several_labels_are_taught_by_softened_sigmoids(trainer):
         assert logged["soft_loss"] == pytest.approx(divergence, rel=1e-3)
     logged = first_log(trainer(bert(1, **several), bert(2, **several), data, soft_loss=MSE))
     assert logged["soft_loss"] == pytest.approx(mse_loss(logits, taught).item(), rel=1e-4)
-    with pytest.raises(UserError, match=r"^soft_loss: dkd compares classes .* a yes or no for each label; .*one of kd"):
-        dkd = {"name": "dkd", "temperature": 2.0, "target_weight": 1.0, "nontarget_weight": 1.0}
+    dkd = {"name": "dkd", "temperature": 2.0, "target_weight": 1.0, "nontarget_weight": 1.0}
+    with pytest.raises(
+        UserError, match=r"^soft_loss: dkd compares classes .* a yes or no for each label; .*one of kd"
+    ):
         trainer(bert(1, **several), bert(2, **several), data, soft_loss=dkd)
     with pytest.raises(UserError, match=r"^teacher_model: its problem_type is multi_label.*the student's is single"):
         trainer(bert(1, problem_type="single_label_classification"), bert(2, **several))
