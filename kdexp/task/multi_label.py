@@ -139,8 +139,8 @@ class MultiLabel(TaskKind):
         """
         gold = labels.values.astype(np.float64)
         if metric == "map":
-            scores = _scores(answers)
-            areas = [resampled.average_precision(scores[:, k], gold[:, k], counts) for k in range(self.num_outputs)]
+            scores, by_row = _scores(answers), np.ascontiguousarray(counts.T)
+            areas = [resampled.average_precision(scores[:, k], gold[:, k], by_row) for k in range(self.num_outputs)]
             return resampled.mean_known(np.stack(areas, axis=-1))
         told = self._told(answers).astype(np.float64)
         if metric == "micro_f1":

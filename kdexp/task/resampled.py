@@ -59,15 +59,22 @@ def average_precision(scores: np.ndarray, gold: np.ndarray, counts: Floats) -> F
     Args:
         scores: [rows]
         gold: [rows], 0 or 1.
+        counts: [rows, samples]: this way round the rows of a sample lie far apart, and sorting them is quick.
     """
+    if not gold.any():
+        return np.full(counts.shape[1], np.nan)
     order = np.argsort(-scores, kind="stable")
     ends = _last_of_equals(scores[order])
-    counts = counts[:, order]
-    hits = (counts * gold[order]).cumsum(axis=1)[:, ends]
-    told = counts.cumsum(axis=1)[:, ends]
+    counts = counts[order]
+    # Only steps that gain recall count: there are as many as gold yeses, which are few.
+    yes = np.flatnonzero(gold[order])
+    step = np.searchsorted(ends, yes)
+    last = _last_of_equals(step)
+    told = counts.cumsum(axis=0)[ends[step[last]]]
+    hits = counts[yes].cumsum(axis=0)[last]
     precision = np.divide(hits, told, out=np.zeros_like(hits), where=told > 0)
-    area = (np.diff(hits, axis=1, prepend=0.0) * precision).sum(axis=1)
-    return np.divide(area, hits[:, -1], out=np.full(len(counts), np.nan), where=hits[:, -1] > 0)
+    area = (np.diff(hits, axis=0, prepend=0.0) * precision).sum(axis=0)
+    return np.divide(area, hits[-1], out=np.full(counts.shape[1], np.nan), where=hits[-1] > 0)
 
 
 def pearson(left: np.ndarray, right: np.ndarray, counts: Floats) -> Floats:
