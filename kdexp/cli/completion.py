@@ -1,7 +1,8 @@
 """Tab completion of groups, options and settings, from the files and classes that declare them.
 
 Hydra completes too, but imports itself and composes a whole config first, which takes longer than a person waits. It
-is asked for what is not answered here: files, values, single terms and further teachers, its own settings.
+is asked for what is not answered here: what a setting holds now, single terms and further teachers, its own
+settings.
 """
 
 import os
@@ -43,6 +44,8 @@ def complete(line: str) -> list[str] | None:
         return None
     word = "" if line.endswith(" ") or not words else words.pop()
     name, equals, beginning = word.partition("=")
+    if equals and beginning.startswith((".", "/")):
+        return sorted(f"{name}={path}" for path in _paths(beginning))
     if equals:
         choices = options(name) if name in GROUPS else _values(name, words)
         if not choices:
@@ -60,6 +63,13 @@ def complete(line: str) -> list[str] | None:
         names = [name for name in names if name.rstrip("=") not in INTERNAL] + [f"{group}=" for group in GROUPS]
         names += [] if words else COMMANDS
     return sorted({name for name in names if name.startswith(word)})
+
+
+def _paths(beginning: str) -> list[str]:
+    """Files and folders whose path begins so."""
+    folder, start = (beginning, "") if os.path.isdir(beginning) else os.path.split(beginning)
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return [os.path.join(folder, name) for name in names if name.startswith(start)]
 
 
 def _values(setting: str, words: Sequence[str]) -> list[str]:
