@@ -54,7 +54,7 @@ def complete(line: str) -> list[str] | None:
     if not re.fullmatch(r"[\w.]*", word) or word.startswith("hy"):
         return None
     path, _, beginning = word.rpartition(".")
-    fields = _fields(path, words)
+    fields = fields_at(path, words)
     if fields is None:
         return None
     prefix = f"{path}." if path else ""
@@ -74,11 +74,15 @@ def _paths(beginning: str) -> list[str]:
 
 def _values(setting: str, words: Sequence[str]) -> list[str]:
     path, _, field = setting.rpartition(".")
-    return legal_values((_fields(path, words) or {}).get(field))
+    return legal_values((fields_at(path, words) or {}).get(field))
 
 
-def _fields(path: str, words: Sequence[str]) -> dict[str, Any] | None:
-    """Types, by name, of what stands under a path (`teacher.train`); None where no class says so."""
+def fields_at(path: str, words: Sequence[str]) -> dict[str, Any] | None:
+    """Types, by name, of what stands under a path (`teacher.train`); None where no class says so.
+
+    Args:
+        words: What else the command line says: it may choose an option.
+    """
     settings: Any = Config
     for depth, part in enumerate(filter(None, path.split("."))):
         is_chosen = depth == 0 and part in SCHEMAS

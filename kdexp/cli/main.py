@@ -61,7 +61,7 @@ def _compose_and_run(arguments: list[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from kdexp.cli.composition import refuse_null_options
+    from kdexp.cli.composition import refuse_lax_values
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
     from kdexp.cli.job import job
@@ -72,7 +72,7 @@ def _compose_and_run(arguments: list[str]) -> None:
     KdexpSweeper.only_plans = PLAN in arguments
     if PLAN in arguments:  # one run is planned as a sweep of one job
         arguments = ["--multirun", *(word for word in arguments if word not in (PLAN, "--multirun"))]
-    refuse_null_options(arguments)
+    refuse_lax_values(arguments)
     for line in repeated(arguments, list(GROUPS)):
         sys.stderr.write(f"note: {line}\n")
     sys.argv[1:] = hide_secrets(expand_home(arguments))
