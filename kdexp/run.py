@@ -22,7 +22,7 @@ from kdexp.processes import Processes
 from kdexp.results.diagnostics import Diagnostics, diagnose
 from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
 from kdexp.results.note import run_note
-from kdexp.results.record import SPLITS, Role, RunRecord, legibility_metrics
+from kdexp.results.record import SPLITS, Role, RunRecord, curve_metrics, legibility_metrics
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.task.load import Task, load_task
 from kdexp.teacher.base import Teacher, TeacherAnswers, shown_encoders
@@ -83,6 +83,7 @@ def _run(
         _log_inputs(tracked, config, task, teacher, student, given)
         teacher.prepare()
         tracked.set_tags(teacher_tags(teacher))
+        _log_curves(tracked, teacher)
         answers = teacher_answers(teacher, course)  # validation first: a teacher near chance goes no further
         features = teacher_features(teacher, config.teacher, course, config.loss)
         train = partial(train_student, course)
@@ -98,8 +99,10 @@ def _run(
         teacher.verify()  # only the student learned
 
         models = _models(teacher, answers, student, trained)
+        record = measure(task, models, name=description.name, settings=description.params)
         record = replace(
-            measure(task, models, name=description.name, settings=description.params),
+            record,
+            notices=[*answers["validation"].notices, *record.notices],
             diagnostics=_diagnose(config, task, teacher, answers, student),
             costs=_costs(teacher, answers, features, trained, hardware) | {"seconds": time.perf_counter() - started},
             teacher_unchanged=True,
@@ -134,6 +137,14 @@ def _log_inputs(
     tracked.log_metrics(_legibility(teacher, student))
     if config.tracking.enabled:  # digests of what is not trained on may not be known yet
         tracked.log_data_sets(data_sets(task, None if "task" in given else config.task))
+
+
+def _log_curves(tracked: TrackedRun, teacher: Teacher) -> None:
+    """How each teacher learned: what is looked at where one learned nothing."""
+    teachers = {f"teacher_{name}": member for name, member in teacher.members.items()} or {"teacher": teacher}
+    for role, member in teachers.items():
+        for step, logged in member.preparation.history:
+            tracked.log_metrics(curve_metrics(role, logged), step=step)
 
 
 def _log(

@@ -53,13 +53,15 @@ def measure(task: "Task", models: Mapping[Role, ModelAnswers], *, name: str, set
             lambda rows: task.kind.gain(test["student"], test["baseline"], labels["test"], rows), len(task.test)
         )
     taught = scores["teacher"].test[metric]
+    is_ablation = settings.get("tokenization") == "student_ids"
     return RunRecord(
         name=name,
         metric=metric,
         scores=scores,
         settings={key: str(value) for key, value in settings.items()},
         gain=gain,
-        retention=scores["student"].test[metric] / taught if taught > 0 else None,
+        # Of a teacher that is fed ids it cannot read nothing is left to be retained.
+        retention=scores["student"].test[metric] / taught if taught > 0 and not is_ablation else None,
         agreement=_agreement(task.kind, test),
         num_test_rows=len(task.test),
     )

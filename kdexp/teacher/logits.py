@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -153,7 +154,7 @@ def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswer
         answers[name] = teacher.answer(split, name)
         _refuse_nan(teacher, answers[name], name)
         if name == "validation":
-            _check(teacher, answers[name], course.task)
+            answers[name] = replace(answers[name], notices=_check(teacher, answers[name], course.task))
     logger.info(
         "teacher logits: %s of %s rows forwarded, the rest kept from earlier runs",
         f"{sum(answer.num_forwarded for answer in answers.values()):,}",
@@ -175,12 +176,39 @@ def _refuse_nan(teacher: Teacher, answers: TeacherAnswers, split: str) -> None:
             )
 
 
-def _check(teacher: Teacher, answers: TeacherAnswers, task: Task) -> None:
-    """Say how good each teacher is, and refuse one that knows nothing."""
-    labels = task.labels("validation")
+def _check(teacher: Teacher, answers: TeacherAnswers, task: Task) -> list[str]:
+    """Say how good each teacher is, and refuse one that knows nothing.
+
+    Returns:
+        Notices of those of which that cannot be told.
+    """
+    labels, notices = task.labels("validation"), []
     for name, member in (teacher.members or {teacher.name: teacher}).items():
         given = answers.members.get(name, answers).answers
         score = task.kind.metrics(given, labels)[task.primary_metric]
         logger.info("teacher %s: %.1f %% on validation", name, 100 * score)
-        if member.checks_chance:
-            task.kind.refuse_chance(given, labels, member.role)
+        if not member.checks_chance:
+            continue
+        try:
+            notice = task.kind.refuse_chance(given, labels, member.role)
+        except UserError as error:
+            raise UserError(member.role, error.problem, _advice(member, f"teacher_{name}", teacher)) from None
+        if notice:
+            logger.warning("%s", notice)
+            notices.append(notice)
+    return notices
+
+
+def _advice(member: Teacher, name: str, teacher: Teacher) -> str:
+    """What may help a teacher that knows nothing, by how it was made."""
+    if member.preparation.history:
+        curve = f"{name if teacher.members else 'teacher'}/train/loss"
+        advice = (
+            f"its learning curve is {curve} in MLflow; train it longer ({member.role}.train.epochs), at a lower rate "
+            f"({member.role}.train.learning_rate), take a larger one or another task"
+        )
+    else:
+        advice = (
+            f"is it fine-tuned for this task? Check {member.role}.labels=[...], or set {member.role}.finetune=true"
+        )
+    return f"{advice}; or go on all the same with {member.role}.chance_check=false"
