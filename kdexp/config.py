@@ -10,17 +10,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdexp.errors import UserError
+from kdexp.controls.config import CONTROLS, Control
+from kdexp.errors import UserError, under
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import Loss
 from kdexp.loss.logit import LOSSES
 from kdexp.loss.terms import TERMS
 from kdexp.model.config import ModelConfig
-from kdexp.ranges import Checked, Positive, Seed
-from kdexp.student.config import StudentConfig
+from kdexp.ranges import Checked, Positive, Seed, established
+from kdexp.student.config import Init, StudentConfig
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
-from kdexp.teacher.config import TeacherConfig, Tokenization
+from kdexp.teacher.config import TEACHERS, EncoderTeacherConfig, TeacherConfig, Tokenization
 from kdexp.tracking.config import TrackingConfig
 from kdexp.training.config import StudentTrainConfig
 
@@ -71,6 +72,7 @@ class Config(Checked):
     tracking: TrackingConfig
     tokenization: Tokenization = Tokenization.own
     baseline: bool = True
+    controls: dict[str, Control] = field(default_factory=dict)
     seed: Seed = 0
     study: str = "distillation"
     resume: bool = True
@@ -85,16 +87,35 @@ class Config(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._refuse_teachers()
+        self._refuse_student()
         self._refuse_study()
         self.teacher = _complete_teacher(self.teacher)
         # Two of one option are told apart by the name that they stand under.
         self.more_teachers = {
             name: _complete_teacher(replace(teacher, name=name)) for name, teacher in self.more_teachers.items()
         }
-        schedule = _STUDENT_FROM_SCRATCH if self.student.checkpoint is None else _PRETRAINED
-        self.train = _complete(self.train, schedule)
-        self.student = _complete_size(self.student, _STUDENT_SIZE)
+        names_transfer = getattr(self.task, "transfer", None) is not None
+        self.train = _complete(self.train, self._student_schedule() | {"use_transfer": names_transfer})
+        self._refuse_transfer()
+        if not self.student.follows_teacher:
+            self.student = _complete_size(self.student, _STUDENT_SIZE)
+        self.controls = self._complete_controls()
         self.cache_dir = str(Path(self.cache_dir).expanduser().absolute())
+
+    def _complete_controls(self) -> dict[str, Control]:
+        """None of a search's trial: it chooses, and is compared with nothing."""
+        controls = {} if self.trial else self.controls
+        if controls and not self.baseline:
+            problem = f"got {', '.join(controls)}, which compare with the baseline, but baseline=false"
+            raise UserError("controls", problem, "remove baseline=false")
+        with under("controls"):
+            for control in controls.values():
+                control.refuse_unfit(self.loss)
+        completed = {}
+        for name, control in controls.items():
+            with under(f"controls.{name}"):
+                completed[name] = control.complete(self.train)
+        return completed
 
     def _refuse_teachers(self) -> None:
         name = self.teacher.name
@@ -113,6 +134,41 @@ class Config(Checked):
                 "remove more_teachers, or choose a loss without terms",
             )
 
+    def _refuse_transfer(self) -> None:
+        """Refuse settings of transfer text that would have no effect, or another than meant."""
+        for name, default in (("transfer_ratio", None), ("transfer_weight", 1.0)):
+            if getattr(self.train, name) != default and not self.train.use_transfer:
+                problem = f"got {getattr(self.train, name)}, but train.use_transfer is false"
+                raise UserError(f"train.{name}", problem, "name text that only the teacher labels: task.transfer=...")
+        if self.train.transfer_weight != 1 and self.loss.relates_rows:
+            problem = f"got {self.train.transfer_weight}, but {self.loss.name} relates the rows of a batch"
+            raise UserError("train.transfer_weight", problem, "leave it at 1, or choose another loss")
+
+    def _refuse_student(self) -> None:
+        init = self.student.init
+        if self.student.follows_teacher and self.tokenization == Tokenization.student_ids:
+            raise UserError(
+                "tokenization",
+                f"is student_ids, but with student.init={init} the student's ids are the teacher's own",
+                "use tokenization=own",
+            )
+        if init == Init.pretrained_layers and self._followed_is_compact():
+            raise UserError(
+                "student.init",
+                "is pretrained_layers, but the teacher is a compact model, which was never pretrained",
+                "use student.init=teacher_layers, or choose a checkpoint as the teacher",
+            )
+
+    def _student_schedule(self) -> dict[str, Any]:
+        student = self.student
+        is_compact = self._followed_is_compact() if student.follows_teacher else student.checkpoint is None
+        return _STUDENT_FROM_SCRATCH if is_compact else _PRETRAINED
+
+    def _followed_is_compact(self) -> bool:
+        """Whether the teacher that a student follows is from scratch: of several, the first that is an encoder."""
+        encoders = [item for item in teacher_settings(self).values() if isinstance(item, EncoderTeacherConfig)]
+        return bool(encoders) and encoders[0].checkpoint is None
+
     def _refuse_study(self) -> None:
         if not self.study.strip():
             raise UserError("study", "is empty", "give the study a name, such as study=my_first_sweep")
@@ -125,9 +181,11 @@ class Config(Checked):
 
 
 SCHEMAS: dict[str, Mapping[str, type]] = {
+    "teacher": TEACHERS,
     "task": {"embedded": EmbeddedTaskConfig, "public": PublicTaskConfig, "file": FileTaskConfig},
     "loss": LOSSES,
     "terms": TERMS,
+    "controls": CONTROLS,
 }
 """Groups whose options differ in what can be set: the classes that their files name as `/schema/<group>/<name>`."""
 
@@ -146,6 +204,8 @@ def _complete_size(model: Model, size: dict[str, int]) -> Model:
 
 
 def _complete_teacher(teacher: TeacherConfig) -> TeacherConfig:
+    if not isinstance(teacher, EncoderTeacherConfig):
+        return teacher
     schedule = _TEACHER_FROM_SCRATCH if teacher.checkpoint is None else _PRETRAINED
     complete = _complete_size(teacher, _TEACHER_SIZE)
     return replace(complete, train=_complete(complete.train, schedule))
@@ -168,6 +228,11 @@ def teacher_names(config: Config) -> list[str]:
 
 def flatten(config: object) -> dict[str, Any]:
     """The config as dotted names, as MLflow shows it (`loss.alpha`, `teacher.train.epochs`, ...)."""
+    return dotted(plain(config))
+
+
+def dotted(values: Any) -> dict[str, Any]:
+    """Nested settings by their whole names."""
 
     def walk(prefix: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -178,10 +243,7 @@ def flatten(config: object) -> dict[str, Any]:
             for name, leaf in walk(f"{prefix}.{key}" if prefix else key, item).items()
         }
 
-    return walk("", plain(config))
-
-
-_LATER = {"encoding": "utf-8", "quoting": "auto"}
+    return walk("", values)
 
 
 def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
@@ -194,7 +256,7 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     Args:
         given: Digests of what a program handed in, in place of what the config describes.
     """
-    parts = plain(config)
+    parts = established(config)
     for irrelevant in (
         "tracking",
         "cache_dir",
@@ -213,8 +275,8 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     parts["loss"] = config.loss.parts()
     if not config.more_teachers:
         del parts["more_teachers"], parts["teacher"]["weight"]
-    # Settings that came later count only where they are set: what ran before is the same computation.
-    parts["task"] = {name: value for name, value in parts["task"].items() if (name, value) not in _LATER.items()}
+    if not config.controls:
+        del parts["controls"]
     parts["files"] = input_digests(config)
     parts["versions"] = library_versions()
     if given:
@@ -230,6 +292,6 @@ def input_digests(config: Config) -> dict[str, list[list[str]]]:
 def _local_inputs(config: Config) -> dict[str, Path]:
     named = {f"task.{name}": getattr(config.task, name, None) for name in ("path", *_SPLITS)}
     for role, model in (teacher_settings(config) | {"student": config.student}).items():
-        named |= {f"{role}.checkpoint": model.checkpoint, f"{role}.transplant": model.transplant}
+        named |= {f"{role}.{name}": value for name, value in model.inputs().items()}
     paths = {setting: Path(value).expanduser() for setting, value in named.items() if value}
     return {setting: path for setting, path in paths.items() if path.exists()}

@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from dataclasses import fields, make_dataclass, replace
+from dataclasses import dataclass, fields, make_dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,10 @@ from kdexp.config import Config, config_hash
 from kdexp.errors import UserError
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import CrossEntropy
+from kdexp.ranges import Checked, established, later
 from kdexp.student.config import StudentConfig
-from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, Quoting
-from kdexp.teacher.config import TeacherConfig
+from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, KindName, PublicTaskConfig, Quoting
+from kdexp.teacher.config import EncoderTeacherConfig as TeacherConfig
 from kdexp.tracking.config import TrackingConfig
 from kdexp.training.config import StudentTrainConfig, TrainConfig
 
@@ -47,9 +49,17 @@ def config(**settings) -> Config:
         (StudentConfig, BERT | {"labels": ["a"]}, "labels: names the classes of a published head, but this"),
         (StudentConfig, BERT | {"checkpoint": "x", "num_heads": 2}, "num_heads: cannot be set for the checkpoint x"),
         (TeacherConfig, BERT | {"weight": 0.0}, "weight: got 0.0; expected a finite number above 0"),
-        (TeacherConfig, BERT | {"cache_hidden": -1.0}, "cache_hidden: got -1.0; expected a finite number of at least"),
+        (
+            TeacherConfig,
+            BERT | {"cache_hidden": -1.0},
+            "cache_hidden: got -1.0; expected a finite number of at least",
+        ),
         (TeacherConfig, BERT | {"seed": -1}, "seed: got -1; expected a whole number from 0 to 4294967295"),
-        (TeacherConfig, BERT | {"seed": 2**32}, "seed: got 4294967296; expected a whole number from 0 to 4294967295"),
+        (
+            TeacherConfig,
+            BERT | {"seed": 2**32},
+            "seed: got 4294967296; expected a whole number from 0 to 4294967295",
+        ),
         (EmbeddedTaskConfig, SIZES | {"name": "r", "label_noise": 0.0, "seed": 2**40}, "seed: got 1099511627776; exp"),
         (FileTaskConfig, {"name": "f", "train": "a", "text": "t", "label": "l", "seed": -1}, "seed: got -1; expected"),
         (SearchConfig, {"seed": 2**32}, "seed: got 4294967296; expected a whole number from 0 to 4294967295"),
@@ -113,7 +123,7 @@ def test_settings_and_help_load_nothing_heavy(module):
 
 def test_settings_that_came_later_leave_the_others_in_the_hash():
     """A file task at the defaults of what came later is the computation that it was before; what is None counts."""
-    later = {"encoding": "latin-1", "quoting": Quoting.plain}
+    later = {"encoding": "latin-1", "quoting": Quoting.plain, "kind": KindName.multi_label, "subset_seed": 1}
     task = FileTaskConfig(name="file", train="nowhere.csv", text="text", label="label")
 
     def hash_without(*left_out: str) -> str:
@@ -123,4 +133,22 @@ def test_settings_that_came_later_leave_the_others_in_the_hash():
 
     assert config_hash(config(task=task)) == hash_without(*later) != hash_without(*later, "labels")
     changed = [replace(task, **{name: value}) for name, value in later.items()]
-    assert len({config_hash(config(task=each)) for each in (task, *changed)}) == 3
+    assert len({config_hash(config(task=each)) for each in (task, *changed)}) == 5
+
+
+def test_a_setting_that_came_later_counts_only_where_it_is_set() -> None:
+    @dataclass(kw_only=True)
+    class Before(Checked):
+        size: int = 1
+
+    @dataclass(kw_only=True)
+    class Since(Before):
+        weight: float = later(1.0)
+
+    @dataclass(kw_only=True)
+    class Whole(Checked):
+        part: Any
+
+    assert established(Since()) == established(Before()) == {"size": 1}
+    assert established(Since(weight=2.0)) == {"size": 1, "weight": 2.0}
+    assert established(Whole(part={"a": Since()})) == {"part": {"a": {"size": 1}}}

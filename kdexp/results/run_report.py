@@ -1,6 +1,7 @@
 """The end of a run in blocks: one short table, what it means, and where to look further."""
 
 from kdexp.results import verdict, wording
+from kdexp.results.control_report import NAMES, control_facts
 from kdexp.results.record import Role, RunRecord, Scores
 from kdexp.results.report import Block, Facts, TableBlock
 
@@ -48,7 +49,7 @@ def _names(record: RunRecord) -> dict[Role, str]:
         "baseline": "baseline student",
         "student": "distilled student",
     }
-    names |= {role: role for role in record.scores if role not in names}
+    names |= {role: NAMES.get(role, role) for role in record.scores if role not in names}
     return {role: name for role, name in names.items() if role in record.scores}
 
 
@@ -79,6 +80,7 @@ def _findings(record: RunRecord) -> list[tuple[str, str]]:
                 f"(95 % {wording.interval(100 * gain.low, 100 * gain.high)} over {rows}): "
                 f"{verdict.claim_of_one_seed(gain)}",
             ),
+            *control_facts(record),
             ("", verdict.ONE_SEED),
         ]
     ece = "; ECE is the calibration error" if "ece" in record.scores["student"].test else ""
