@@ -60,7 +60,7 @@ def _row(record: RunRecord, role: Role, name: str) -> dict[str, str]:
         if metric != record.metric:
             form = ".2%" if metric in _SHARES else ".3f"
             row[wording.METRICS.get(metric, metric)] = _show(scores, metric, form)
-    row["parameters"] = "" if scores.num_parameters is None else f"{scores.num_parameters:,}"
+    row["parameters"] = f"{scores.num_parameters:,}" if scores.num_parameters else ""
     return row | {"agreement": "" if agreement is None else f"{agreement:.1%}"}
 
 
@@ -84,8 +84,9 @@ def _findings(record: RunRecord) -> list[tuple[str, str]]:
             ("", verdict.ONE_SEED),
         ]
     ece = "; ECE is the calibration error" if "ece" in record.scores["student"].test else ""
-    agreement = f"{record.agreement['student']:.1%} of test rows answered as the teacher answers them{ece}"
-    facts.append(("agreement", agreement))
+    if "student" in record.agreement:
+        agreement = f"{record.agreement['student']:.1%} of test rows answered as the teacher answers them{ece}"
+        facts.append(("agreement", agreement))
     if record.retention is not None:
         facts.append(("retention", f"{record.retention:.1%} of the teacher's {record.metric}"))
     return facts

@@ -43,7 +43,7 @@ class ChanceTest:
         p_value = f"p = {self.p_value:.2g}" if self.p_value >= 0.001 else "p < 0.001"
         kappa = "" if np.isnan(self.kappa) else f"Cohen's kappa {self.kappa + 0.0:.2f}, "
         return (
-            f"answers {self.num_correct:,} of {self.num_rows:,} validation rows correctly; as many answers of each "
+            f"answers {self.num_correct:,} of {self.num_rows:,} rows correctly; as many answers of each "
             f"class would be right on {self.num_expected:,.1f} by chance ({kappa}{p_value}), and the most frequent "
             f"class is right on {self.num_frequent:,}"
         )

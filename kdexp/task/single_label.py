@@ -79,7 +79,7 @@ class SingleLabel(TaskKind):
         if found.is_better:
             return None
         if power(labels.values, self.num_outputs) < POWER:
-            return f"{role}: {found}: too few validation rows to tell whether it is better than chance"
+            return f"{found}: too few rows to tell whether it is better than chance"
         if (given == given[0]).all():
             reason = f"it answers '{self.label_names[given[0]]}' on every row"
         elif found.num_correct < found.num_expected:

@@ -45,7 +45,7 @@ def test_a_teacher_near_chance_is_refused_with_what_was_tested():
         YES_NO.refuse_chance(right_on(BALANCED, 52), BALANCED, "teacher")
     # All rows of one class and two of the other are right: Fisher's p is that of scipy.stats.hypergeom.sf.
     assert str(refused.value).startswith(
-        "teacher: answers 52 of 100 validation rows correctly; as many answers of each class would be right on "
+        "teacher: answers 52 of 100 rows correctly; as many answers of each class would be right on "
         "50.0 by chance (Cohen's kappa 0.04, p = 0.25), and the most frequent class is right on 50: it has not learned"
     )
     with pytest.raises(UserError, match="are its class names in the wrong order"):
@@ -65,8 +65,8 @@ def test_a_perfect_teacher_is_never_refused(counts, is_better):
     said = YES_NO.refuse_chance(right_on(labels, labels.num_rows), labels, "teacher")
     assert (said is None) == is_better
     if said:
-        assert said.startswith(f"teacher: answers {labels.num_rows} of {labels.num_rows} validation rows correctly")
-        assert said.endswith("too few validation rows to tell whether it is better than chance")
+        assert said.startswith(f"answers {labels.num_rows} of {labels.num_rows} rows correctly")
+        assert said.endswith("too few rows to tell whether it is better than chance")
 
 
 def test_chance_of_several_classes_is_that_of_permuted_labels():
