@@ -1,7 +1,7 @@
 """One run, told from the beginning to the end."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -102,9 +102,10 @@ def _run(
         teacher.verify()  # only the student learned
 
         models = _models(teacher, answers, student, trained)
-        notices = [notice for given in answers.values() for notice in given.notices]
         record = replace(
-            measure(task, models, name=description.name, settings=description.params, notices=notices),
+            measure(
+                task, models, name=description.name, settings=description.params, notices=_notices(teacher, answers)
+            ),
             diagnostics=_diagnose(config, task, teacher, answers, student),
             costs=_costs(teacher, answers, features, trained, hardware) | {"seconds": time.perf_counter() - started},
             teacher_unchanged=True,
@@ -112,7 +113,7 @@ def _run(
             url=tracked.url,
             experiment_url=tracked.experiment_url,
         )
-        _log(tracked, record, config.tracking, course, models, trained["student"], notices_of(teacher))
+        _log(tracked, record, config.tracking, course, models, trained["student"])
     return record
 
 
@@ -165,6 +166,11 @@ def _log_teacher(tracked: TrackedRun, teacher: Teacher) -> None:
             tracked.log_metrics(curve_metrics(role, logged), step=step)
 
 
+def _notices(teacher: Teacher, answers: Mapping[str, TeacherAnswers]) -> list[str]:
+    """What is known of a teacher before anything else is measured."""
+    return [*notices_of(teacher), *(notice for given in answers.values() for notice in given.notices)]
+
+
 def _log(
     tracked: TrackedRun,
     record: RunRecord,
@@ -172,7 +178,6 @@ def _log(
     course: Course,
     models: Mapping[Role, ModelAnswers],
     student: TrainedStudent,
-    notices: Sequence[str],
 ) -> None:
     task, with_text = course.task, settings.log_text
     tracked.log_table(prediction_table(task, models, with_text=with_text), "predictions.parquet")
@@ -181,7 +186,7 @@ def _log(
         tracked.log_figure(figure, "figures/confusion_matrices.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
     tracked.log_metrics(record.metrics(), step=student.num_steps)
-    notes = [*task.announcements, *course.encoder.notes, *notices]
+    notes = [*task.announcements, *course.encoder.notes, *record.notices]
     tracked.set_tags({NOTE_TAG: run_note(record, notes, command_line())})
     if settings.log_model:
         files = StudentFiles.of(student.folder, task, course.encoder.max_length, with_text=with_text)

@@ -239,8 +239,8 @@ def _advice(member: Teacher, role: str) -> str:
     """
     if member.preparation.history:
         advice = (
-            f"its learning curve is {role}/train/loss in MLflow; train it longer ({member.role}.train.epochs), at a lower rate "
-            f"({member.role}.train.learning_rate), take a larger one or another task"
+            f"its learning curve is {role}/train/loss in MLflow; train it longer ({member.role}.train.epochs), at a "
+            f"lower rate ({member.role}.train.learning_rate), take a larger one or another task"
         )
     else:
         advice = (
