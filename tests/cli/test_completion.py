@@ -36,7 +36,7 @@ def ask(line: str, shell: str = "bash") -> list[str]:
         ("kdexp loss=ce loss.", ["loss.name=", "loss.terms."]),
         ("kdexp loss=dkd loss.nont", ["loss.nontarget_weight="]),
         ("kdexp -m loss=ce loss=jsd loss.b", ["loss.beta="]),
-        ("kdexp task.tr", ["task.train_size=", "task.transfer_size="]),
+        ("kdexp task.tr", ["task.train_size=", "task.transfer=", "task.transfer_size="]),
         ("kdexp task=file task.tr", ["task.train=", "task.train_size=", "task.transfer="]),
         ("kdexp teacher.train.ep", ["teacher.train.epochs="]),
         ("kdexp train.select=", ["train.select=best", "train.select=last"]),
