@@ -1,6 +1,6 @@
 """What a run measures of its models: everything here that depends on what the task asks goes through its kind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ def decided(task: "Task", models: Mapping[Role, ModelAnswers]) -> dict[Role, Mod
         role: replace(
             model,
             answers={
-                split: task.kind.decided(answers, model.answers["validation"], labels)
+                split: task.kind.decided(answers, model.answers.get("validation"), labels)
                 for split, answers in model.answers.items()
             },
         )
@@ -46,13 +46,21 @@ def decided(task: "Task", models: Mapping[Role, ModelAnswers]) -> dict[Role, Mod
     }
 
 
-def measure(task: "Task", models: Mapping[Role, ModelAnswers], *, name: str, settings: Mapping[str, Any]) -> RunRecord:
+def measure(
+    task: "Task",
+    models: Mapping[Role, ModelAnswers],
+    *,
+    name: str,
+    settings: Mapping[str, Any],
+    notices: Sequence[str] = (),
+) -> RunRecord:
     """Measure every model of a run on validation and test.
 
     Args:
         models: By role; `teacher` and `student` at least. With `baseline` there is a gain.
         name: The run's.
         settings: Params as MLflow is to show them.
+        notices: What is known already that a person should know.
     """
     metric, models = task.primary_metric, decided(task, models)
     labels = {split: task.labels(split) for split in SPLITS}
@@ -70,6 +78,7 @@ def measure(task: "Task", models: Mapping[Role, ModelAnswers], *, name: str, set
             lambda rows: task.kind.gain(test[role], test[other], labels["test"], rows), len(task.test)
         )
 
+    is_ablation = settings.get("tokenization") == "student_ids"
     return RunRecord(
         name=name,
         metric=metric,
@@ -78,9 +87,11 @@ def measure(task: "Task", models: Mapping[Role, ModelAnswers], *, name: str, set
         gain=gain("student", "baseline") if "baseline" in test else None,
         # Each resamples the same rows, so that the parts of a gain add up on every sample.
         contrasts={name: gain(*roles) for name, roles in CONTRASTS.items() if set(roles) <= set(test)},
-        retention=_retention(task.kind, test, labels["test"], metric),
+        # Of a teacher that is fed ids it cannot read nothing is left to be retained.
+        retention=None if is_ablation else _retention(task.kind, test, labels["test"], metric),
         agreement=_agreement(task.kind, test),
         num_test_rows=len(task.test),
+        notices=notices,
     )
 
 

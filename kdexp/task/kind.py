@@ -9,7 +9,7 @@ one row after another, so that losses and metrics see `[units, outputs]` whateve
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from kdexp.errors import UserError
 from kdexp.loss.base import IGNORED_LABEL, Outputs
-from kdexp.task.units import UnitsByRow, units_of
+from kdexp.task.answers import Answers as Answers
+from kdexp.task.answers import Labels as Labels
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokenizerBase
@@ -29,71 +30,6 @@ if TYPE_CHECKING:
 
 UNITS = "units"
 """Column of tokens, for kinds whose units are not rows: 1 where a token answers for a unit, else 0."""
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The gold labels of a split.
-
-    Attributes:
-        values: [units] or [units, outputs]
-        lengths: [rows], the number of units of each row; None where each row is one unit.
-    """
-
-    values: np.ndarray
-    lengths: np.ndarray | None = None
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.values) if self.lengths is None else len(self.lengths)
-
-    def take(self, rows: np.ndarray) -> "Labels":
-        """The labels of these rows, which may repeat."""
-        units, lengths = units_of(rows, self.lengths)
-        return Labels(self.values[units], lengths)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a model says about a split.
-
-    Attributes:
-        values: [units, outputs], float32, on the CPU: logits, or log-probabilities.
-        lengths: [rows], the number of units of each row; None where each row is one unit.
-        thresholds: [outputs], above which an output is a yes, where the kind decides so and they were chosen
-            (`TaskKind.thresholds`); None means the kind's own, which no data chose.
-    """
-
-    values: Tensor
-    lengths: np.ndarray | None = None
-    thresholds: np.ndarray | None = None
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.values) if self.lengths is None else len(self.lengths)
-
-    @property
-    def answered_rows(self) -> np.ndarray:
-        """Numbers of the rows that have an answer: nan throughout says nothing."""
-        rows = np.arange(self.num_rows)
-        units = self.values.isnan().all(dim=-1).numpy()
-        if not units.any():
-            return rows
-        return rows[~units] if self.lengths is None else np.setdiff1d(rows, np.repeat(rows, self.lengths)[units])
-
-    def take(self, rows: np.ndarray) -> "Answers":
-        """The answers about these rows, which may repeat."""
-        units, lengths = units_of(rows, self.lengths)
-        return Answers(self.values[torch.from_numpy(units)], lengths, self.thresholds)
-
-    def in_order(self, outputs: Sequence[int]) -> "Answers":
-        """The same, with the outputs in another order."""
-        thresholds = None if self.thresholds is None else self.thresholds[list(outputs)]
-        return Answers(self.values[:, list(outputs)], self.lengths, thresholds)
-
-    def by_row(self) -> "Tensor | UnitsByRow":
-        """Row by row, views: [outputs], or [units, outputs] where a row may have several."""
-        return self.values if self.lengths is None else UnitsByRow(self.values, self.lengths)
 
 
 class TaskKind(ABC):
@@ -282,8 +218,17 @@ class TaskKind(ABC):
         """What answers are decided at, chosen on validation: [outputs]; None where nothing is to be chosen."""
         return None
 
-    def decided(self, answers: Answers, validation: Answers, labels: Labels) -> Answers:
-        """Answers with the thresholds that the same model's answers on validation, and its labels, choose."""
+    def decided(self, answers: Answers, validation: Answers | None, labels: Labels) -> Answers:
+        """Answers with the thresholds that the same model's answers on validation, and its labels, choose.
+
+        Args:
+            validation: None where the model has none there; rows without an answer choose nothing.
+        """
+        rows = np.empty(0, dtype=int) if validation is None else validation.answered_rows
+        if validation is None or not len(rows):
+            return answers
+        if len(rows) < validation.num_rows:
+            validation, labels = validation.take(rows), labels.take(rows)
         return replace(answers, thresholds=self.thresholds(validation, labels))
 
     @abstractmethod
@@ -313,11 +258,14 @@ class TaskKind(ABC):
         return float(np.quantile(np.concatenate(gains), 0.01)) > 0
 
     @abstractmethod
-    def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> None:
-        """Refuse a teacher that is not better than the trivial answer.
+    def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> str | None:
+        """Refuse a teacher that is not better than the trivial answer, where the rows are enough to tell.
+
+        Returns:
+            What to say of it where they are not, `answers ...`; None where it is better.
 
         Raises:
-            UserError: With both scores and the likely reasons.
+            UserError: With both scores, `answers ...`; how to mend it is added by who knows how it was made.
         """
 
     @abstractmethod

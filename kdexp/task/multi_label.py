@@ -21,6 +21,9 @@ from kdexp.task.table import Column
 _MOST_WEIGHT = 100.0
 """Of a label that is balanced: one yes in 10,000 rows would else drown all others."""
 
+_FEWEST_ROWS = 30
+"""With a label: on fewer, a good teacher may not be told from a bad one."""
+
 
 @dataclass(frozen=True)
 class MultiLabel(TaskKind):
@@ -153,21 +156,22 @@ class MultiLabel(TaskKind):
         taught, alone = (self._score(self.primary_metric, each, labels, counts) for each in (student, baseline))
         return taught - alone
 
-    def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> None:
+    def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> str | None:
         """It has to beat the same answer to every row, which knows how frequent each label is."""
         shares = np.clip(labels.values.mean(axis=0), 1e-6, 1 - 1e-6)
         same = Answers(torch.from_numpy(np.log(shares / (1 - shares))).float().repeat(labels.num_rows, 1))
         given, trivial = (self.decided(each, each, labels) for each in (answers, same))
         if self.beats(given, trivial, labels):
-            return
+            return None
         score, chance = (self.metrics(each, labels)[self.primary_metric] for each in (given, trivial))
-        raise UserError(
-            role,
-            f"has {self.primary_metric} {score:.3f} on {labels.num_rows} validation rows, no better than the same "
-            f"labels for every row ({chance:.3f}): is it fine-tuned for this task, and are its labels in its order?",
-            f"fine-tune it longer ({role}.train.epochs), check {role}.labels=[...], or go on all the same "
-            f"with {role}.chance_check=false",
+        found = (
+            f"has {self.primary_metric} {score:.3f} on {labels.num_rows:,} rows; telling the same labels of every row "
         )
+        found += f"has {chance:.3f}"
+        if labels.values.any(axis=1).sum() < _FEWEST_ROWS:
+            return f"{found}: too few rows with a label to tell whether it is better than chance"
+        remedy = f"set {role}.chance_check=false to go on all the same"
+        raise UserError(role, f"{found}: it has not learned the task, or its labels are in another order", remedy)
 
     def agreement(self, student: Answers, teacher: Answers) -> float:
         """Labels that both tell by labels that either tells, mean over rows; 1 where neither tells any."""

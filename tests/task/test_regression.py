@@ -125,15 +125,15 @@ def test_a_correlation_survives_large_numbers():
 
 
 def test_a_teacher_is_compared_with_the_mean():
-    KIND.refuse_chance(*numbers(0.5), "teacher")
+    assert KIND.refuse_chance(*numbers(0.5), "teacher") is None
+    few = numbers(1, 20, seed=3)[0], numbers(1, 20)[1]
+    assert "too few rows to tell" in KIND.refuse_chance(*few, "teacher")
     with pytest.raises(
-        UserError, match=r"^teacher: has pearson .* no better than always answering the mean: is it fine"
+        UserError, match=r"^teacher: has pearson .* on 80 rows; always the mean has 0: it has not learned"
     ):
         KIND.refuse_chance(numbers(1, seed=3)[0], numbers(1)[1], "teacher")
     answers, labels = numbers(0.1)
-    with pytest.raises(
-        UserError, match=r"^teacher: is further from the gold numbers .*are its numbers on another scale"
-    ):
+    with pytest.raises(UserError, match=r"^teacher: has numbers that are further .*are they on another scale"):
         KIND.refuse_chance(replace(answers, values=20 * answers.values + 50), labels, "teacher")
 
 
