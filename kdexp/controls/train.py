@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
-from kdexp.controls.config import Control, PseudoLabels
+from kdexp.controls.config import Control, PseudoLabels, Tuned
 from kdexp.controls.pseudo_labels import pseudo_labels
+from kdexp.controls.tuned import train_best
 from kdexp.fingerprint import plain
-from kdexp.loss.base import Loss
-from kdexp.results.record import PSEUDO_LABELS, Role
+from kdexp.loss.base import CrossEntropy, Loss
+from kdexp.results.record import PSEUDO_LABELS, TUNED, TUNED_BASELINE, Role
 from kdexp.student.train import TrainedStudent, train_student
 from kdexp.teacher.base import TeacherAnswers
 from kdexp.teacher.features import TeacherFeatures
@@ -26,6 +27,13 @@ def train_controls(
         loss, answers, features: What the distilled student is taught with.
     """
     trained: dict[Role, TrainedStudent] = {}
+
+    def train(course: Course, description: str) -> TrainedStudent:
+        return train_student(course, description, loss, answers, features)
+
+    def train_baseline(course: Course, description: str) -> TrainedStudent:
+        return train_student(course, description, CrossEntropy())
+
     for control in controls.values():
         match control:
             case PseudoLabels():
@@ -34,4 +42,7 @@ def train_controls(
                     name: pseudo_labels(item, course.task.kind.outputs, temperature) for name, item in answers.items()
                 }
                 trained[PSEUDO_LABELS] = train_student(course, "student of pseudo-labels", loss, hard, features)
+            case Tuned():
+                trained[TUNED_BASELINE] = train_best(control, course, "tuned baseline", train_baseline)
+                trained[TUNED] = train_best(control, course, "tuned student", train)
     return trained

@@ -1,10 +1,14 @@
 """What the controls of a run say: the names of their models, and what the gain is made of."""
 
 from kdexp.results import wording
-from kdexp.results.record import PSEUDO_LABELS, Role, RunRecord
+from kdexp.results.record import PSEUDO_LABELS, TUNED, TUNED_BASELINE, Choice, Role, RunRecord
 from kdexp.results.statistics import Gain
 
-NAMES: dict[Role, str] = {PSEUDO_LABELS: "student of pseudo-labels"}
+NAMES: dict[Role, str] = {
+    PSEUDO_LABELS: "student of pseudo-labels",
+    TUNED_BASELINE: "tuned baseline",
+    TUNED: "tuned student",
+}
 """The controls' models as tables call them."""
 
 
@@ -18,7 +22,16 @@ def control_facts(record: RunRecord) -> list[tuple[str, str]]:
             f"{_points(record.contrasts['soft'])} soft labels (distilled minus pseudo-labels)",
         ]
         facts += [("made of", parts[0]), ("", parts[1])]
+    if "tuned" in record.contrasts:
+        best = f"{_points(record.contrasts['tuned'])} best against best (tuned student minus tuned baseline)"
+        chosen = [f"{NAMES[role]}: {_chosen(choice)}" for role, choice in record.choices.items()]
+        facts += [("tuned", best), ("", "; ".join(chosen))]
     return facts
+
+
+def _chosen(choice: Choice) -> str:
+    edge = ", on the grid's edge" if choice.is_on_edge else ""
+    return f"learning rate {choice.learning_rate:g}, {choice.num_steps:,} steps{edge}"
 
 
 def text_part(terms: str) -> str:

@@ -268,9 +268,13 @@ def _last_complete_checkpoint(work: Path) -> str | None:
     return get_last_checkpoint(str(work))
 
 
-def diverged(problem: str, settings: str) -> UserError:
+class DivergedError(UserError):
+    """A training left the numbers."""
+
+
+def diverged(problem: str, settings: str) -> DivergedError:
     """A training that left the numbers, and which settings tame it."""
-    return UserError(
+    return DivergedError(
         f"{settings}.learning_rate", problem, f"try a smaller one, more {settings}.warmup_ratio, or float32"
     )
 
