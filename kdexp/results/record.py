@@ -21,6 +21,8 @@ several; `baseline`, the same student without a teacher; `control/<name>`; `expo
 
 PSEUDO_LABELS = "control/pseudo_labels"
 """The student that was taught the teacher's one-hot answers."""
+GOLD = "control/gold"
+"""The student that was given the gold labels of all text: the ceiling."""
 TUNED, TUNED_BASELINE = "control/tuned", "control/tuned_baseline"
 """Distilled student and baseline, each with the best of the same schedules."""
 
@@ -31,7 +33,9 @@ CONTRASTS: dict[str, tuple[Role, Role]] = {
     "soft": ("student", PSEUDO_LABELS),
     "tuned": (TUNED, TUNED_BASELINE),
 }
-"""What is told beside the gain, each a role minus another: its two parts add up to the gain."""
+"""What is told beside the gain, each a role minus another."""
+PARTS = ("text", "soft")
+"""Those that add up to the gain."""
 
 GAIN = "kd/gain"
 _LOW, _HIGH = "_low", "_high"
