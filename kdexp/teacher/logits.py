@@ -4,8 +4,10 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
@@ -14,7 +16,7 @@ from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.task.kind import Answers
 from kdexp.task.load import Task
-from kdexp.task.split import Split
+from kdexp.task.split import Split, rows_within
 from kdexp.teacher.base import Preparation, Scale, ShowsFeatures, Teacher, TeacherAnswers
 from kdexp.training.course import Course
 
@@ -149,8 +151,13 @@ def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswer
     """
     splits = course.evaluation_splits | course.training_splits
     answers = {}
+    pool = course.task.pool if "transfer" in splits else None
     for name, split in splits.items():
-        answers[name] = teacher.answer(split, name)
+        if pool is not None and name in ("train", "transfer"):
+            # Asked once about all, whichever rows are labelled.
+            answers[name] = _rows_of(teacher.answer(pool, "all text"), rows_within(split, pool), split.text_digest)
+        else:
+            answers[name] = teacher.answer(split, name)
         _refuse_nan(teacher, answers[name], name)
         if name == "validation":
             _check(teacher, answers[name], course.task)
@@ -160,6 +167,20 @@ def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswer
         f"{sum(len(split) for split in splits.values()) * max(len(teacher.members), 1):,}",
     )
     return answers
+
+
+def _rows_of(answers: TeacherAnswers, rows: np.ndarray, text: str) -> TeacherAnswers:
+    """The answers about some rows.
+
+    Args:
+        text: Digest of their text.
+    """
+    return replace(
+        answers,
+        answers=answers.answers.take(rows),
+        key=f"{answers.key} of {text}",
+        members={name: _rows_of(member, rows, text) for name, member in answers.members.items()},
+    )
 
 
 def _refuse_nan(teacher: Teacher, answers: TeacherAnswers, split: str) -> None:
