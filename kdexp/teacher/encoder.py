@@ -141,7 +141,7 @@ class EncoderTeacher:
             record["num_steps"],
         )
         self.encoder = load_finished(entry.path, task.kind, encoder.max_length)
-        self.preparation = Preparation(record["seconds"], entry.hit)
+        self.preparation = Preparation(record["seconds"], entry.hit, record["history"])
 
 
 class StudentIds:
