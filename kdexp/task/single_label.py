@@ -124,6 +124,7 @@ def class_order(teacher_names: Sequence[str], task_names: Sequence[str], role: s
         f"{role}.labels",
         f"the teacher's classes [{shorten(teacher_names)}] are not the task's [{shorten(task_names)}]",
         f"name the teacher's classes in its own order with {role}.labels=[...], "
+        f"say which class of the task each of them is with {role}.label_map={{its class: the task's}}, "
         f"or give it a new head with {role}.finetune=true",
     )
 
