@@ -1,10 +1,13 @@
 """What the controls of a run say: the names of their models, and what the gain is made of."""
 
 from kdexp.results import wording
-from kdexp.results.record import PSEUDO_LABELS, Role, RunRecord
+from kdexp.results.record import FULL_VOCAB, PSEUDO_LABELS, Role, RunRecord
 from kdexp.results.statistics import Gain
 
-NAMES: dict[Role, str] = {PSEUDO_LABELS: "student of pseudo-labels"}
+NAMES: dict[Role, str] = {
+    PSEUDO_LABELS: "student of pseudo-labels",
+    FULL_VOCAB: "the same with all tokens",
+}
 """The controls' models as tables call them."""
 
 

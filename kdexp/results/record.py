@@ -22,6 +22,9 @@ several; `baseline`, the same student without a teacher; `control/<name>`; `expo
 PSEUDO_LABELS = "control/pseudo_labels"
 """The student that was taught the teacher's one-hot answers."""
 
+FULL_VOCAB = "control/full_vocab"
+"""The student whose vocabulary is trimmed, with all of its tokens."""
+
 SPLITS = ("validation", "test")
 
 CONTRASTS: dict[str, tuple[Role, Role]] = {
