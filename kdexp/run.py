@@ -22,12 +22,12 @@ from kdexp.processes import Processes
 from kdexp.results.diagnostics import Diagnostics, diagnose
 from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
 from kdexp.results.note import run_note
-from kdexp.results.record import FULL_VOCAB, SPLITS, Role, RunRecord, legibility_metrics
+from kdexp.results.record import FULL_VOCAB, SPLITS, Role, RunRecord, curve_metrics, legibility_metrics
 from kdexp.student.load import follow_teacher, load_student
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.student.trim import full_vocab_answers
 from kdexp.task.load import Task, load_task
-from kdexp.teacher.base import Teacher, TeacherAnswers, shown_encoders
+from kdexp.teacher.base import Teacher, TeacherAnswers, notices_of, refuse_unfit_answers, shown_encoders
 from kdexp.teacher.features import TeacherFeatures, refuse_unfit_features, teacher_features
 from kdexp.teacher.load import open_teacher
 from kdexp.teacher.logits import teacher_answers
@@ -75,6 +75,7 @@ def _run(
         check_reachable(config.tracking.uri, patience=PATIENCE_SECONDS if config.parent_run else 0.0)
     announce(config, hardware, task, teacher, student)
     check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
+    refuse_unfit_answers(config.loss, teacher)
     refuse_unfit_features(config.loss.terms, teacher, student)
 
     readers = shown_encoders(teacher) | {"student": student}
@@ -82,7 +83,7 @@ def _run(
     with open_run(config.tracking, description) as tracked:
         _log_inputs(tracked, config, task, teacher, student, given)
         teacher.prepare()
-        tracked.set_tags(teacher_tags(teacher))
+        _log_teacher(tracked, teacher)
         if config.student.follows_fine_tuning:  # which is done now
             student = _follow(config, teacher, task, cache)
         course = Course(student, task, config.train, cache, hardware, config.seed, config.resume)
@@ -103,7 +104,9 @@ def _run(
 
         models = _models(teacher, answers, course, trained)
         record = replace(
-            measure(task, models, name=description.name, settings=description.params),
+            measure(
+                task, models, name=description.name, settings=description.params, notices=_notices(teacher, answers)
+            ),
             diagnostics=_diagnose(config, task, teacher, answers, student),
             costs=_costs(teacher, answers, features, trained, hardware) | {"seconds": time.perf_counter() - started},
             teacher_unchanged=True,
@@ -161,6 +164,20 @@ def _log_inputs(
         tracked.log_data_sets(data_sets(task, None if "task" in given else config.task))
 
 
+def _log_teacher(tracked: TrackedRun, teacher: Teacher) -> None:
+    """What each teacher answers by, and how it learned: what is looked at where one learned nothing."""
+    tracked.set_tags(teacher_tags(teacher))
+    teachers = {f"teacher_{name}": member for name, member in teacher.members.items()} or {"teacher": teacher}
+    for role, member in teachers.items():
+        for step, logged in member.preparation.history:
+            tracked.log_metrics(curve_metrics(role, logged), step=step)
+
+
+def _notices(teacher: Teacher, answers: Mapping[str, TeacherAnswers]) -> list[str]:
+    """What is known of a teacher before anything else is measured."""
+    return [*notices_of(teacher), *(notice for given in answers.values() for notice in given.notices)]
+
+
 def _log(
     tracked: TrackedRun,
     record: RunRecord,
@@ -176,7 +193,8 @@ def _log(
         tracked.log_figure(figure, "figures/confusion_matrices.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
     tracked.log_metrics(record.metrics(), step=student.num_steps)
-    tracked.set_tags({NOTE_TAG: run_note(record, [*task.announcements, *course.encoder.notes], command_line())})
+    notes = [*task.announcements, *course.encoder.notes, *record.notices]
+    tracked.set_tags({NOTE_TAG: run_note(record, notes, command_line())})
     if settings.log_model:
         files = StudentFiles.of(student.folder, task, course.encoder.max_length, with_text=with_text)
         tracked.log_student(files, record.student_metrics())
@@ -187,7 +205,8 @@ def _diagnose(
 ) -> Diagnostics:
     temperature = plain(config.loss).get("temperature", 1.0)
     readers = shown_encoders(teacher) | {"student": student}
-    return diagnose(task, readers, answers["validation"].answers, temperature)
+    given = answers["validation"].answers if "validation" in answers else None
+    return diagnose(task, readers, given, temperature)
 
 
 def _models(
@@ -197,7 +216,7 @@ def _models(
     trained: Mapping[Role, TrainedStudent],
 ) -> dict[Role, ModelAnswers]:
     """What every model answers on validation and test, by role."""
-    evaluated = {name: answers[name] for name in SPLITS}
+    evaluated = {name: answers[name] for name in SPLITS if name in answers}
     models = {
         "teacher": ModelAnswers({name: item.answers for name, item in evaluated.items()}, teacher.num_parameters)
     }

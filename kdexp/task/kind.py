@@ -66,6 +66,15 @@ class Answers:
     def num_rows(self) -> int:
         return len(self.values) if self.lengths is None else len(self.lengths)
 
+    @property
+    def answered_rows(self) -> np.ndarray:
+        """Numbers of the rows that have an answer: nan throughout says nothing."""
+        rows = np.arange(self.num_rows)
+        units = self.values.isnan().all(dim=-1).numpy()
+        if not units.any():
+            return rows
+        return rows[~units] if self.lengths is None else np.setdiff1d(rows, np.repeat(rows, self.lengths)[units])
+
     def take(self, rows: np.ndarray) -> "Answers":
         """The answers about these rows, which may repeat."""
         units, lengths = _units_of(rows, self.lengths)
@@ -258,11 +267,14 @@ class TaskKind(ABC):
         return np.array([score(student, sample) - score(baseline, sample) for sample in rows])
 
     @abstractmethod
-    def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> None:
-        """Refuse a teacher that is not better than the trivial answer.
+    def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> str | None:
+        """Refuse a teacher that is not better than the trivial answer, where the rows are enough to tell.
+
+        Returns:
+            What to say of it where they are not, `answers ...`; None where it is better.
 
         Raises:
-            UserError: With both scores and the likely reasons.
+            UserError: With both scores, `answers ...`; how to mend it is added by who knows how it was made.
         """
 
     @abstractmethod

@@ -4,12 +4,14 @@ Nothing else in kdexp knows what a teacher is made of. What only some teachers c
 is a capability of its own, asked for by the code that needs it and refused in one line where it is missing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from kdexp.errors import UserError
+from kdexp.loss.base import LogitLoss, Loss
+from kdexp.loss.logit import LOSSES
 from kdexp.model.encoder import Encoder
 from kdexp.task.kind import Answers
 from kdexp.task.split import Split
@@ -20,6 +22,7 @@ class Scale(StrEnum):
 
     logits = "logits"
     log_probabilities = "log_probabilities"  # logits up to a constant of each row
+    top_class = "top_class"  # log-probabilities of which only the likeliest class's is known, the others' are alike
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class TeacherAnswers:
         key: Names their content: equal keys, equal answers.
         num_forwarded: Rows that this run had to ask about; 0 where the answers come from the cache.
         members: Each one's, of several teachers; empty where there is one.
+        notices: What a person should know of them.
     """
 
     answers: Answers
@@ -38,6 +42,7 @@ class TeacherAnswers:
     num_forwarded: int
     seconds: float
     members: Mapping[str, "TeacherAnswers"] = field(default_factory=dict)
+    notices: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,12 @@ class Preparation:
     Attributes:
         seconds: Of the fine-tuning, when it was done; 0 where none was needed.
         from_cache: An earlier run did it.
+        history: (step, metrics) of the fine-tuning as it went: `train/...` and `validation/...`.
     """
 
     seconds: float = 0.0
     from_cache: bool = False
+    history: Sequence[tuple[int, Mapping[str, float]]] = ()
 
 
 class Teacher(Protocol):
@@ -101,6 +108,48 @@ class ShowsFeatures(Protocol):
     """A teacher whose hidden states, attention and the like can be seen: there is an encoder inside."""
 
     encoder: Encoder
+
+
+@runtime_checkable
+class MayAbstain(Protocol):
+    """A teacher that has no answer about some rows: their values are nan throughout."""
+
+    may_abstain: bool
+
+
+def may_abstain(teacher: Teacher) -> bool:
+    return isinstance(teacher, MayAbstain) and teacher.may_abstain
+
+
+def notices_of(teacher: Teacher) -> list[str]:
+    """What a teacher, or each of several, has found out and every run should say, in one line each."""
+    members = teacher.members or {teacher.name: teacher}
+    return [f"teacher {name}: {line}" for name, item in members.items() for line in getattr(item, "notices", ())]
+
+
+def refuse_unfit_answers(loss: Loss, teacher: Teacher) -> None:
+    """Refuse a loss that needs more of a teacher's answers than there is in them.
+
+    Raises:
+        UserError: With the losses that need no more.
+    """
+    if not isinstance(loss, LogitLoss) or not loss.uses_logits:
+        return
+    if loss.reads_level and teacher.scale != Scale.logits:
+        raise UserError(
+            "loss.centered",
+            f"is false, so {loss.name} compares logits themselves, but {teacher.name} answers "
+            "log-probabilities, which are logits up to a constant of each row",
+            "set loss.centered=true",
+        )
+    if loss.reads_others and teacher.scale == Scale.top_class:
+        fitting = [name for name, kind in LOSSES.items() if not getattr(kind, "reads_others", False)]
+        raise UserError(
+            "loss",
+            f"{loss.name} compares the classes beside the likeliest with each other, of which {teacher.name} says "
+            "nothing: it gives a label with a confidence",
+            f"expected one of {', '.join(fitting)}",
+        )
 
 
 def require_features(teacher: Teacher, setting: str) -> Encoder:
