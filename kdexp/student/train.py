@@ -17,7 +17,7 @@ from kdexp.loss.features import FeatureTerms
 from kdexp.model.encoder import predict
 from kdexp.model.tokens import Tokens
 from kdexp.results.record import metric_name
-from kdexp.task.kind import UNITS, Answers
+from kdexp.task.kind import Answers
 from kdexp.teacher.base import TeacherAnswers
 from kdexp.teacher.features import TeacherFeatures
 from kdexp.training.course import Course
@@ -243,6 +243,6 @@ def _training_rows(
 
 def _unlabelled(tokens: Tokens) -> Column:
     """No gold label for any unit."""
-    if UNITS not in tokens.columns:
+    if tokens.num_units is None:
         return np.full(len(tokens), IGNORED_LABEL)
-    return [[IGNORED_LABEL] * sum(row[UNITS]) for row in map(tokens.rows().__getitem__, range(len(tokens)))]
+    return [[IGNORED_LABEL] * num_units for num_units in tokens.num_units]

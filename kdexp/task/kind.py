@@ -7,6 +7,7 @@ A *unit* is what carries one label: a row, or of token labels a word. Answers an
 one row after another, so that losses and metrics see `[units, outputs]` whatever the kind is.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +18,25 @@ import torch
 from torch import Tensor
 
 from kdexp.loss.base import IGNORED_LABEL, Outputs
+from kdexp.task.table import texts_of
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokenizerBase
 
     from kdexp.arrow import Ragged
-    from kdexp.task.table import Column
+    from kdexp.task.split import Split
+    from kdexp.task.table import Column, Table, TextColumn
 
 UNITS = "units"
-"""Column of tokens, for kinds whose units are not rows: 1 where a token answers for a unit, else 0."""
+"""Column of tokens, for kinds whose units are not rows: which unit of its row a token answers for, else `NO_UNIT`."""
+
+NO_UNIT = -1
+
+NUM_UNITS = "num_units"
+"""Column of rows beside it: how many units a row has, those that no token answers for included."""
+
+UNREAD = -math.inf
+"""All outputs of a unit that a model did not read, because its tokens were cut off, or because it has none."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,8 @@ class Answers:
     """What a model says about a split.
 
     Attributes:
-        values: [units, outputs], float32, on the CPU: logits, or log-probabilities.
+        values: [units, outputs], float32, on the CPU: logits, or log-probabilities; `UNREAD` for a unit that the model
+            did not read.
         lengths: [rows], the number of units of each row; None where each row is one unit.
     """
 
@@ -71,6 +83,11 @@ class Answers:
         units, lengths = _units_of(rows, self.lengths)
         return Answers(self.values[torch.from_numpy(units)], lengths)
 
+    @property
+    def read(self) -> Tensor:
+        """[units], false where the model did not read the unit."""
+        return is_read(self.values)
+
     def in_order(self, outputs: Sequence[int]) -> "Answers":
         """The same, with the outputs in another order."""
         return Answers(self.values[:, list(outputs)], self.lengths)
@@ -78,6 +95,11 @@ class Answers:
     def by_row(self) -> "Tensor | UnitsByRow":
         """Row by row, views: [outputs], or [units, outputs] where a row may have several."""
         return self.values if self.lengths is None else UnitsByRow(self.values, self.lengths)
+
+
+def is_read(values: Tensor) -> Tensor:
+    """[units], of answers [units, outputs]: whether the model that gave them read the unit."""
+    return ~values.isneginf().all(dim=-1)
 
 
 class UnitsByRow(Sequence[Tensor]):
@@ -116,7 +138,7 @@ class TaskKind(ABC):
     Attributes:
         name: Of the kind, as logged students and configs say it.
         outputs: What a soft loss may assume of the outputs: `classes` of which one is right.
-        has_units: A row has several units; `tokenize` then gives the column `UNITS`.
+        has_units: A row has several units; `tokenize` then gives the columns `UNITS` and `NUM_UNITS`.
         head: Ending of the model classes of transformers that answer it: `AutoModel` + head.
         label_names: A name for each output.
         primary_metric: The metric that selects checkpoints and that gains are told in; larger is better.
@@ -142,6 +164,33 @@ class TaskKind(ABC):
 
         Raises:
             UserError: The column holds no such labels.
+        """
+
+    @classmethod
+    def texts(cls, table: "Table", names: Sequence[str]) -> "Sequence[TextColumn]":
+        """The columns of texts.
+
+        Args:
+            names: One, or two of pairs.
+
+        Raises:
+            UserError: A column is missing, or a row has no text in it.
+        """
+        return texts_of(table, names)
+
+    @classmethod
+    def reading_notes(cls, table: "Table", text: Sequence[str], label: str) -> list[str]:
+        """What should be said of how texts and labels of a file are read, in one line each."""
+        return []
+
+    def refuse_unfit_rows(self, split: "Split", column: "Column") -> None:
+        """Refuse rows whose texts and labels do not go together.
+
+        Args:
+            column: Of the labels, for messages.
+
+        Raises:
+            UserError: At the first such row.
         """
 
     @abstractmethod
@@ -223,7 +272,7 @@ class TaskKind(ABC):
         second: Sequence[str] | None,
         max_length: int,
     ) -> "BatchEncoding":
-        """Tokens of some texts or pairs; with the column `UNITS` where a row has several units."""
+        """Tokens of some texts or pairs; with the columns `UNITS` and `NUM_UNITS` where a row has several units."""
         return tokenizer(list(first), None if second is None else list(second), truncation=True, max_length=max_length)
 
     @abstractmethod

@@ -47,7 +47,7 @@ class SingleLabel(TaskKind):
 
     def announcements(self, labels: Labels) -> list[str]:
         counts = np.bincount(labels.values, minlength=self.num_outputs)
-        return [_classes_line(self.label_names, counts), *label_notices(self.label_names)]
+        return [classes_line(self.label_names, counts), *label_notices(self.label_names)]
 
     def head_config(self) -> dict[str, object]:
         return super().head_config() | {"problem_type": "single_label_classification"}
@@ -74,13 +74,11 @@ class SingleLabel(TaskKind):
 
     def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> None:
         """One-sided exact binomial test at 1 % against the most frequent class: small splits are judged fairly."""
-        from scipy.special import bdtrc  # scipy.stats has this test too, and takes a quarter of a second to import
-
         total = labels.num_rows
         num_correct = int((answers.values.argmax(-1).numpy() == labels.values).sum())
         majority = float(np.bincount(labels.values, minlength=self.num_outputs).max() / total)
         accuracy = num_correct / total
-        if bdtrc(num_correct - 1, total, majority) < 0.01:  # P(at least so many | always the most frequent class)
+        if is_above_majority(num_correct, total, majority):
             return
         below = accuracy < 1 / self.num_outputs - 0.05
         reason = "are its class names in the wrong order?" if below else "is it fine-tuned for this task?"
@@ -104,6 +102,17 @@ class SingleLabel(TaskKind):
     def scores(self, answers: Answers) -> dict[str, list[float]]:
         probabilities = answers.values.double().softmax(dim=-1).T.tolist()
         return {f"probability_{name}": column for name, column in zip(self.label_names, probabilities, strict=True)}
+
+
+def is_above_majority(num_correct: int, total: int, majority: float) -> bool:
+    """One-sided exact binomial test at 1 %, of so many right answers against always the most frequent class.
+
+    Args:
+        majority: That class's share.
+    """
+    from scipy.special import bdtrc  # scipy.stats has this test too, and takes a quarter of a second to import
+
+    return bool(bdtrc(num_correct - 1, total, majority) < 0.01)  # P(at least so many | always that class)
 
 
 def class_order(teacher_names: Sequence[str], task_names: Sequence[str], role: str = "teacher") -> list[int]:
@@ -138,13 +147,13 @@ def _numbered_key(name: str) -> str:
     return re.sub(r"^label(?=\d+$)", "", key)
 
 
-def _classes_line(names: Sequence[str], counts: np.ndarray) -> str:
+def classes_line(names: Sequence[str], counts: np.ndarray, what: str = "classes", units: str = "rows") -> str:
     """How many classes there are, the most frequent ones, and the rarest, with their rows in train."""
     order = np.argsort(-counts, kind="stable").tolist()
     told = [f"{names[index]:.40}: {counts[index]:,}" for index in order]
     if len(told) > _NUM_NAMED:
         told[_NUM_NAMED:] = [f"... the rarest of {len(told) - _NUM_NAMED:,} more {told[-1]}"]
-    return f"classes: {len(names):,}, with rows in train: {', '.join(told)}"
+    return f"{what}: {len(names):,}, with {units} in train: {', '.join(told)}"
 
 
 def classification_metrics(logits: Tensor, labels: np.ndarray) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
@@ -84,6 +84,13 @@ class Column:
         return self.table.where(row)
 
 
+class TextColumn(Protocol):
+    """A column as texts, read a batch at a time."""
+
+    def batches(self) -> Iterator[list[str]]:
+        """The texts, at most `BATCH_ROWS` at a time."""
+
+
 def shorten(names: Sequence[str], most: int = 20) -> str:
     """Join names for a message, which has to stay readable when there are hundreds or very long ones."""
     shown = [name if len(name) <= 60 else f"{name[:60]}..." for name in names[:most]]
@@ -112,7 +119,7 @@ def _refuse_missing_texts(column: Column) -> None:
         if value is None or not value.strip():
             num_empty += 1
             first_empty = row if first_empty is None else first_empty
-        elif half is None and _is_broken(value):
+        elif half is None and is_broken(value):
             half = row
     if first_empty is not None:
         first = column.where(first_empty)
@@ -123,7 +130,7 @@ def _refuse_missing_texts(column: Column) -> None:
         raise UserError("task.text", problem, "remove it, or write the whole pair")
 
 
-def _is_broken(text: str) -> bool:
+def is_broken(text: str) -> bool:
     """Whether a string is none that UTF-8 can write: only JSON can hold such."""
     try:
         text.encode()

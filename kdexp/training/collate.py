@@ -13,7 +13,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from kdexp.loss.base import IGNORED_LABEL
 from kdexp.loss.features import FeatureTerms
 from kdexp.model.alignment import NO_WORD, align, pad_words
-from kdexp.task.kind import UNITS
+from kdexp.task.kind import NO_UNIT, UNITS, UNREAD
 
 TEACHER_PREFIX = "teacher_"
 """Columns of a batch that belong to the teacher: `teacher_logits`, or `teacher_input_ids` and the like."""
@@ -58,7 +58,7 @@ class DistillationCollator:
         batch: dict[str, Any] = dict(self.student_collator(list(student_rows)))
         if units:
             num_tokens = batch["input_ids"].shape[1]
-            batch[UNITS] = pad_words(units, num_tokens, self.student_padding_side, value=0).bool()
+            batch[UNITS] = pad_words(units, num_tokens, self.student_padding_side, value=NO_UNIT)
         if labels:
             batch["labels"] = pad_words(labels, max(map(len, labels)), "right", value=IGNORED_LABEL)
         if words:
@@ -68,9 +68,7 @@ class DistillationCollator:
             batch[WORD_MASK] = torch.arange(int(num_words.max())) < num_words
         logits = _take(teacher_rows, "logits")
         if logits:
-            # Of rows with several units, one after another.
-            join = torch.cat if units else torch.stack
-            batch[TEACHER_PREFIX + "logits"] = join([torch.as_tensor(row) for row in logits])
+            batch[TEACHER_PREFIX + "logits"] = _joined([torch.as_tensor(row) for row in logits], units)
         features = _take(teacher_rows, FEATURES)
         if features:
             batch[TEACHER_PREFIX + FEATURES] = {
@@ -105,6 +103,14 @@ def distillation_collator(
         return None
     padding_side = "right" if tokenizer is None else tokenizer.padding_side
     return DistillationCollator(student_collator, teacher_tokenizer, padding_side)
+
+
+def _joined(rows: Sequence[Tensor], units: Sequence[Sequence[int]]) -> Tensor:
+    """[batch, outputs]; of rows with several units [units, outputs], of those that the student reads, in its order."""
+    if not units:
+        return torch.stack(list(rows))
+    read = [[unit for unit in row if unit != NO_UNIT] for row in units]
+    return torch.cat([row[own] for row, own in zip(rows, read, strict=True)])
 
 
 def _take(rows: Sequence[dict[str, Any]], column: str) -> list[Any]:
@@ -143,10 +149,11 @@ class Batch:
         student: What the student's forward takes, but for the labels.
         teacher: What the teacher's forward takes, and its `logits` and `FEATURES` where they were computed beforehand.
         label_columns: The labels as the student's forward takes them.
-        labels: [units], -100 where there is none; a unit is a row unless `units` says otherwise.
+        labels: [units], -100 where there is none; a unit is a row unless `units` says otherwise: then those that the
+            student reads.
         words: [batch, tokens], the word of each of the student's tokens; None where the rows do not say.
         word_mask: [batch, words], true where a row has a word of that number.
-        units: [batch, tokens], true for tokens that answer for a unit; None where a row is one.
+        units: [batch, tokens], which unit of its row a token answers for, `NO_UNIT` for none; None where a row is one.
         teachers_share: Columns of the student's tokens that only a teacher who is fed them takes.
     """
 
@@ -176,22 +183,24 @@ class Batch:
         share = {name: student.pop(name) for name in teachers_own if name in student}
         labels = next(iter(label_columns.values()), None)
         if labels is None:
-            labels = torch.full((rows,), IGNORED_LABEL, device=next(iter(student.values())).device)
+            number = rows if units is None else int((units != NO_UNIT).sum())
+            labels = torch.full((number,), IGNORED_LABEL, device=next(iter(student.values())).device)
         elif units is not None:
-            labels = labels[_first_of_each_row(units)]
+            labels = labels[_places(units)]
         return cls(student, teacher, label_columns, labels, words, word_mask, units, share)
 
     def unit_values(self, values: Tensor) -> Tensor:
         """[units, outputs] of what a model says: [batch, outputs], or [batch, tokens, outputs]."""
-        return values if self.units is None else values[self.units]
+        return values if self.units is None else values[self.units != NO_UNIT]
 
     def by_row(self, values: Tensor) -> Tensor:
         """The same as [batch, outputs], or [batch, units, outputs] padded: the Trainer gathers whole rows."""
         if self.units is None:
             return values
-        places = _first_of_each_row(self.units)
-        padded = values.new_zeros(*places.shape, values.shape[-1])
-        padded[places] = values[self.units]
+        labels = next(iter(self.label_columns.values()), None)
+        most = int(self.units.max()) + 1 if labels is None else labels.shape[1]
+        padded = values.new_full((len(values), most, values.shape[-1]), UNREAD)
+        padded[_places(self.units)] = self.unit_values(values)
         return padded
 
     def gold_labels(self) -> Tensor:
@@ -240,10 +249,10 @@ class Batch:
         self.word_mask = positions < attention_mask.sum(-1, keepdim=True)
 
 
-def _first_of_each_row(units: Tensor) -> Tensor:
-    """[batch, most units of a row], true at as many first places as a row has units."""
-    counts = units.sum(-1, keepdim=True)
-    return torch.arange(int(counts.max()), device=units.device) < counts
+def _places(units: Tensor) -> tuple[Tensor, Tensor]:
+    """Row, and number within it, of each unit that a token of a batch answers for, in the order of the tokens."""
+    rows, tokens = (units != NO_UNIT).nonzero(as_tuple=True)
+    return rows, units[rows, tokens]
 
 
 def attention_mask_of(inputs: Mapping[str, Tensor]) -> Tensor:
@@ -257,7 +266,7 @@ def attention_mask_of(inputs: Mapping[str, Tensor]) -> Tensor:
 def num_units(batch: Mapping[str, Any], label_names: Sequence[str] = ("labels",)) -> Tensor | int:
     """Rows of a collated batch, or their units where a row may have several, or labels where tokens have them."""
     if UNITS in batch:
-        return int(batch[UNITS].sum())
+        return int((batch[UNITS] != NO_UNIT).sum())
     labels = next((batch[name] for name in label_names if isinstance(batch.get(name), Tensor)), None)
     if labels is not None and labels.dim() > 1 and not labels.is_floating_point():
         return (labels != IGNORED_LABEL).sum()

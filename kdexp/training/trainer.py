@@ -42,7 +42,7 @@ from kdexp.loss.base import LogitLoss
 from kdexp.loss.features import FeatureTerms, recorded
 from kdexp.loss.hard import hard_loss
 from kdexp.model.forward import input_names, logits_of
-from kdexp.task.kind import UNITS, TaskKind
+from kdexp.task.kind import UNITS, TaskKind, is_read
 from kdexp.training import checks as guards
 from kdexp.training.arguments import DistillationTrainingArguments, distillation_arguments, logit_loss
 from kdexp.training.collate import (
@@ -273,7 +273,7 @@ class DistillationTrainer(Trainer):
         if answer.logits is not None:
             logits = batch.unit_values(logits_of(outputs, with_loss=has_own_loss))
             guards.refuse_incomparable(loss, logits, answer.logits, batch.labels)
-            soft = loss(logits, answer.logits, batch.labels, num_examples=num_examples)
+            soft = _soft_loss(loss, logits, answer.logits, batch, num_examples)
         total = hard if alpha == 1 else alpha * hard + (1 - alpha) * soft
         self._realised_weights = {"alpha": alpha}
         self._realised.add(hard_loss=hard, soft_loss=soft)
@@ -348,3 +348,17 @@ class DistillationTrainer(Trainer):
         if input_names(self.model) is None:
             columns |= set(getattr(self.processing_class, "model_input_names", _MODEL_INPUTS))
         self._signature_columns += sorted(columns - set(self._signature_columns))
+
+
+def _soft_loss(
+    loss: LogitLoss, logits: Tensor, teacher_logits: Tensor, batch: Batch, num_examples: Tensor | int
+) -> Tensor:
+    """Of all units, or of those that the teacher read where a row has several: the others add nothing.
+
+    Args:
+        logits, teacher_logits: [units, outputs], of the units that the student reads.
+    """
+    if batch.units is None:
+        return loss(logits, teacher_logits, batch.labels, num_examples=num_examples)
+    read = is_read(teacher_logits)
+    return loss(logits[read], teacher_logits[read], batch.labels[read], num_examples=num_examples)
