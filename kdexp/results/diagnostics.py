@@ -119,7 +119,7 @@ def calibration(task: "Task", answers: "Answers", temperature: float) -> Calibra
     Args:
         temperature: At which it teaches.
     """
-    logits, metrics = answers.values, task.kind.metrics(answers, task.labels("validation"))
+    logits, metrics = answers.values[answers.read], task.kind.metrics(answers, task.labels("validation"))
     return Calibration(
         accuracy=metrics.get("accuracy", math.nan),
         ece=metrics.get("ece", math.nan),

@@ -16,7 +16,7 @@ from kdexp.arrow import BATCH_ROWS, map_table, write_table
 from kdexp.task.source import Source
 from kdexp.task.table import Table
 
-SUFFIXES = (".conll", ".conll2003", ".iob", ".iob2", ".bio", ".bioes", ".tsv", ".txt", ".annotated")
+SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".bioes")
 
 _WORDS = pa.list_(pa.large_string())
 _BLANK = " \t\r"
@@ -61,9 +61,8 @@ def read_conll(source: Source, columns: Sequence[str], target: Path) -> Table:
     schema = pa.schema([(name, _WORDS) for name in places])
     write_table(target, schema, batches())
     table = map_table(target)
-    return Table(
-        str(source.path), names, {name: table.column(name) for name in places}, lines, notes=_notes(source, names, columns)
-    )
+    kept = {name: table.column(name) for name in places}
+    return Table(str(source.path), names, kept, lines, notes=_notes(source, names, columns))
 
 
 def _notes(source: Source, names: Sequence[str], columns: Sequence[str]) -> list[str]:

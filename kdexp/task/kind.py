@@ -192,6 +192,7 @@ class TaskKind(ABC):
         Raises:
             UserError: At the first such row.
         """
+        return
 
     @abstractmethod
     def encode(self, column: "Column", *, by_number: bool = False) -> Sequence[Any] | np.ndarray:

@@ -17,7 +17,7 @@ from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.fingerprint import file_sha256, path_digest, texts_fingerprint
 from kdexp.ranges import established
-from kdexp.task import inference, reviews
+from kdexp.task import entities, inference, reviews
 from kdexp.task.arrange import HELD_OUT, Arrangement, Selection, arrange
 from kdexp.task.columnar import is_saved_dataset
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
@@ -25,9 +25,8 @@ from kdexp.task.file import Reading, read_table
 from kdexp.task.kind import Labels, TaskKind
 from kdexp.task.kinds import kind_class
 from kdexp.task.public import PublicSources, public_sources
-from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split, write_split
-from kdexp.task.table import Table, texts_of
+from kdexp.task.table import Table
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] | None =
     kind = kind or kind_class(config)
     match config:
         case EmbeddedTaskConfig():
-            return _load_embedded(config, cache)
+            return _load_embedded(config, cache, kind)
         case PublicTaskConfig():
             return _load_public(config, cache, kind)
         case FileTaskConfig():
@@ -98,13 +97,14 @@ def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] | None =
             raise TypeError(f"no loader for {type(config).__name__}")
 
 
-def _load_embedded(config: EmbeddedTaskConfig, cache: Cache) -> Task:
+def _load_embedded(config: EmbeddedTaskConfig, cache: Cache, kind: type[TaskKind]) -> Task:
     _require_embedded(config.name)
-    generators = {"generators": [file_sha256(Path(module.__file__ or "")) for module in _EMBEDDED.values()]}
-    return _kept(config, SingleLabel, generators, cache, lambda _: _arrange_embedded(config))
+    modules = _BY_CLASS if config.name != "entities" else (reviews, entities)
+    generators = {"generators": [file_sha256(Path(module.__file__ or "")) for module in modules]}
+    return _kept(config, kind, generators, cache, lambda _: _arrange_embedded(config, kind))
 
 
-def _arrange_embedded(config: EmbeddedTaskConfig) -> Arrangement:
+def _arrange_embedded(config: EmbeddedTaskConfig, kind: type[TaskKind]) -> Arrangement:
     generator = _EMBEDDED[config.name]
     sizes = {
         "train": config.train_size,
@@ -119,14 +119,15 @@ def _arrange_embedded(config: EmbeddedTaskConfig) -> Arrangement:
         second = texts[1] if len(texts) == 2 else None
         splits[name] = Selection.of(Split.from_lists(texts[0], second, labels if name != "transfer" else None))
     return Arrangement(
-        SingleLabel(list(generator.LABELS)),
+        kind(list(generator.LABELS)),
         splits,
         notes=[f"task {config.name}: generated text (seed {config.seed}), no download"],
         tags={"kdexp.validation_split": "generated", "kdexp.test_split": "generated"},
     )
 
 
-_EMBEDDED = {"reviews": reviews, "inference": inference}
+_BY_CLASS = (reviews, inference)
+_EMBEDDED: dict[str, Any] = {"reviews": reviews, "inference": inference, "entities": entities}
 
 
 def _require_embedded(name: str) -> str:
@@ -169,7 +170,7 @@ def _arrange_public(
 def _public_shards(
     shards: list[Table], text: list[str], config: PublicTaskConfig, kind: TaskKind
 ) -> list[tuple[list[Iterator[list[str]]], np.ndarray | None]]:
-    texts = [[column.batches() for column in texts_of(table, text)] for table in shards]
+    texts = [[column.batches() for column in kind.texts(table, text)] for table in shards]
     labels = [_public_labels(table, config, kind) for table in shards]
     if any(each is None for each in labels):
         labels = [None] * len(shards)
@@ -210,23 +211,27 @@ def _arrange_file(
             [*text, config.label],
             scratch / f"{name}.table.arrow",
             setting=f"task.{name}",
-            reading=Reading(config.header, config.encoding, config.quoting),
+            reading=Reading(config.header, config.encoding, config.quoting, words=kind_type.has_units),
         )
         for name, path in paths.items()
     }
     gold = tables["train"].column(config.label, "task.label")
     kind = kind_type.from_column(gold, config.labels)
-    splits = {}
+    splits, notes = {}, [note for table in tables.values() for note in table.notes]
     for name, table in tables.items():
-        texts = [column.batches() for column in texts_of(table, text)]
+        texts = [column.batches() for column in kind.texts(table, text)]
         labels = None
         if name != "transfer":
+            column = table.column(config.label, "task.label")
             # Where the training file numbers its classes and names them, the other files may have either.
-            labels = kind.encode(table.column(config.label, "task.label"), by_number=gold.class_names is not None)
+            labels = kind.encode(column, by_number=gold.class_names is not None)
+            notes += kind.reading_notes(table, text, config.label)
         splits[name] = write_split(scratch / f"{name}.arrow", [(texts, labels)])
+        if labels is not None:
+            kind.refuse_unfit_rows(splits[name], column)
     sources = ("own file" if config.validation else HELD_OUT, "own file" if config.test else HELD_OUT)
     arranged = arrange(config, kind, splits, sources)
-    return replace(arranged, notes=[*(note for table in tables.values() for note in table.notes), *arranged.notes])
+    return replace(arranged, notes=[*notes, *arranged.notes])
 
 
 def _kept(

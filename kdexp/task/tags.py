@@ -85,8 +85,8 @@ class Beginnings:
 def as_bio(tags: Sequence[str], scheme: Scheme) -> list[str]:
     """The same entities as BIO spells them, whatever is strange about the tags of a row.
 
-    An `I-` that nothing of its type precedes begins an entity, as conlleval reads it. Of plain tags neighbours that are
-    equal are one entity.
+    An `I-` that nothing of its type precedes begins an entity, as conlleval reads it. Of plain tags, neighbours that
+    are equal are one entity.
     """
     match scheme:
         case Scheme.bio:

@@ -64,7 +64,9 @@ class TokenLabels(TaskKind):
             problem += f" in column '{column.name}' of {column.table.source}"
             raise UserError("task.label", problem, "name the column that holds two tags or more")
         if len(found) > 20 and len(found) > sum(map(len, _rows(column))) / 2:
-            problem = f"column '{column.name}' of {column.table.source} holds {len(found):,} different values: not tags"
+            problem = (
+                f"column '{column.name}' of {column.table.source} holds {len(found):,} different values: not tags"
+            )
             raise UserError("task.label", problem, f"its columns are: {shorten(column.table.names)}")
         return cls(ordered_tags(found))
 
@@ -120,7 +122,11 @@ class TokenLabels(TaskKind):
 
     def announcements(self, labels: Labels) -> list[str]:
         counts = np.bincount(labels.values, minlength=self.num_outputs)
-        spelled = {Scheme.bio: "BIO tags of entities", Scheme.bioes: "BIOES tags of entities", Scheme.plain: "plain tags"}
+        spelled = {
+            Scheme.bio: "BIO tags of entities",
+            Scheme.bioes: "BIOES tags of entities",
+            Scheme.plain: "plain tags",
+        }
         return [classes_line(self.label_names, counts, f"{spelled[self.scheme]}, one for each word", "words")]
 
     def output_order(self, teacher_names: Sequence[str], role: str) -> list[int]:
@@ -147,9 +153,9 @@ class TokenLabels(TaskKind):
         """Token accuracy and, of entities, micro-averaged F1, precision and recall of exact matches.
 
         Returns:
-            `f1`, `precision`, `recall` (of entities: type and both ends must be right); `accuracy` (of words, those not
-            read included); `nll` (mean, nats) and `ece`, of the words that were read; `unread`, the share of words that
-            were not.
+            `f1`, `precision`, `recall` (of entities: type and both ends must be right); `accuracy` (of words, those
+            not read included); `nll` (mean, nats) and `ece`, of the words that were read; `unread`, the share of words
+            that were not.
         """
         read = answers.read
         logits, gold = answers.values[read].double(), labels.values[read.numpy()]
@@ -168,8 +174,8 @@ class TokenLabels(TaskKind):
 
     def entity_counts(self, answers: Answers, labels: Labels) -> np.ndarray:
         """[rows, 3]: entities that are found exactly, those that are said, those that there are."""
-        from nervaluate.loaders import ListLoader
-        from nervaluate.strategies import StrictEvaluation
+        from nervaluate.loaders import ListLoader  # type: ignore[import-untyped]
+        from nervaluate.strategies import StrictEvaluation  # type: ignore[import-untyped]
 
         said, true = (
             ListLoader().load([as_bio(row, self.scheme) for row in rows])
@@ -203,8 +209,8 @@ class TokenLabels(TaskKind):
             if is_above_majority(right, len(labels.values), majority):
                 return
             found = (
-                f"tags {right / len(labels.values):.1%} of the validation words correctly, no better than always the most "
-                f"frequent tag ({majority:.1%})"
+                f"tags {right / len(labels.values):.1%} of the validation words correctly, no better than always the "
+                f"most frequent tag ({majority:.1%})"
             )
         raise UserError(
             role,
@@ -262,8 +268,8 @@ def _beginning_notes(column: Column, begins: Beginnings) -> list[str]:
         return [f"{source}: IOB1 tags, read as BIO: every entity begins with B-"]
     row, place = begins.first
     return [
-        f"{source}: {begins.counts['I']:,} entities begin with I-, the first at {column.where(row)}, word {place + 1}: "
-        "read as B-"
+        f"{source}: {begins.counts['I']:,} entities begin with I-, the first in {column.where(row)}, word {place + 1}:"
+        " read as B-"
     ]
 
 

@@ -1,7 +1,8 @@
 """Rows of words: texts whose words are given, and which token of a model answers for each of them.
 
-A text is its words with one space between them, so that everything that reads texts (tokenizers, feature terms, digests,
-tables of predictions) reads rows of words too. A word that is empty or holds a space has a no-break space there.
+A text is its words with one space between them, so that everything that reads texts (tokenizers, feature terms,
+digests, tables of predictions) reads rows of words too. A word that is
+empty or holds a space has a no-break space there.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,7 +57,9 @@ class WordTexts:
         for row, value in enumerate(self.column):
             if value is not None and not _are_words(value):
                 problem = f"{self.column.where(row)}: column '{name}' holds {value!r:.60s}, not a row of words"
-                raise UserError(setting, problem, 'write a list of words, like ["New", "York"], or name another column')
+                raise UserError(
+                    setting, problem, 'write a list of words, like ["New", "York"], or name another column'
+                )
             words = [] if value is None else split_row(value)
             if not words:
                 first_empty = first_empty if num_empty else row
@@ -90,21 +93,21 @@ def _filled(word: str) -> str:
 def units_of_tokens(text: str, encoding: Encoding) -> list[int]:
     """Which word each token answers for: the first token of a word for that word, all others for none.
 
-    Words are found by the characters that tokens come from, so the text is read as any other text, with the tokens that
-    the model was pretrained on. A word of which a model has no visible token (BERT drops control characters) is answered
-    by none, as is one that is cut off.
+    Words are found by the characters that tokens come from, so the text is read as any other text, with the tokens
+    that the model was pretrained on. A word of which a model has no visible token (BERT drops control characters) is
+    answered by none, as is one that is cut off.
     """
     word_at: list[int] = []
     for number, word in enumerate(words_of(text)):
         word_at += [number] * len(word) + [NO_UNIT]
     units, last = [], NO_UNIT
     for index, piece, (start, end) in zip(encoding.sequence_ids, encoding.tokens, encoding.offsets, strict=True):
-        word = NO_UNIT
+        unit = NO_UNIT
         if index is not None and piece != _METASPACE:
             # Some byte-level tokens begin with the space before a word.
-            word = next((number for number in word_at[start:end] if number != NO_UNIT), NO_UNIT)
-        units.append(word if word > last else NO_UNIT)
-        last = max(last, word)
+            unit = next((number for number in word_at[start:end] if number != NO_UNIT), NO_UNIT)
+        units.append(unit if unit > last else NO_UNIT)
+        last = max(last, unit)
     return units
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import log_softmax
 
 from kdexp.cache import Cache
 from kdexp.errors import UserError
-from kdexp.task.kind import Answers
+from kdexp.task.kind import UNREAD, Answers
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation, Scale, ShowsFeatures, Teacher, TeacherAnswers
@@ -129,7 +129,7 @@ class Ensemble:
             for member, answer in answers.items()
         ]
         return TeacherAnswers(
-            answers=Answers(torch.stack(weighted).logsumexp(dim=0), next(iter(answers.values())).answers.lengths),
+            answers=Answers(_mixed(weighted), next(iter(answers.values())).answers.lengths),
             key=" + ".join(f"{self.shares[member]!r} {answer.key}" for member, answer in answers.items()),
             num_forwarded=sum(answer.num_forwarded for answer in answers.values()),
             seconds=sum(answer.seconds for answer in answers.values()),
@@ -139,6 +139,21 @@ class Ensemble:
     def verify(self) -> None:
         for teacher in self.members.values():
             teacher.verify()
+
+
+def _mixed(weighted: list[Tensor]) -> Tensor:
+    """Sum of weighted probabilities, as logarithms; of a unit that some did not read, of the others.
+
+    Args:
+        weighted: [units, outputs] of each, nan where it did not read the unit.
+    """
+    unread = torch.stack([item.isnan().all(dim=-1) for item in weighted])
+    total = torch.stack(weighted)
+    total[unread] = UNREAD
+    total = total.logsumexp(dim=0)
+    some = unread.any(dim=0) & ~unread.all(dim=0)
+    total[some] = total[some].log_softmax(dim=-1)
+    return total
 
 
 def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswers]:

@@ -361,4 +361,6 @@ def _soft_loss(
     if batch.units is None:
         return loss(logits, teacher_logits, batch.labels, num_examples=num_examples)
     read = is_read(teacher_logits)
+    if not read.any():
+        return logits.sum() * 0  # some losses divide by what there is
     return loss(logits[read], teacher_logits[read], batch.labels[read], num_examples=num_examples)

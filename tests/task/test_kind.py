@@ -7,74 +7,15 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
 from kdexp import compose
 from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.run import run
-from kdexp.task.kind import UNITS, Answers, Labels, TaskKind
+from kdexp.task.kind import Answers, Labels, TaskKind
 from kdexp.task.load import load_task
+from kdexp.task.token_labels import TokenLabels
 from kdexp.tracking.store import Study
-
-
-@dataclass(frozen=True)
-class Tags(TaskKind):
-    """A tag for every word."""
-
-    label_names: Sequence[str]
-    primary_metric: str = "tag_accuracy"
-    name: ClassVar[str] = "tags"
-    outputs: ClassVar[str] = "classes"
-    head: ClassVar[str] = "ForTokenClassification"
-    has_units: ClassVar[bool] = True
-
-    @classmethod
-    def from_column(cls, column, names):
-        return cls(names or sorted({tag for row in column for tag in row.split()}))
-
-    def encode(self, column, *, by_number=False):
-        return [[self.label_names.index(tag) for tag in row.split()] for row in column]
-
-    def refuse_untrainable(self, labels):
-        if not len(labels.values):
-            raise UserError("task.label", "there are no tags", "write one for each word")
-
-    def tokenize(self, tokenizer, first, second, max_length):
-        words = [text.split() for text in first]
-        tokens = tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length)
-        places = [tokens.word_ids(row) for row in range(len(words))]
-        units = [[int(here is not None and here != before) for before, here in zip([None, *row], row, strict=False)]
-                 for row in places]  # fmt: skip
-        tokens[UNITS] = units
-        return tokens
-
-    def hard_loss(self, logits, labels, *, num_examples, label_smoothing):
-        return cross_entropy(logits, labels, reduction="sum") / (num_examples or len(labels))
-
-    def metrics(self, answers, labels):
-        right = answers.values.argmax(-1).numpy() == labels.values
-        rows = np.split(right, np.cumsum(labels.lengths)[:-1])
-        return {"tag_accuracy": float(right.mean()), "whole_rows": float(np.mean([row.all() for row in rows]))}
-
-    def refuse_chance(self, answers, labels, role):
-        trivial = np.bincount(labels.values).max() / len(labels.values)
-        if self.metrics(answers, labels)["tag_accuracy"] <= trivial:
-            raise UserError(role, "is no better than one tag for everything", "train it longer")
-
-    def agreement(self, student, teacher):
-        return float((student.values.argmax(-1) == teacher.values.argmax(-1)).float().mean())
-
-    def decisions(self, answers):
-        return self._rows(answers.values.argmax(-1).tolist(), answers.lengths)
-
-    def gold(self, labels):
-        return self._rows(labels.values.tolist(), labels.lengths)
-
-    def _rows(self, tags, lengths):
-        ends = np.cumsum(lengths)
-        return [[self.label_names[tag] for tag in tags[end - size : end]]
-                for end, size in zip(ends, lengths, strict=True)]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -169,8 +110,8 @@ def run_of(kind, rows, folder, *overrides):
 @pytest.mark.parametrize("teacher", ["bert", "roberta"])
 @pytest.mark.usefixtures("own_folder")
 def test_token_labels_go_through_a_whole_run(tmp_path, teacher):
-    record = run_of(Tags, tagged_rows(900), tmp_path, f"teacher={teacher}", "train.epochs=2")
-    assert record.metric == "tag_accuracy"
+    record = run_of(TokenLabels, tagged_rows(900), tmp_path, f"teacher={teacher}", "train.epochs=2")
+    assert record.metric == "f1"
     assert record.score("test", "teacher") > 0.95
     assert record.score("test") > 0.6
     assert record.gain.low <= record.gain.value <= record.gain.high
