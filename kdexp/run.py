@@ -16,13 +16,14 @@ from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.loss.base import CrossEntropy
 from kdexp.model.encoder import Encoder
-from kdexp.model.load import load_encoder
 from kdexp.naming import announce, command_line, describe_run, teacher_tags
 from kdexp.processes import Processes
 from kdexp.results.diagnostics import Diagnostics, diagnose
 from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
 from kdexp.results.note import run_note
 from kdexp.results.record import SPLITS, Role, RunRecord, legibility_metrics
+from kdexp.student.config import Init
+from kdexp.student.load import follow_teacher, load_student
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.task.load import Task, load_task
 from kdexp.teacher.base import Teacher, TeacherAnswers, shown_encoders
@@ -67,15 +68,13 @@ def _run(
     cache = Cache(Path(config.cache_dir))
     cache.ensure_writable()
     task = task or load_task(config.task, cache)
-    student = load_encoder("student", config.student, task, cache, seed=config.seed)
-    teacher = teacher or open_teacher(teacher_settings(config), config.tokenization, task, student, cache, hardware)
+    teacher, student = _open(config, task, teacher, cache, hardware)
     if config.tracking.enabled:
         # A job of a sweep knows that the store was there: it waits where a first run is refused.
         check_reachable(config.tracking.uri, patience=PATIENCE_SECONDS if config.parent_run else 0.0)
     announce(config, hardware, task, teacher, student)
     check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
     refuse_unfit_features(config.loss.terms, teacher, student)
-    course = Course(student, task, config.train, cache, hardware, config.seed, config.resume)
 
     readers = shown_encoders(teacher) | {"student": student}
     description = describe_run(config, task, hardware, cache, readers, given)
@@ -83,6 +82,9 @@ def _run(
         _log_inputs(tracked, config, task, teacher, student, given)
         teacher.prepare()
         tracked.set_tags(teacher_tags(teacher))
+        if config.student.init == Init.teacher_layers:  # which are fine-tuned now
+            student = follow_teacher(config.student, teacher, task, seed=config.seed)
+        course = Course(student, task, config.train, cache, hardware, config.seed, config.resume)
         answers = teacher_answers(teacher, course)  # validation first: a teacher near chance goes no further
         features = teacher_features(teacher, config.teacher, course, config.loss)
         train = partial(train_student, course)
@@ -109,6 +111,21 @@ def _run(
         )
         _log(tracked, record, config.tracking, course, models, trained["student"])
     return record
+
+
+def _open(
+    config: Config, task: Task, teacher: Teacher | None, cache: Cache, hardware: Hardware
+) -> tuple[Teacher, Encoder]:
+    """Teacher and student before any training: either may depend on the other.
+
+    A student that follows its teacher is made of it; a teacher that is fed the student's ids must know these.
+    """
+    settings = teacher_settings(config)
+    if config.student.follows_teacher:
+        teacher = teacher or open_teacher(settings, config.tokenization, task, None, cache, hardware)
+        return teacher, follow_teacher(config.student, teacher, task, seed=config.seed)
+    student = load_student(config.student, task, cache, seed=config.seed)
+    return teacher or open_teacher(settings, config.tokenization, task, student, cache, hardware), student
 
 
 def _legibility(teacher: Teacher, student: Encoder) -> dict[str, float]:
@@ -151,7 +168,7 @@ def _log(
         tracked.log_figure(figure, "figures/confusion_matrices.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
     tracked.log_metrics(record.metrics(), step=student.num_steps)
-    tracked.set_tags({NOTE_TAG: run_note(record, task.announcements, command_line())})
+    tracked.set_tags({NOTE_TAG: run_note(record, [*task.announcements, *course.encoder.notes], command_line())})
     if settings.log_model:
         files = StudentFiles.of(student.folder, task, course.encoder.max_length, with_text=with_text)
         tracked.log_student(files, record.student_metrics())
