@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdexp.errors import UserError
+from kdexp.controls.config import CONTROLS, Control
+from kdexp.errors import UserError, under
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import Loss
@@ -71,6 +72,7 @@ class Config(Checked):
     tracking: TrackingConfig
     tokenization: Tokenization = Tokenization.own
     baseline: bool = True
+    controls: dict[str, Control] = field(default_factory=dict)
     seed: Seed = 0
     study: str = "distillation"
     resume: bool = True
@@ -92,10 +94,28 @@ class Config(Checked):
         self.more_teachers = {
             name: _complete_teacher(replace(teacher, name=name)) for name, teacher in self.more_teachers.items()
         }
-        self.train = _complete(self.train, self._student_schedule())
+        names_transfer = getattr(self.task, "transfer", None) is not None
+        self.train = _complete(self.train, self._student_schedule() | {"use_transfer": names_transfer})
+        self._refuse_transfer()
         if not self.student.follows_teacher:
             self.student = _complete_size(self.student, _STUDENT_SIZE)
+        self.controls = self._complete_controls()
         self.cache_dir = str(Path(self.cache_dir).expanduser().absolute())
+
+    def _complete_controls(self) -> dict[str, Control]:
+        """None of a search's trial: it chooses, and is compared with nothing."""
+        controls = {} if self.trial else self.controls
+        if controls and not self.baseline:
+            problem = f"got {', '.join(controls)}, which compare with the baseline, but baseline=false"
+            raise UserError("controls", problem, "remove baseline=false")
+        with under("controls"):
+            for control in controls.values():
+                control.refuse_unfit(self.loss)
+        completed = {}
+        for name, control in controls.items():
+            with under(f"controls.{name}"):
+                completed[name] = control.complete(self.train)
+        return completed
 
     def _refuse_teachers(self) -> None:
         name = self.teacher.name
@@ -113,6 +133,16 @@ class Config(Checked):
                 f"not of {len(self.more_teachers) + 1}",
                 "remove more_teachers, or choose a loss without terms",
             )
+
+    def _refuse_transfer(self) -> None:
+        """Refuse settings of transfer text that would have no effect, or another than meant."""
+        for name, default in (("transfer_ratio", None), ("transfer_weight", 1.0)):
+            if getattr(self.train, name) != default and not self.train.use_transfer:
+                problem = f"got {getattr(self.train, name)}, but train.use_transfer is false"
+                raise UserError(f"train.{name}", problem, "name text that only the teacher labels: task.transfer=...")
+        if self.train.transfer_weight != 1 and self.loss.relates_rows:
+            problem = f"got {self.train.transfer_weight}, but {self.loss.name} relates the rows of a batch"
+            raise UserError("train.transfer_weight", problem, "leave it at 1, or choose another loss")
 
     def _refuse_student(self) -> None:
         init = self.student.init
@@ -155,6 +185,7 @@ SCHEMAS: dict[str, Mapping[str, type]] = {
     "task": {"embedded": EmbeddedTaskConfig, "public": PublicTaskConfig, "file": FileTaskConfig},
     "loss": LOSSES,
     "terms": TERMS,
+    "controls": CONTROLS,
 }
 """Groups whose options differ in what can be set: the classes that their files name as `/schema/<group>/<name>`."""
 
@@ -244,6 +275,8 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     parts["loss"] = config.loss.parts()
     if not config.more_teachers:
         del parts["more_teachers"], parts["teacher"]["weight"]
+    if not config.controls:
+        del parts["controls"]
     parts["files"] = input_digests(config)
     parts["versions"] = library_versions()
     if given:

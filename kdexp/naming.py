@@ -132,6 +132,7 @@ def run_params(config: Config, hardware: Hardware, readers: Mapping[str, Encoder
         **threads,
         "more_teachers": "+".join(config.more_teachers) or "none",
         "terms": "+".join(config.loss.terms) or "none",
+        "controls": "+".join(config.controls) or "none",
     }
 
 

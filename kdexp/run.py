@@ -11,6 +11,7 @@ import yaml
 
 from kdexp.cache import Cache
 from kdexp.config import Config, teacher_settings
+from kdexp.controls.train import train_controls
 from kdexp.files import full_disk_told
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware, prepare_hardware
@@ -97,6 +98,7 @@ def _run(
             on_metrics=tracked.log_metrics,
             watch=watch,
         )
+        trained |= train_controls(config.controls, course, config.loss, answers, features)
         teacher.verify()  # only the student learned
 
         models = _models(teacher, answers, student, trained)
@@ -226,7 +228,7 @@ def _costs(
         ),
         "peak_memory_mb": hardware.peak_memory_bytes() / 2**20,
     }
-    costs |= {f"{role}_train_seconds": item.train_seconds for role, item in trained.items()}
+    costs |= {f"{role.replace('/', '_')}_train_seconds": item.train_seconds for role, item in trained.items()}
     if features:
         costs["teacher_inside_seconds"] = features.seconds
     return costs

@@ -32,6 +32,7 @@ GROUPS = {
     "task": "the data",
     "loss": "the loss",
     "terms": "feature terms, added to the loss: 'terms=[rkd,hidden]'",
+    "controls": "what a gain is made of, trained beside it: 'controls=[pseudo_labels,tuned]'",
     "hardware": "the device",
     "train": "the student's schedule",
     "tracking": "where runs are logged",

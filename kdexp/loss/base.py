@@ -104,6 +104,11 @@ class LogitLoss(Loss):
     def uses_logits(self) -> bool:
         return self.alpha < 1 or self.alpha_end not in (None, 1)
 
+    @property
+    def one_hot_problem(self) -> str:
+        """Why it makes no sense of a teacher whose answers are one-hot; "" where it does."""
+        return ""
+
     def alpha_at(self, progress: float) -> float:
         return ramp(self.alpha, self.alpha_end, progress)
 

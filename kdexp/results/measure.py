@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdexp.loss.base import Outputs
-from kdexp.results.record import SPLITS, Role, RunRecord, Scores, is_teacher
-from kdexp.results.statistics import resampled_gain
+from kdexp.results.record import CONTRASTS, SPLITS, Role, RunRecord, Scores, is_teacher
+from kdexp.results.statistics import Gain, resampled_gain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,18 +47,21 @@ def measure(task: "Task", models: Mapping[Role, ModelAnswers], *, name: str, set
         for role, model in models.items()
     }
     test = {role: model.answers["test"] for role, model in models.items()}
-    gain = None
-    if "baseline" in test:
-        gain = resampled_gain(
-            lambda rows: task.kind.gain(test["student"], test["baseline"], labels["test"], rows), len(task.test)
+
+    def gain(role: Role, other: Role) -> Gain:
+        return resampled_gain(
+            lambda rows: task.kind.gain(test[role], test[other], labels["test"], rows), len(task.test)
         )
+
     taught = scores["teacher"].test[metric]
     return RunRecord(
         name=name,
         metric=metric,
         scores=scores,
         settings={key: str(value) for key, value in settings.items()},
-        gain=gain,
+        gain=gain("student", "baseline") if "baseline" in test else None,
+        # Each resamples the same rows, so that the parts of a gain add up on every sample.
+        contrasts={name: gain(*roles) for name, roles in CONTRASTS.items() if set(roles) <= set(test)},
         retention=scores["student"].test[metric] / taught if taught > 0 else None,
         agreement=_agreement(task.kind, test),
         num_test_rows=len(task.test),

@@ -1,6 +1,7 @@
 """The end of a run in blocks: one short table, what it means, and where to look further."""
 
 from kdexp.results import wording
+from kdexp.results.control_report import NAMES, control_facts
 from kdexp.results.record import Role, RunRecord, Scores
 from kdexp.results.report import Block, Facts, TableBlock
 
@@ -54,7 +55,7 @@ def _names(record: RunRecord) -> dict[Role, str]:
         "baseline": "baseline student",
         "student": "distilled student",
     }
-    names |= {role: role for role in record.scores if role not in names}
+    names |= {role: NAMES.get(role, role) for role in record.scores if role not in names}
     return {role: name for role, name in names.items() if role in record.scores}
 
 
@@ -85,6 +86,7 @@ def _meaning(record: RunRecord) -> list[tuple[str, str]]:
                 f"{wording.points(100 * gain.value)} points over the same student without a teacher "
                 f"(95 % {wording.interval(100 * gain.low, 100 * gain.high)} over {rows}): {verdict}",
             ),
+            *control_facts(record),
             ("", "one seed; repeat with -m seed=0,1,2,3,4 before you believe it"),
         ]
     ece = "; ECE is the calibration error" if "ece" in record.scores["student"].test else ""

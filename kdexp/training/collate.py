@@ -13,7 +13,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from kdexp.loss.base import IGNORED_LABEL
 from kdexp.loss.features import FeatureTerms
 from kdexp.model.alignment import NO_WORD, align, pad_words
-from kdexp.task.kind import NO_UNIT, UNITS, UNREAD
+from kdexp.task.kind import NO_UNIT, UNITS, UNREAD, is_read
 
 TEACHER_PREFIX = "teacher_"
 """Columns of a batch that belong to the teacher: `teacher_logits`, or `teacher_input_ids` and the like."""
@@ -192,6 +192,17 @@ class Batch:
     def unit_values(self, values: Tensor) -> Tensor:
         """[units, outputs] of what a model says: [batch, outputs], or [batch, tokens, outputs]."""
         return values if self.units is None else values[self.units != NO_UNIT]
+
+    def compared(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a soft loss compares: of units of rows, those that both models read, and their labels.
+
+        Args:
+            student, teacher: [units, outputs], of the units that the student reads.
+        """
+        if self.units is None:
+            return student, teacher, self.labels
+        read = is_read(teacher)
+        return student[read], teacher[read], self.labels[read]
 
     def by_row(self, values: Tensor) -> Tensor:
         """The same as [batch, outputs], or [batch, units, outputs] padded: the Trainer gathers whole rows."""

@@ -34,15 +34,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from kdexp.arrow import Rows
 from kdexp.fingerprint import weights_fingerprint
 from kdexp.loss.base import LogitLoss
 from kdexp.loss.features import FeatureTerms, recorded
 from kdexp.loss.hard import hard_loss
 from kdexp.model.forward import input_names, logits_of
-from kdexp.task.kind import UNITS, TaskKind, is_read
+from kdexp.task.kind import UNITS, TaskKind
 from kdexp.training import checks as guards
 from kdexp.training.arguments import DistillationTrainingArguments, distillation_arguments, logit_loss
 from kdexp.training.collate import (
@@ -58,8 +56,10 @@ from kdexp.training.collate import (
 from kdexp.training.config import Tokenization
 from kdexp.training.projections import Projections, prepare_for_terms
 from kdexp.training.realised import RealisedLosses
+from kdexp.training.sampling import train_sampler
 from kdexp.training.student_in_loop import StudentInLoop
 from kdexp.training.teacher_in_loop import TeacherInLoop, answer_of
+from kdexp.training.transfer import soft_loss
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds", "position_ids")
 
@@ -273,7 +273,8 @@ class DistillationTrainer(Trainer):
         if answer.logits is not None:
             logits = batch.unit_values(logits_of(outputs, with_loss=has_own_loss))
             guards.refuse_incomparable(loss, logits, answer.logits, batch.labels)
-            soft = _soft_loss(loss, logits, answer.logits, batch, num_examples)
+            compared = batch.compared(logits, answer.logits)
+            soft = soft_loss(loss, *compared, num_examples, self.args.transfer_weight)
         total = hard if alpha == 1 else alpha * hard + (1 - alpha) * soft
         self._realised_weights = {"alpha": alpha}
         self._realised.add(hard_loss=hard, soft_loss=soft)
@@ -332,12 +333,8 @@ class DistillationTrainer(Trainer):
         super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        """Group by length without making every row first: `Rows` know their lengths."""
         rows = self.train_dataset if train_dataset is None else train_dataset
-        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(rows, Rows):
-            return super()._get_train_sampler(train_dataset)
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(size, lengths=rows.lengths.tolist())
+        return train_sampler(rows, self.args) or super()._get_train_sampler(train_dataset)
 
     def _set_signature_columns_if_needed(self) -> None:
         """Keep the labels and the teacher's columns, which the student's forward does not name."""
@@ -348,19 +345,3 @@ class DistillationTrainer(Trainer):
         if input_names(self.model) is None:
             columns |= set(getattr(self.processing_class, "model_input_names", _MODEL_INPUTS))
         self._signature_columns += sorted(columns - set(self._signature_columns))
-
-
-def _soft_loss(
-    loss: LogitLoss, logits: Tensor, teacher_logits: Tensor, batch: Batch, num_examples: Tensor | int
-) -> Tensor:
-    """Of all units, or of those that the teacher read where a row has several: the others add nothing.
-
-    Args:
-        logits, teacher_logits: [units, outputs], of the units that the student reads.
-    """
-    if batch.units is None:
-        return loss(logits, teacher_logits, batch.labels, num_examples=num_examples)
-    read = is_read(teacher_logits)
-    if not read.any():
-        return logits.sum() * 0  # some losses divide by what there is
-    return loss(logits[read], teacher_logits[read], batch.labels[read], num_examples=num_examples)
