@@ -19,7 +19,7 @@ from kdexp.loss.logit import LOSSES
 from kdexp.loss.terms import TERMS
 from kdexp.model.config import ModelConfig
 from kdexp.ranges import Checked, Positive, Seed, established
-from kdexp.student.config import Init, StudentConfig
+from kdexp.student.config import STUDENTS, Init, StaticStudentConfig, StudentConfig
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.teacher.config import TEACHERS, EncoderTeacherConfig, TeacherConfig, Tokenization
 from kdexp.tracking.config import TrackingConfig
@@ -33,6 +33,8 @@ _STUDENT_SIZE = {"num_layers": 1, "hidden_size": 24, "num_heads": 2, "vocab_size
 # fine-tuning recipe (Devlin et al. 2019, arXiv 1810.04805, appendix A.3).
 _TEACHER_FROM_SCRATCH = {"epochs": 6, "learning_rate": 2e-3}
 _STUDENT_FROM_SCRATCH = {"epochs": 4, "learning_rate": 3e-3}
+# A bag of embeddings, measured on the sentences of SST-2 (docs/results/static.md).
+_STATIC = {"epochs": 10, "learning_rate": 3e-3}
 _PRETRAINED = {"epochs": 3, "learning_rate": 5e-5}
 
 
@@ -97,7 +99,7 @@ class Config(Checked):
         names_transfer = getattr(self.task, "transfer", None) is not None
         self.train = _complete(self.train, self._student_schedule() | {"use_transfer": names_transfer})
         self._refuse_transfer()
-        if not self.student.follows_teacher:
+        if not (self.student.follows_teacher or isinstance(self.student, StaticStudentConfig)):
             self.student = _complete_size(self.student, _STUDENT_SIZE)
         self.controls = self._complete_controls()
         self.cache_dir = str(Path(self.cache_dir).expanduser().absolute())
@@ -149,8 +151,14 @@ class Config(Checked):
         if self.student.follows_teacher and self.tokenization == Tokenization.student_ids:
             raise UserError(
                 "tokenization",
-                f"is student_ids, but with student.init={init} the student's ids are the teacher's own",
+                "is student_ids, but a student that is made of its teacher reads the teacher's own ids",
                 "use tokenization=own",
+            )
+        if isinstance(self.student, StaticStudentConfig) and self.loss.terms:
+            raise UserError(
+                "loss.terms",
+                f"got {', '.join(self.loss.terms)}, but a static student computes nothing that they could compare",
+                "choose a loss without terms, or another student",
             )
         if init == Init.pretrained_layers and self._followed_is_compact():
             raise UserError(
@@ -161,6 +169,8 @@ class Config(Checked):
 
     def _student_schedule(self) -> dict[str, Any]:
         student = self.student
+        if isinstance(student, StaticStudentConfig):
+            return _STATIC
         is_compact = self._followed_is_compact() if student.follows_teacher else student.checkpoint is None
         return _STUDENT_FROM_SCRATCH if is_compact else _PRETRAINED
 
@@ -182,6 +192,7 @@ class Config(Checked):
 
 SCHEMAS: dict[str, Mapping[str, type]] = {
     "teacher": TEACHERS,
+    "student": STUDENTS,
     "task": {"embedded": EmbeddedTaskConfig, "public": PublicTaskConfig, "file": FileTaskConfig},
     "loss": LOSSES,
     "terms": TERMS,

@@ -22,7 +22,7 @@ from kdexp.loss.base import Loss
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder
 from kdexp.results.note import unfinished_note
-from kdexp.student.config import StudentConfig
+from kdexp.student.config import StaticStudentConfig, StudentConfig
 from kdexp.task.config import FileTaskConfig, TaskConfig
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher, shown_encoders
@@ -62,6 +62,8 @@ def model_name(model: ModelConfig) -> str:
     """A model with its kind and size: `bert 2x64`, `bert_tiny`, `bert (my-checkpoint)`, `bert teacher_layers 3`."""
     name = getattr(model, "name", None) or model.family
     chosen = _chosen_layers(model)
+    if isinstance(model, StaticStudentConfig):
+        return f"{name} {model.hidden_size}"
     if isinstance(model, StudentConfig) and model.follows_teacher:
         return f"{name} {model.init} {chosen}"
     if model.checkpoint is None:
@@ -226,6 +228,8 @@ def _threads(hardware: Hardware, readers: Mapping[str, Encoder]) -> dict[str, in
 
 def _origin(model: ModelConfig) -> str:
     """What a model is made from."""
+    if isinstance(model, StaticStudentConfig):
+        return "a bag of embeddings"
     if isinstance(model, StudentConfig) and model.follows_teacher:
         return f"{model.family} made of its teacher's layers"
     if model.checkpoint is None:

@@ -23,7 +23,6 @@ from kdexp.results.diagnostics import Diagnostics, diagnose
 from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
 from kdexp.results.note import run_note
 from kdexp.results.record import SPLITS, Role, RunRecord, legibility_metrics
-from kdexp.student.config import Init
 from kdexp.student.load import follow_teacher, load_student
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.task.load import Task, load_task
@@ -83,7 +82,7 @@ def _run(
         _log_inputs(tracked, config, task, teacher, student, given)
         teacher.prepare()
         tracked.set_tags(teacher_tags(teacher))
-        if config.student.init == Init.teacher_layers:  # which are fine-tuned now
+        if config.student.follows_fine_tuning:  # which is done now
             student = follow_teacher(config.student, teacher, task, seed=config.seed)
         course = Course(student, task, config.train, cache, hardware, config.seed, config.resume)
         answers = teacher_answers(teacher, course)  # validation first: a teacher near chance goes no further

@@ -28,7 +28,7 @@ examples:
 GROUPS = {
     "teacher": "the teacher",
     "more_teachers": "further teachers: 'more_teachers=[roberta,electra]' (same options)",
-    "student": "the student (same options)",
+    "student": "the student (same models, and)",
     "task": "the data",
     "loss": "the loss",
     "terms": "feature terms, added to the loss: 'terms=[rkd,hidden]'",
@@ -93,10 +93,10 @@ def _purpose(path: Path) -> str:
 
 def _group(name: str) -> str:
     lines = [f"{name}=    {GROUPS[name]}"]
-    if name in ("student", "more_teachers"):  # the teacher's list again would fill half a screen
-        return lines[0] + "\n"
     purposes = options(name)
-    width = max(len(option) for option in purposes)
+    if name in ("student", "more_teachers"):  # the teacher's list again would fill half a screen
+        purposes = {option: purpose for option, purpose in purposes.items() if option not in options("teacher")}
+    width = max((len(option) for option in purposes), default=0)
     lines += [f"  {option:<{width}}  {purpose}" for option, purpose in purposes.items()]
     return "\n".join(lines) + "\n"
 
