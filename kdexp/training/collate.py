@@ -7,13 +7,14 @@ from typing import Any
 import datasets
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorWithPadding
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp.loss.base import IGNORED_LABEL
 from kdexp.loss.features import FeatureTerms
 from kdexp.model.alignment import NO_WORD, align, pad_words
-from kdexp.task.kind import NO_UNIT, UNITS, UNREAD, is_read
+from kdexp.task.kind import NO_UNIT, UNITS, UNREAD
 
 TEACHER_PREFIX = "teacher_"
 """Columns of a batch that belong to the teacher: `teacher_logits`, or `teacher_input_ids` and the like."""
@@ -68,7 +69,8 @@ class DistillationCollator:
             batch[WORD_MASK] = torch.arange(int(num_words.max())) < num_words
         logits = _take(teacher_rows, "logits")
         if logits:
-            batch[TEACHER_PREFIX + "logits"] = _joined([torch.as_tensor(row) for row in logits], units)
+            rows_logits = [torch.as_tensor(row) for row in logits]
+            batch[TEACHER_PREFIX + "logits"] = _joined(rows_logits, units, self.student_padding_side)
         features = _take(teacher_rows, FEATURES)
         if features:
             batch[TEACHER_PREFIX + FEATURES] = {
@@ -105,10 +107,13 @@ def distillation_collator(
     return DistillationCollator(student_collator, teacher_tokenizer, padding_side)
 
 
-def _joined(rows: Sequence[Tensor], units: Sequence[Sequence[int]]) -> Tensor:
-    """[batch, outputs]; of rows with several units [units, outputs], of those that the student reads, in its order."""
+def _joined(rows: list[Tensor], units: Sequence[Sequence[int]], padding_side: str) -> Tensor:
+    """[batch, outputs], or [batch, tokens, outputs] padded as the student's tokens are.
+
+    Of rows with several units [units, outputs], of those that the student reads, in its order.
+    """
     if not units:
-        return torch.stack(list(rows))
+        return torch.stack(rows) if rows[0].dim() < 2 else pad_sequence(rows, True, padding_side=padding_side)
     read = [[unit for unit in row if unit != NO_UNIT] for row in units]
     return torch.cat([row[own] for row, own in zip(rows, read, strict=True)])
 
@@ -193,17 +198,6 @@ class Batch:
         """[units, outputs] of what a model says: [batch, outputs], or [batch, tokens, outputs]."""
         return values if self.units is None else values[self.units != NO_UNIT]
 
-    def compared(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What a soft loss compares: of units of rows, those that both models read, and their labels.
-
-        Args:
-            student, teacher: [units, outputs], of the units that the student reads.
-        """
-        if self.units is None:
-            return student, teacher, self.labels
-        read = is_read(teacher)
-        return student[read], teacher[read], self.labels[read]
-
     def by_row(self, values: Tensor) -> Tensor:
         """The same as [batch, outputs], or [batch, units, outputs] padded: the Trainer gathers whole rows."""
         if self.units is None:
@@ -231,7 +225,11 @@ class Batch:
     @property
     def num_units(self) -> Tensor | int:
         """See `num_units`."""
-        return self.num_labelled if self.labels.dim() > 1 else len(self.labels)
+        if self.labels.dim() == 1:
+            return len(self.labels)
+        mask = self.student.get("attention_mask")
+        is_of_tokens = mask is not None and mask.shape == self.labels.shape and not self.labels.is_floating_point()
+        return counted_tokens(self.labels, mask).sum() if mask is not None and is_of_tokens else self.num_labelled
 
     @property
     def num_labelled(self) -> Tensor | int:
@@ -279,9 +277,18 @@ def num_units(batch: Mapping[str, Any], label_names: Sequence[str] = ("labels",)
     if UNITS in batch:
         return int((batch[UNITS] != NO_UNIT).sum())
     labels = next((batch[name] for name in label_names if isinstance(batch.get(name), Tensor)), None)
-    if labels is not None and labels.dim() > 1 and not labels.is_floating_point():
-        return (labels != IGNORED_LABEL).sum()
-    return num_rows(batch)
+    if labels is None or labels.dim() == 1 or labels.is_floating_point():
+        return num_rows(batch)
+    mask = batch.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.shape == labels.shape:
+        return counted_tokens(labels, mask).sum()
+    return (labels != IGNORED_LABEL).sum()
+
+
+def counted_tokens(labels: Tensor, attention_mask: Tensor) -> Tensor:
+    """[batch, tokens], the tokens of which something is learned: those with a label, and all of a row without any."""
+    labelled = labels != IGNORED_LABEL
+    return labelled | (attention_mask.bool() & ~labelled.any(dim=-1, keepdim=True))
 
 
 def first_row(dataset: Any) -> Mapping[str, Any]:

@@ -53,6 +53,7 @@ from kdexp.training.collate import (
     num_units,
     with_teacher_tokens,
 )
+from kdexp.training.compared import compared
 from kdexp.training.config import Tokenization
 from kdexp.training.projections import Projections, prepare_for_terms
 from kdexp.training.realised import RealisedLosses
@@ -271,10 +272,8 @@ class DistillationTrainer(Trainer):
             logits = batch.unit_values(logits_of(outputs))
             hard = self._hard_loss(logits, batch, num_examples, self.args.label_smoothing_factor)
         if answer.logits is not None:
-            logits = batch.unit_values(logits_of(outputs, with_loss=has_own_loss))
-            guards.refuse_incomparable(loss, logits, answer.logits, batch.labels)
-            compared = batch.compared(logits, answer.logits)
-            soft = soft_loss(loss, *compared, num_examples, self.args.transfer_weight)
+            units = compared(loss, batch, logits_of(outputs, with_loss=has_own_loss), answer.logits)
+            soft = soft_loss(loss, *units, num_examples, self.args.transfer_weight)
         total = hard if alpha == 1 else alpha * hard + (1 - alpha) * soft
         self._realised_weights = {"alpha": alpha}
         self._realised.add(hard_loss=hard, soft_loss=soft)
