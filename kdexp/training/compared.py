@@ -59,8 +59,8 @@ def _counted(batch: Batch, student: Tensor, teacher: Tensor) -> Tensor:
 def _refuse_incomparable(loss: LogitLoss, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
     if student.dim() != 2:
         raise ValueError(
-            f"the student's logits have shape {list(student.shape)}: the soft loss compares one answer for each row, or "
-            "for each token; train on the labels alone with alpha=1.0"
+            f"the student's logits have shape {list(student.shape)}: the soft loss compares one answer for each row, "
+            "or for each token; train on the labels alone with alpha=1.0"
         )
     if teacher.shape != student.shape:
         raise ValueError(

@@ -51,7 +51,6 @@ from kdexp.training.collate import (
     distillation_collator,
     has_teacher,
     num_units,
-    with_teacher_tokens,
 )
 from kdexp.training.compared import compared
 from kdexp.training.config import Tokenization
@@ -60,6 +59,7 @@ from kdexp.training.realised import RealisedLosses
 from kdexp.training.sampling import train_sampler
 from kdexp.training.student_in_loop import StudentInLoop
 from kdexp.training.teacher_in_loop import TeacherInLoop, answer_of
+from kdexp.training.teacher_tokens import with_teacher_tokens
 from kdexp.training.transfer import soft_loss
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds", "position_ids")
