@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from kdexp.task.load import Task
 
-SERVED_KINDS = ("single_label",)
+SERVED_KINDS = ("single_label", "token_labels")
 """Kinds of task that the pyfunc model can answer."""
 
 _PACKAGES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "pandas")
@@ -84,7 +84,7 @@ def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) ->
             loader_module=loader.stem,
             data_path=str(student.folder),
             code_paths=[str(path) for path in (loader, own) if path],
-            signature=_signature(student.label_names),
+            signature=_signature(student.kind, student.label_names),
             pip_requirements=[f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _PACKAGES],
             input_example=_example(student.example_texts),
             mlflow_model=model,
@@ -128,7 +128,7 @@ def _example(texts: Sequence[Any]) -> "pd.DataFrame | None":
     return pd.DataFrame(rows, columns=["text", "text_pair"][: len(rows[0])])
 
 
-def _signature(label_names: Sequence[str]) -> "ModelSignature":
+def _signature(kind: str, label_names: Sequence[str]) -> "ModelSignature":
     """The outputs alone, so that every form of a request reaches the model, which checks it (tried with MLflow 3.17).
 
     Under a schema of columns MLflow refuses texts and lists before the model sees them, and in Python makes one row of
@@ -136,7 +136,11 @@ def _signature(label_names: Sequence[str]) -> "ModelSignature":
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
 
+    if kind == "token_labels":
+        types = {"words": DataType.string, "tags": DataType.string, "scores": DataType.double}
+        return ModelSignature(outputs=Schema([ColSpec(Array(item), name) for name, item in types.items()]))
     columns = [ColSpec(DataType.string, "label"), ColSpec(DataType.float, "score")]
     columns += [ColSpec(DataType.float, f"probability_{name}") for name in label_names]
     return ModelSignature(outputs=Schema(columns))
