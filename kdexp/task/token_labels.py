@@ -58,6 +58,8 @@ class TokenLabels(TaskKind):
             if len(set(names)) < max(2, len(names)):
                 raise UserError("task.labels", f"[{shorten(names)}]", "name two tags or more, each once")
             return cls(list(names))
+        if column.class_names is not None:
+            return cls(list(column.class_names))
         found = {tag for tags in _rows(column) for tag in tags}
         if len(found) < 2:
             problem = f"every word has the tag '{found.pop()}'" if found else "there are no tags"
@@ -248,8 +250,9 @@ def _rows(column: Column) -> Iterator[list[str]]:
     """
     names = column.class_names
     for row, value in enumerate(column):
-        tags = None if value is None else split_row(value) if isinstance(value, str | list) else None
-        if tags is None or not all(isinstance(tag, str | int) for tag in tags):
+        tags = split_row(value) if isinstance(value, str | list) else [None]
+        known = range(len(names)) if names is not None else None
+        if not all(isinstance(tag, str) or (isinstance(tag, int) and (known is None or tag in known)) for tag in tags):
             problem = f"{column.where(row)}: column '{column.name}' holds {value!r:.60s}, not a row of tags"
             raise UserError("task.label", problem, 'write a list of tags, like ["O", "B-place"]')
         yield [names[tag] if names is not None and isinstance(tag, int) else str(tag) for tag in tags]

@@ -257,7 +257,8 @@ class Tagger(Student):
         Returns:
             One row per text, in their order and with the index of a DataFrame or Series: `words`, `tags` and `scores`
             (the probability of each tag), lists of one length. A word that the student does not read, because it lies
-            behind the student's `max_length` or has no token, is tagged `O` (None where that is no tag), without a score.
+            behind the student's `max_length` or has no token, is tagged `O` (None where that is no tag) without a
+            score.
 
         Raises:
             InputError: The input is none of these; a ValueError.
@@ -290,7 +291,7 @@ _NO_BREAK_SPACE = "\u00a0"
 
 
 def _first_tokens(text: str, encoding: Any) -> dict[int, int]:
-    """The first visible token of each word that has one, by the word's number; words are what single spaces separate."""
+    """The first visible token of each word that has one, by its number; words are what single spaces separate."""
     word_at: list[int | None] = []
     for number, word in enumerate(text.split(" ")):
         word_at += [*[number] * len(word), None]
@@ -299,9 +300,9 @@ def _first_tokens(text: str, encoding: Any) -> dict[int, int]:
         zip(encoding.sequence_ids, encoding.tokens, encoding.offsets, strict=True)
     ):
         if index is not None and piece != "▁":  # SentencePiece's space, whose offsets may name the letter behind it
-            word = next((number for number in word_at[slice(*span)] if number is not None), None)
-            if word is not None and word > max(found, default=-1):
-                found[word] = token
+            place = next((number for number in word_at[slice(*span)] if number is not None), -1)
+            if place > max(found, default=-1):
+                found[place] = token
     return found
 
 
