@@ -188,11 +188,13 @@ def _pairing(config: Config) -> str:
 
 
 def teacher_tags(teacher: Teacher) -> dict[str, str]:
-    """What each teacher answers by: `kdexp.teacher_sha256`, and with a name for every further teacher."""
-    first, *others = teacher.members.items() or [(teacher.name, teacher)]
-    return {"kdexp.teacher_sha256": first[1].digest} | {
-        f"kdexp.teacher_sha256.{name}": member.digest for name, member in others
-    }
+    """What each teacher answers by: `kdexp.teacher_sha256` and others, and with a name for every further teacher."""
+    tags: dict[str, str] = {}
+    for place, (name, member) in enumerate(teacher.members.items() or [(teacher.name, teacher)]):
+        ending = f".{name}" if place else ""
+        found = {"sha256": member.digest} | getattr(member, "tags", {})
+        tags |= {f"kdexp.teacher_{tag}{ending}": value for tag, value in found.items()}
+    return tags
 
 
 def announce(config: Config, hardware: Hardware, task: Task, teacher: Teacher, student: Encoder) -> None:

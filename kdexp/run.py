@@ -1,7 +1,7 @@
 """One run, told from the beginning to the end."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from kdexp.results.record import SPLITS, Role, RunRecord, legibility_metrics
 from kdexp.student.load import follow_teacher, load_student
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.task.load import Task, load_task
-from kdexp.teacher.base import Teacher, TeacherAnswers, shown_encoders
+from kdexp.teacher.base import Teacher, TeacherAnswers, notices_of, refuse_unfit_answers, shown_encoders
 from kdexp.teacher.features import TeacherFeatures, refuse_unfit_features, teacher_features
 from kdexp.teacher.load import open_teacher
 from kdexp.teacher.logits import teacher_answers
@@ -74,6 +74,7 @@ def _run(
         check_reachable(config.tracking.uri, patience=PATIENCE_SECONDS if config.parent_run else 0.0)
     announce(config, hardware, task, teacher, student)
     check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
+    refuse_unfit_answers(config.loss, teacher)
     refuse_unfit_features(config.loss.terms, teacher, student)
 
     readers = shown_encoders(teacher) | {"student": student}
@@ -110,7 +111,7 @@ def _run(
             url=tracked.url,
             experiment_url=tracked.experiment_url,
         )
-        _log(tracked, record, config.tracking, course, models, trained["student"])
+        _log(tracked, record, config.tracking, course, models, trained["student"], notices_of(teacher))
     return record
 
 
@@ -161,6 +162,7 @@ def _log(
     course: Course,
     models: Mapping[Role, ModelAnswers],
     student: TrainedStudent,
+    notices: Sequence[str],
 ) -> None:
     task, with_text = course.task, settings.log_text
     tracked.log_table(prediction_table(task, models, with_text=with_text), "predictions.parquet")
@@ -169,7 +171,8 @@ def _log(
         tracked.log_figure(figure, "figures/confusion_matrices.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
     tracked.log_metrics(record.metrics(), step=student.num_steps)
-    tracked.set_tags({NOTE_TAG: run_note(record, [*task.announcements, *course.encoder.notes], command_line())})
+    notes = [*task.announcements, *course.encoder.notes, *notices]
+    tracked.set_tags({NOTE_TAG: run_note(record, notes, command_line())})
     if settings.log_model:
         files = StudentFiles.of(student.folder, task, course.encoder.max_length, with_text=with_text)
         tracked.log_student(files, record.student_metrics())
@@ -180,7 +183,8 @@ def _diagnose(
 ) -> Diagnostics:
     temperature = plain(config.loss).get("temperature", 1.0)
     readers = shown_encoders(teacher) | {"student": student}
-    return diagnose(task, readers, answers["validation"].answers, temperature)
+    given = answers["validation"].answers if "validation" in answers else None
+    return diagnose(task, readers, given, temperature)
 
 
 def _models(
@@ -190,7 +194,7 @@ def _models(
     trained: Mapping[Role, TrainedStudent],
 ) -> dict[Role, ModelAnswers]:
     """What every model answers on validation and test, by role."""
-    evaluated = {name: answers[name] for name in SPLITS}
+    evaluated = {name: answers[name] for name in SPLITS if name in answers}
     models = {
         "teacher": ModelAnswers({name: item.answers for name, item in evaluated.items()}, teacher.num_parameters)
     }

@@ -23,7 +23,7 @@ def pseudo_labels(answers: TeacherAnswers, outputs: Outputs, temperature: float)
     """
     values = answers.answers.values
     gap = _GAP * max(temperature, 1.0)
-    hard = _hardened(values, outputs, gap)
+    hard = _hardened(values, outputs, gap).where(~values.isnan(), torch.nan)  # where it has said nothing
     if torch.equal(_probabilities(hard / temperature, outputs), _probabilities(values / temperature, outputs)):
         return answers
     return replace(

@@ -99,6 +99,13 @@ class LogitLoss(Loss):
 
     outputs: ClassVar[frozenset[Outputs]] = frozenset({Outputs.classes})
     degenerate: ClassVar[str] = "one class leaves nothing to compare"
+    reads_others: ClassVar[bool] = False
+    """Whether a term of its own compares the classes beside the target with each other."""
+
+    @property
+    def reads_level(self) -> bool:
+        """Whether a constant that is added to a row of the teacher's logits changes it."""
+        return False
 
     @property
     def uses_logits(self) -> bool:

@@ -91,6 +91,10 @@ class MSE(LogitLoss):
     outputs: ClassVar[frozenset[Outputs]] = frozenset(Outputs)
     min_classes: ClassVar[int] = 1
 
+    @property
+    def reads_level(self) -> bool:
+        return not self.centered
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.centered, bool):
@@ -186,6 +190,7 @@ class DKD(LogitLoss):
 
     min_classes: ClassVar[int] = 3
     degenerate: ClassVar[str] = _ONE_OTHER_CLASS
+    reads_others: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -225,6 +230,7 @@ class NKD(LogitLoss):
 
     min_classes: ClassVar[int] = 3
     degenerate: ClassVar[str] = _ONE_OTHER_CLASS
+    reads_others: ClassVar[bool] = True
 
     @property
     def one_hot_problem(self) -> str:
@@ -257,6 +263,7 @@ class DIST(LogitLoss):
     intra_weight: Weight
 
     min_classes: ClassVar[int] = 3
+    reads_others: ClassVar[bool] = True
     degenerate: ClassVar[str] = (
         "the correlation over two classes is +1 or -1: it says which is ahead, and nothing of how far"
     )

@@ -66,7 +66,7 @@ def _row(record: RunRecord, role: Role, name: str) -> dict[str, str]:
         if metric != record.metric:
             title, form = _METRICS.get(metric, (metric, ".3f"))
             row[title] = _show(scores, metric, form)
-    row["parameters"] = "" if scores.num_parameters is None else f"{scores.num_parameters:,}"
+    row["parameters"] = f"{scores.num_parameters:,}" if scores.num_parameters else ""
     return row | {"agreement": "" if agreement is None else f"{agreement:.1%}"}
 
 
@@ -90,8 +90,9 @@ def _meaning(record: RunRecord) -> list[tuple[str, str]]:
             ("", "one seed; repeat with -m seed=0,1,2,3,4 before you believe it"),
         ]
     ece = "; ECE is the calibration error" if "ece" in record.scores["student"].test else ""
-    agreement = f"{record.agreement['student']:.1%} of test rows answered as the teacher answers them{ece}"
-    facts.append(("agreement", agreement))
+    if "student" in record.agreement:
+        agreement = f"{record.agreement['student']:.1%} of test rows answered as the teacher answers them{ece}"
+        facts.append(("agreement", agreement))
     if record.retention is not None:
         facts.append(("retention", f"{record.retention:.1%} of the teacher's {record.metric}"))
     return facts

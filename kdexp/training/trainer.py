@@ -52,15 +52,14 @@ from kdexp.training.collate import (
     has_teacher,
     num_units,
 )
-from kdexp.training.compared import compared
 from kdexp.training.config import Tokenization
 from kdexp.training.projections import Projections, prepare_for_terms
 from kdexp.training.realised import RealisedLosses
 from kdexp.training.sampling import train_sampler
+from kdexp.training.soft_loss import answered_soft_loss
 from kdexp.training.student_in_loop import StudentInLoop
 from kdexp.training.teacher_in_loop import TeacherInLoop, answer_of
 from kdexp.training.teacher_tokens import with_teacher_tokens
-from kdexp.training.transfer import soft_loss
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds", "position_ids")
 
@@ -272,8 +271,8 @@ class DistillationTrainer(Trainer):
             logits = batch.unit_values(logits_of(outputs))
             hard = self._hard_loss(logits, batch, num_examples, self.args.label_smoothing_factor)
         if answer.logits is not None:
-            units = compared(loss, batch, logits_of(outputs, with_loss=has_own_loss), answer.logits)
-            soft = soft_loss(loss, *units, num_examples, self.args.transfer_weight)
+            logits = logits_of(outputs, with_loss=has_own_loss)
+            soft = answered_soft_loss(loss, logits, answer.logits, batch, num_examples, self.args.transfer_weight)
         total = hard if alpha == 1 else alpha * hard + (1 - alpha) * soft
         self._realised_weights = {"alpha": alpha}
         self._realised.add(hard_loss=hard, soft_loss=soft)

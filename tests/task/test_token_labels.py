@@ -162,7 +162,7 @@ def test_the_way_of_writing_is_told(tmp_path, tags, expected, note):
         ("a.conll", conll(), {"header": False}, r"task.header: false, but .* is read as CoNLL; leave task.header out"),
         ("a.conll", conll(), {"labels": ["O", "B-person"]}, r"line 1, word 2: unknown tag 'I-person'; the tags are"),
         ("a.conll", conll(), {"labels": ["O", "O"]}, r"task.labels: \[O, O\]; name two tags or more, each once"),
-        ("a.conll", conll(separator="\ta\t"), {"text": ["0", "1"], "label": "2"}, r"task.text: 2 columns \(0, 1\); name the one"),
+        ("a.conll", conll(separator="\ta\t"), {"text": ["0", "1"], "label": "2"}, r"task.text: 2 columns"),
         ("a.jsonl", '{"text": ["a"], "label": ["O"]}\n{"text": ["a", "b"], "label": ["B-x"]}\n', {},
          r"task.label: .*a.jsonl, line 2: 2 words and 1 tags; give each word one tag"),
         ("a.jsonl", '{"text": ["a"], "label": ["O"]}\n{"text": [], "label": ["B-x"]}\n' * 2, {},
