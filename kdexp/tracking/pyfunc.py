@@ -326,7 +326,10 @@ def _words(row: Any, number: int) -> list[str]:
         return row.split()
     if not isinstance(row, list | tuple):
         raise ValueError(f"row {number} is {_kind(row)}, neither a text nor a list of words")
-    return _checked(list(row), f"row {number}")
+    wrong = next((word for word in row if not isinstance(word, str)), "")
+    if not isinstance(wrong, str):
+        raise ValueError(f"a word of row {number} is {_kind(wrong)}, no text")
+    return list(row)
 
 
 def _load_pyfunc(data_path: str) -> Student:
