@@ -35,7 +35,7 @@ class Texts(Collection[str]):
                 yield from values
 
     def __contains__(self, text: object) -> bool:
-        return any(text == each for each in self)
+        return any(text == held for held in self)
 
 
 @dataclass(frozen=True, eq=False)

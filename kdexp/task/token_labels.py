@@ -12,8 +12,9 @@ from torch import Tensor
 from kdexp.errors import UserError
 from kdexp.loss.base import Outputs
 from kdexp.loss.hard import hard_loss
+from kdexp.task.chance import chance_test
 from kdexp.task.kind import NUM_UNITS, UNITS, Answers, Labels, TaskKind
-from kdexp.task.single_label import class_order, classes_line, expected_calibration_error, is_above_majority
+from kdexp.task.single_label import class_order, classes_line, expected_calibration_error
 from kdexp.task.table import Column, Table, shorten
 from kdexp.task.tags import OUTSIDE, Beginnings, Scheme, as_bio, ordered_tags, scheme_of, with_beginnings
 from kdexp.task.words import WordTexts, lengths_of, refuse_other_lengths, split_row, units_of_tokens
@@ -194,31 +195,27 @@ class TokenLabels(TaskKind):
         scores = [_f1(*(column[rows].sum(axis=-1) for column in by_row.T)) for by_row in counts]
         return np.asarray(scores[0] - scores[1])
 
-    def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> None:
+    def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> str | None:
         """The trivial answer finds no entity: an F1 of 0, which 99 % of resampled validation splits must exceed.
 
-        Without entities: against the most frequent tag, as classes are.
+        Without entities, words are tested as the rows of classes are.
         """
-        if self.has_entities:
-            counts = self.entity_counts(answers, labels)
-            hits = int((counts[:, 0] > 0).sum())
-            if (1 - hits / len(counts)) ** len(counts) < 0.01:  # P(none of them is drawn): about five rows will do
-                return
-            found = f"finds an entity in {hits} of {len(counts):,} validation rows, no better than tagging all words O"
+        if not self.has_entities:
+            read = answers.read
+            values = answers.values[read].argmax(dim=-1).numpy()
+            test = chance_test(values, labels.values[read.numpy()], self.num_outputs)
+            problem, is_better, is_enough = str(test), test.is_better, True
         else:
-            right = int((self._numbers(answers) == labels.values).sum())
-            majority = float(np.bincount(labels.values).max() / len(labels.values))
-            if is_above_majority(right, len(labels.values), majority):
-                return
-            found = (
-                f"tags {right / len(labels.values):.1%} of the validation words correctly, no better than always the "
-                f"most frequent tag ({majority:.1%})"
-            )
+            counts = self.entity_counts(answers, labels)
+            hits, true = (int((column > 0).sum()) for column in counts.T[[0, 2]])
+            problem = f"finds an entity in {hits:,} of the {true:,} validation rows that hold one"
+            is_better, is_enough = _is_drawn(hits, len(counts)), _is_drawn(true // 2, len(counts))
+        if is_better:
+            return None
+        if not is_enough:
+            return f"{problem}: too few rows to tell whether it is better than tagging all words {OUTSIDE}"
         raise UserError(
-            role,
-            f"{found}: is it fine-tuned for this task?",
-            f"fine-tune it longer ({role}.train.epochs), check {role}.labels=[...], or go on all the same "
-            f"with {role}.chance_check=false",
+            role, f"{problem}: it has not learned the task", f"set {role}.chance_check=false to go on all the same"
         )
 
     def agreement(self, student: Answers, teacher: Answers) -> float:
@@ -283,3 +280,8 @@ def _f1(right: Any, said: Any, true: Any) -> Any:
 
 def _ratio(part: int, whole: int) -> float:
     return float(part / whole) if whole else 0.0
+
+
+def _is_drawn(hits: int, num_rows: int) -> bool:
+    """Whether one of some rows is among 99 % of samples of all rows: about five are enough."""
+    return (1 - hits / num_rows) ** num_rows < 0.01

@@ -162,7 +162,7 @@ def train_model(
 
     teacher = [lesson.teacher.model] if lesson.teacher else []
     with hardware.threads_for(encoder.model, *teacher), progress(description, total_steps) as advance:
-        callback = _Watcher(advance, on_log, lesson.settings)
+        callback = _TrainingMonitor(advance, on_log, lesson.settings)
         trainer = DistillationTrainer(
             encoder.model,
             arguments,
@@ -282,7 +282,7 @@ def diverged(problem: str, settings: str) -> UserError:
     )
 
 
-class _Watcher(TrainerCallback):
+class _TrainingMonitor(TrainerCallback):
     """Passes on what the Trainer logs, moves the progress bar, and stops a loss that is no number."""
 
     def __init__(self, advance: Callable[[int], None], on_log: LogCallback | None, settings: str) -> None:

@@ -290,17 +290,18 @@ def test_a_teacher_that_finds_nothing_is_refused():
     kind = TokenLabels(TAGS)
     gold = [["B-person", "O"]] * 20
     labels = labels_of(gold, kind)
-    kind.refuse_chance(answers_of(gold, kind), labels, "teacher")
-    for rows in ([["O", "O"]] * 20, [["B-person", "O"]] * 3 + [["O", "O"]] * 17):
+    assert kind.refuse_chance(answers_of(gold, kind), labels, "teacher") is None
+    for rows, found in (([["O", "O"]] * 20, 0), ([["B-person", "O"]] * 3 + [["O", "O"]] * 17, 3)):
         with pytest.raises(
-            UserError, match=r"teacher: finds an entity in \d of 20 validation rows, no better than tagging"
+            UserError, match=f"teacher: finds an entity in {found} of the 20 validation rows that hold"
         ):
             kind.refuse_chance(answers_of(rows, kind), labels, "teacher")
-    plain = TokenLabels(["NN", "VB"])
-    with pytest.raises(
-        UserError, match=r"tags 50.0% of the validation words correctly, no better than always the most"
-    ):
-        plain.refuse_chance(answers_of([["NN", "NN"]] * 20, plain), labels_of([["NN", "VB"]] * 20, plain), "teacher")
+    few = [["B-person", "O"]] * 4 + [["O", "O"]] * 16
+    assert "too few rows to tell" in kind.refuse_chance(answers_of(few, kind), labels_of(few, kind), "teacher")
+    plain, gold = TokenLabels(["NN", "VB"]), [["NN", "VB"]] * 20
+    assert plain.refuse_chance(answers_of(gold, plain), labels_of(gold, plain), "teacher") is None
+    with pytest.raises(UserError, match="it has not learned the task; set teacher"):
+        plain.refuse_chance(answers_of([["NN", "NN"]] * 20, plain), labels_of(gold, plain), "teacher")
 
 
 # Words and tokens

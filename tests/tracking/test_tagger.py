@@ -14,7 +14,7 @@ from kdexp.task.token_labels import TokenLabels
 from kdexp.tracking.student_model import StudentFiles, write_student
 
 TAGS = ["O", "B-place", "I-place"]
-TEXTS = ["Ann left New York .", "it rained", "a very long text that goes on and on until it is cut off"]
+TEXTS = ["Ann left New York .", "it rained", "a very long text that goes on and on and on until it is cut off"]
 WORDS = [text.split(" ") for text in TEXTS]
 
 
