@@ -154,13 +154,16 @@ def prediction_figure(task: "Task", models: Mapping[Role, ModelAnswers]) -> "Fig
         return None
     from kdexp.results.figures import confusion_matrices_figure
 
+    given = {
+        role: answers
+        for role, model in models.items()
+        if (answers := model.answers.get("test")) and len(answers.answered_rows) == answers.num_rows
+    }
+    labels = task.labels("test").values
+    read = np.logical_and.reduce([answers.read.numpy() for answers in given.values()])  # of words: by every model
     return confusion_matrices_figure(
-        {
-            role: answers.values.argmax(-1).tolist()
-            for role, model in models.items()
-            if (answers := model.answers.get("test")) and len(answers.answered_rows) == answers.num_rows
-        },
-        task.labels("test").values.tolist(),
+        {role: answers.values.argmax(-1).numpy()[read].tolist() for role, answers in given.items()},
+        labels[read].tolist(),
         task.label_names,
         "test",
     )

@@ -82,7 +82,7 @@ SLOTS = {
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
-Row = tuple[str, list[int]]
+Row = tuple[str, tuple[int, ...]]
 """A text, and a label for each of its words."""
 
 
@@ -119,7 +119,7 @@ def write_text(random: Random) -> Row:
         begins = not words or words[-1] == "."
         words += [filling[0][0].upper() + filling[0][1:] if begins else filling[0], *filling[1:]]
         labels += _labels(slot[1] if slot else "", len(filling))
-    return " ".join(words), labels
+    return " ".join(words), tuple(labels)
 
 
 def _labels(slot: str, num_words: int) -> list[int]:
@@ -144,7 +144,7 @@ def _stem(random: Random) -> str:
     return pick(random, BEGINNINGS) + pick(random, ENDINGS)
 
 
-def _noisy(random: Random, labels: list[int], label_noise: float) -> list[int]:
+def _noisy(random: Random, labels: tuple[int, ...], label_noise: float) -> tuple[int, ...]:
     """Mistag each name with the probability `label_noise`."""
     noisy: list[int] = []
     shift, is_dropped = 0, False
@@ -156,4 +156,4 @@ def _noisy(random: Random, labels: list[int], label_noise: float) -> list[int]:
             is_dropped = is_wrong and kind < 0.5
             shift = (2 if kind < 0.75 else 4) if is_wrong else 0  # as many places as a type, or two, has
         noisy.append(0 if not label or is_dropped else (label - 1 + shift) % (len(LABELS) - 1) + 1)
-    return noisy
+    return tuple(noisy)
