@@ -55,6 +55,11 @@ class Tokens:
             return None
         return np.asarray(column_values(self.data.data.column(NUM_UNITS))).astype(np.int64)
 
+    @property
+    def num_read(self) -> int:
+        """Units that a token answers for."""
+        return int((np.asarray(self.columns[UNITS].flat) >= 0).sum()) if UNITS in self.columns else len(self)  # type: ignore[union-attr]
+
     def rows(self, **columns: Column) -> Rows:
         """Rows with further columns, such as `labels`, one value per row."""
         return Rows(self.columns | columns)

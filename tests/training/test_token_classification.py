@@ -1,11 +1,15 @@
 """Labels of tokens in `DistillationTrainer`: the soft loss compares the tokens that count, and nothing else."""
 
+import copy
+
 import pytest
 import torch
 from tiny_models import TOKENIZER, bert, dataset, word_tokenizer
 from torch.nn.functional import kl_div
 from transformers import BertForTokenClassification, DataCollatorForTokenClassification
 
+from kdexp.task.kind import UNITS, UNREAD
+from kdexp.task.token_labels import TokenLabels
 from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
 
 COLLATOR = DataCollatorForTokenClassification(TOKENIZER)
@@ -144,3 +148,87 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     )
     with pytest.raises(ValueError, match=r"teacher and student answer for each token, and have other tokens"):
         trainer.train()
+
+
+# Words, of which each model may have other tokens
+
+KIND = TokenLabels(["O", "B-x", "I-x"])
+WORDS = ["the film was never quite superb", "a plot", "the actor is not very good but fine"]
+
+
+def rows_of_words(max_length, unread=()):
+    """A row per text: what a student reads, a label for every word, and a teacher's answer to every word."""
+    tokens = KIND.tokenize(TOKENIZER, WORDS, None, max_length)
+    random = torch.Generator().manual_seed(0)
+    rows = []
+    for row, text in enumerate(WORDS):
+        logits = torch.randn(len(text.split()), 3, generator=random)
+        logits[[word for of, word in unread if of == row and word < len(logits)]] = UNREAD
+        columns = {name: tokens[name][row] for name in ("input_ids", "token_type_ids", "attention_mask", UNITS)}
+        rows.append(columns | {"labels": [word % 3 for word in range(len(text.split()))], "teacher_logits": logits})
+    return rows
+
+
+def expected_of_words(student, rows, alpha):
+    hard = soft = 0.0
+    count = 0
+    with torch.no_grad():
+        for row in rows:
+            logits = student(input_ids=torch.tensor([row["input_ids"]])).logits[0]
+            for token, word in enumerate(row[UNITS]):
+                if word >= 0:
+                    count += 1
+                    hard -= float(logits[token].log_softmax(-1)[row["labels"][word]])
+                    taught = row["teacher_logits"][word]
+                    if taught.isfinite().all():
+                        said = (logits[token] / 2).log_softmax(-1)
+                        soft += 4 * float(kl_div(said, (taught / 2).softmax(-1), reduction="sum"))
+    return (alpha * hard + (1 - alpha) * soft) / count
+
+
+@pytest.mark.parametrize("max_length", [24, 6])
+@pytest.mark.parametrize(
+    "unread", [(), ((0, 0), (0, 5), (2, 2)), [(row, word) for row in range(3) for word in range(8)]]
+)
+@pytest.mark.parametrize("padding_side", ["right", "left"])
+def test_the_soft_loss_is_that_of_the_words_which_both_models_read(tmp_path, max_length, unread, padding_side):
+    """Words that one of them did not read add nothing, and the others weigh as they do everywhere."""
+    student, rows = tagger(1), rows_of_words(max_length, unread)
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.padding_side = padding_side
+    arguments = DistillationTrainingArguments(
+        output_dir=str(tmp_path), report_to="none", use_cpu=True, alpha=0.3, temperature=2.0
+    )
+    trainer = DistillationTrainer(student, arguments, train_dataset=rows, processing_class=tokenizer, kind=KIND)
+    batch = trainer.data_collator([dict(row) for row in rows])
+    if padding_side == "left":  # BERT's positions would be others
+        batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    loss = float(trainer.compute_loss(student.train(), batch).detach())
+    assert loss == pytest.approx(expected_of_words(student, rows, 0.3), rel=1e-5)
+
+
+def test_words_that_are_cut_off_are_evaluated_as_unread(tmp_path):
+    rows = [{name: value for name, value in row.items() if name != "teacher_logits"} for row in rows_of_words(6)]
+    found = {}
+
+    def measure(prediction):
+        answers, labels = KIND.units_of_rows(prediction.predictions, prediction.label_ids)
+        found.update(answers=answers, labels=labels)
+        return KIND.metrics(answers, labels)
+
+    trainer = DistillationTrainer(
+        tagger(1),
+        DistillationTrainingArguments(
+            output_dir=str(tmp_path), report_to="none", use_cpu=True, alpha=1.0, per_device_eval_batch_size=1
+        ),
+        eval_dataset=rows,
+        processing_class=TOKENIZER,
+        compute_metrics=measure,
+        kind=KIND,
+    )
+    metrics = trainer.evaluate()
+    num_words = [len(text.split()) for text in WORDS]
+    assert found["labels"].lengths.tolist() == found["answers"].lengths.tolist() == num_words
+    read = [min(number, 4) for number in num_words]  # six tokens, two of them special
+    assert metrics["eval_unread"] == pytest.approx(1 - sum(read) / sum(num_words))
+    assert found["answers"].read.tolist() == [word < 4 for number in num_words for word in range(number)]
