@@ -48,6 +48,11 @@ class Tokens:
     def columns(self) -> dict[str, Column]:
         return {name: Ragged(self.data.data.column(name)) for name in self.data.column_names if name != NUM_UNITS}
 
+    @property
+    def inputs(self) -> dict[str, Column]:
+        """What a model's forward takes."""
+        return {name: values for name, values in self.columns.items() if name != UNITS}
+
     @cached_property
     def num_units(self) -> np.ndarray | None:
         """[rows], how many units each row has; None where each row is one."""

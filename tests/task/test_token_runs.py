@@ -40,7 +40,7 @@ def test_words_that_a_model_cannot_read_count_and_are_told(tmp_path, caplog):
         compose(
             *SMALL, "teacher=bert", "student=roberta", f"cache_dir={tmp_path}/cache", f"tracking.uri={uri}",
             "teacher.max_length=24", "student.max_length=28", "train.epochs=2", "task.train_size=1000",
-            "terms@loss.terms.hidden=hidden", "train.use_transfer=true", "task.transfer_size=300",
+            "terms=[hidden]", "train.use_transfer=true", "task.transfer_size=300",
         )
     )  # fmt: skip
     unread = {role: scores.test["unread"] for role, scores in record.scores.items()}
