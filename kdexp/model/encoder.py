@@ -20,7 +20,8 @@ from kdexp.model.forward import accepted_inputs
 from kdexp.model.legibility import Legibility
 from kdexp.model.tokens import Tokens, longest_first, tokenizer_fingerprint
 from kdexp.progress import progress
-from kdexp.task.kind import UNITS, UNREAD, Answers, TaskKind
+from kdexp.task.answers import UNREAD
+from kdexp.task.kind import UNITS, Answers, TaskKind
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,15 @@
 """The kinds of task by name: the one place that lists them."""
 
-from kdexp.errors import UserError
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, KindName, PublicTaskConfig, TaskConfig
 from kdexp.task.kind import TaskKind
+from kdexp.task.multi_label import MultiLabel
+from kdexp.task.regression import Regression
 from kdexp.task.single_label import SingleLabel
 from kdexp.task.token_labels import TokenLabels
 
 
 def kind_class(config: TaskConfig) -> type[TaskKind]:
-    """The class of a task's kind; generated text has one class, or a tag for each word.
-
-    Raises:
-        UserError: There is no such kind yet.
-    """
+    """The class of a task's kind; generated text has one class, or a tag for each word."""
     match config:
         case EmbeddedTaskConfig():
             return TokenLabels if config.name == "entities" else SingleLabel
@@ -28,7 +25,7 @@ def _named(kind: KindName) -> type[TaskKind]:
             return SingleLabel
         case KindName.token_labels:
             return TokenLabels
-        case _:
-            raise UserError(
-                "task.kind", f"{kind} is not there yet", f"expected {KindName.single_label} or {KindName.token_labels}"
-            )
+        case KindName.multi_label:
+            return MultiLabel
+        case KindName.regression:
+            return Regression

@@ -82,9 +82,8 @@ class TokenLabels(TaskKind):
         return [texts]
 
     @classmethod
-    def reading_notes(cls, table: Table, text: Sequence[str], label: str) -> list[str]:
+    def reading_notes(cls, table: Table, text: Sequence[str], column: Column) -> list[str]:
         notes = WordTexts(table.column(text[0], "task.text")).notes()
-        column = table.column(label, "task.label")
         tags = {tag for row in _rows(column) for tag in row}
         if scheme_of(tags) == Scheme.bio:
             notes += _beginning_notes(column, Beginnings.of(_rows(column)))

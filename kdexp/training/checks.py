@@ -190,13 +190,16 @@ def refuse_unfit_loss(loss: Loss, outputs: Outputs, num_outputs: int) -> None:
     def fits(kind: Loss | type[Loss]) -> bool:
         return outputs in kind.outputs and (outputs != Outputs.classes or num_outputs >= kind.min_classes)
 
-    if isinstance(loss, MSE) and loss.centered and outputs == Outputs.number and num_outputs == 1:
-        raise UserError("loss", "mse without its mean leaves nothing of a single number", "set centered=false")
+    if isinstance(loss, MSE) and loss.centered and outputs != Outputs.classes:
+        left = (
+            "leaves nothing of a single number" if num_outputs == 1 else "is another answer: each output stands alone"
+        )
+        raise UserError("loss", f"mse without its mean {left}", "set centered=false")
     if fits(loss):
         return
     if outputs not in loss.outputs:
-        compared = " or ".join(sorted(loss.outputs))
-        problem = f"{loss.name} compares {compared}, but here the logits say {outputs}"
+        compared = " or ".join(kind.in_words for kind in Outputs if kind in loss.outputs)
+        problem = f"{loss.name} compares {compared}, but here the logits say {outputs.in_words}"
     else:
         problem = f"{loss.name} is degenerate here: {loss.degenerate}"
     raise UserError(

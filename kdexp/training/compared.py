@@ -3,14 +3,15 @@
 from torch import Tensor
 
 from kdexp.loss.base import LogitLoss, Outputs
-from kdexp.task.kind import NO_UNIT, is_read
+from kdexp.task.answers import is_read
+from kdexp.task.kind import NO_UNIT
 from kdexp.training.collate import Batch, attention_mask_of, counted_tokens
 
 Compared = tuple[Tensor, Tensor, Tensor]
 """The student's logits and the teacher's, [units, outputs], and the labels, [units] or [units, outputs]."""
 
 
-def compared(loss: LogitLoss, batch: Batch, student: Tensor, teacher: Tensor) -> Compared:
+def compared(loss: LogitLoss, batch: Batch, student: Tensor, teacher: Tensor, outputs: Outputs) -> Compared:
     """Of all rows; of rows with several units, the units that both models read.
 
     Where tokens have labels, padding does not count, nor does a token with the label -100; of a row without any label
@@ -18,6 +19,7 @@ def compared(loss: LogitLoss, batch: Batch, student: Tensor, teacher: Tensor) ->
 
     Args:
         student: [batch, outputs], or [batch, tokens, outputs]
+        outputs: What they say.
         teacher: The same; of rows with several units [units, outputs] too, of those that the student reads.
 
     Raises:
@@ -32,7 +34,7 @@ def compared(loss: LogitLoss, batch: Batch, student: Tensor, teacher: Tensor) ->
     elif student.dim() == 3:
         counts = _counted(batch, student, teacher)
         student, teacher, labels = student[counts], teacher[counts], labels[counts]
-    _refuse_incomparable(loss, student, teacher, labels)
+    _refuse_incomparable(loss, student, teacher, labels, outputs)
     return student, teacher, labels
 
 
@@ -56,7 +58,7 @@ def _counted(batch: Batch, student: Tensor, teacher: Tensor) -> Tensor:
     return counted_tokens(batch.labels, attention_mask_of(batch.student))
 
 
-def _refuse_incomparable(loss: LogitLoss, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
+def _refuse_incomparable(loss: LogitLoss, student: Tensor, teacher: Tensor, labels: Tensor, outputs: Outputs) -> None:
     if student.dim() != 2:
         raise ValueError(
             f"the student's logits have shape {list(student.shape)}: the soft loss compares one answer for each row, "
@@ -67,8 +69,8 @@ def _refuse_incomparable(loss: LogitLoss, student: Tensor, teacher: Tensor, labe
             f"the teacher's logits have shape {list(teacher.shape)}, the student's {list(student.shape)}: "
             "both must have one logit for each class of each row"
         )
-    if Outputs.yes_no not in loss.outputs and labels.numel() > len(labels):
+    if outputs == Outputs.classes and labels.numel() > len(labels):
         raise ValueError(
             f"the labels have shape {list(labels.shape)}, and {loss.name} compares one class of each row: for several "
-            'labels pass soft_loss={"name": "mse", "centered": False}, or alpha=1.0, the labels alone'
+            'labels set config.problem_type="multi_label_classification" of the student'
         )

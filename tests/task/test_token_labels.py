@@ -12,8 +12,9 @@ from nervaluate import Evaluator
 from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.model.families import FAMILIES, train_tokenizer
+from kdexp.task.answers import UNREAD, Answers, Labels
 from kdexp.task.config import FileTaskConfig, KindName
-from kdexp.task.kind import NUM_UNITS, UNITS, UNREAD, Answers, Labels
+from kdexp.task.kind import NUM_UNITS, UNITS
 from kdexp.task.load import load_task
 from kdexp.task.tags import Scheme, as_bio, scheme_of
 from kdexp.task.token_labels import TokenLabels

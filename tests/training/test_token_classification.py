@@ -8,7 +8,8 @@ from tiny_models import TOKENIZER, bert, dataset, word_tokenizer
 from torch.nn.functional import kl_div
 from transformers import BertForTokenClassification, DataCollatorForTokenClassification
 
-from kdexp.task.kind import UNITS, UNREAD
+from kdexp.task.answers import UNREAD
+from kdexp.task.kind import UNITS
 from kdexp.task.token_labels import TokenLabels
 from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
 
