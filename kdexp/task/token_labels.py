@@ -1,8 +1,8 @@
 """Token labels: a tag for every word, such as BIO tags of entities or parts of speech."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -14,7 +14,7 @@ from kdexp.loss.base import Outputs
 from kdexp.loss.hard import hard_loss
 from kdexp.task.chance import chance_test
 from kdexp.task.kind import NUM_UNITS, UNITS, Answers, Labels, TaskKind
-from kdexp.task.single_label import class_order, classes_line, expected_calibration_error
+from kdexp.task.single_label import class_order, class_weights, classes_line, expected_calibration_error
 from kdexp.task.table import Column, Table, shorten
 from kdexp.task.tags import OUTSIDE, Beginnings, Scheme, as_bio, ordered_tags, scheme_of, with_beginnings
 from kdexp.task.words import WordTexts, lengths_of, refuse_other_lengths, split_row, units_of_tokens
@@ -22,6 +22,7 @@ from kdexp.task.words import WordTexts, lengths_of, refuse_other_lengths, split_
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokenizerBase
 
+    from kdexp.task.config import ClassWeights
     from kdexp.task.split import Split
 
 
@@ -31,14 +32,19 @@ class TokenLabels(TaskKind):
 
     A word that a model did not read (it was cut off, or the model has no token for it) is answered with `O`: so it
     counts in every metric, and an entity there counts as missed.
+
+    Attributes:
+        class_weights: [tags], what a word of each weighs in the hard loss; None is 1 each.
     """
 
     label_names: Sequence[str]
     primary_metric: str = ""
+    class_weights: tuple[float, ...] | None = None
     name: ClassVar[str] = "token_labels"
     outputs: ClassVar[Outputs] = Outputs.classes
     head: ClassVar[str] = "ForTokenClassification"
     has_units: ClassVar[bool] = True
+    primary_metrics: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy")
 
     def __post_init__(self) -> None:
         if not self.primary_metric:
@@ -88,6 +94,15 @@ class TokenLabels(TaskKind):
         if scheme_of(tags) == Scheme.bio:
             notes += _beginning_notes(column, Beginnings.of(_rows(column)))
         return notes
+
+    def with_primary(self, metric: str | None) -> Self:
+        if metric in ("f1", "precision", "recall") and not self.has_entities:
+            problem = f"got {metric}, which is one of entities, but the tags have no {OUTSIDE}"
+            raise UserError("task.primary_metric", problem, "expected accuracy")
+        return super().with_primary(metric)
+
+    def weighted(self, weights: "ClassWeights", labels: Labels) -> Self:
+        return replace(self, class_weights=class_weights(weights, labels, self.label_names))
 
     def encode(self, column: Column, *, by_number: bool = False) -> pa.Array:
         numbers = {name: number for number, name in enumerate(self.label_names)}
@@ -149,7 +164,13 @@ class TokenLabels(TaskKind):
     def hard_loss(
         self, logits: Tensor, labels: Tensor, *, num_examples: Tensor | int | None, label_smoothing: float
     ) -> Tensor:
-        return hard_loss(logits, labels, num_examples=num_examples, label_smoothing=label_smoothing)
+        return hard_loss(
+            logits,
+            labels,
+            num_examples=num_examples,
+            label_smoothing=label_smoothing,
+            class_weights=self.class_weights,
+        )
 
     def metrics(self, answers: Answers, labels: Labels) -> dict[str, float]:
         """Token accuracy and, of entities, micro-averaged F1, precision and recall of exact matches.
@@ -172,7 +193,11 @@ class TokenLabels(TaskKind):
 
     def _entity_metrics(self, answers: Answers, labels: Labels) -> dict[str, float]:
         right, said, true = self.entity_counts(answers, labels).sum(axis=0)
-        return {"f1": float(_f1(right, said, true)), "precision": _ratio(right, said), "recall": _ratio(right, true)}
+        return {
+            "f1": _ratio(2 * right, said + true),
+            "precision": _ratio(right, said),
+            "recall": _ratio(right, true),
+        }
 
     def entity_counts(self, answers: Answers, labels: Labels) -> np.ndarray:
         """[rows, 3]: entities that are found exactly, those that are said, those that there are."""
@@ -187,12 +212,20 @@ class TokenLabels(TaskKind):
         return np.array([[row.correct, row.actual, row.possible] for row in results], dtype=np.int64).reshape(-1, 3)
 
     def gain(self, student: Answers, baseline: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
-        """Of F1: the entities of each row are counted once, and the counts are resampled."""
-        if self.primary_metric != "f1":
-            return super().gain(student, baseline, labels, rows)
-        counts = (self.entity_counts(answers, labels) for answers in (student, baseline))
-        scores = [_f1(*(column[rows].sum(axis=-1) for column in by_row.T)) for by_row in counts]
-        return np.asarray(scores[0] - scores[1])
+        """The entities of each row are counted once, and the counts are resampled."""
+        scores = [self._resampled(answers, labels, rows) for answers in (student, baseline)]
+        return scores[0] - scores[1]
+
+    def _resampled(self, answers: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
+        """[resamples], the primary metric."""
+        if self.primary_metric == "accuracy":
+            right = (self._numbers(answers) == labels.values).astype(np.int64)
+            assert labels.lengths is not None
+            by_row = np.add.reduceat(right, np.cumsum(labels.lengths) - labels.lengths)
+            return np.asarray(by_row[rows].sum(axis=-1) / labels.lengths[rows].sum(axis=-1))
+        right, said, true = (column[rows].sum(axis=-1) for column in self.entity_counts(answers, labels).T)
+        whole = {"precision": said, "recall": true, "f1": (said + true) / 2}[self.primary_metric]
+        return np.asarray(right / np.maximum(whole, 0.5))
 
     def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> str | None:
         """The trivial answer finds no entity: an F1 of 0, which 99 % of resampled validation splits must exceed.
@@ -270,11 +303,6 @@ def _beginning_notes(column: Column, begins: Beginnings) -> list[str]:
         f"{source}: {begins.counts['I']:,} entities begin with I-, the first in {column.where(row)}, word {place + 1}:"
         " read as B-"
     ]
-
-
-def _f1(right: Any, said: Any, true: Any) -> Any:
-    """2 TP / (2 TP + FP + FN); 0 where nothing is said and nothing is true."""
-    return 2 * right / np.maximum(said + true, 1)
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -274,8 +274,9 @@ def test_a_word_that_was_not_read_counts_as_outside():
     assert "f1" not in told
 
 
-def test_a_gain_is_that_of_f1_on_resampled_rows():
-    kind, random = TokenLabels(TAGS), np.random.default_rng(0)
+@pytest.mark.parametrize("metric", ["f1", "precision", "recall", "accuracy"])
+def test_a_gain_is_that_of_the_metric_on_resampled_rows(metric):
+    kind, random = TokenLabels(TAGS).with_primary(metric), np.random.default_rng(0)
     gold, student, baseline = ([list(random.choice(TAGS, 4)) for _ in range(30)] for _ in range(3))
     labels, pair = labels_of(gold, kind), [answers_of(said, kind) for said in (student, baseline)]
     samples = random.integers(0, 30, (5, 30))
@@ -285,6 +286,20 @@ def test_a_gain_is_that_of_f1_on_resampled_rows():
         for rows in samples
     ]
     assert kind.gain(*pair, labels, samples) == pytest.approx(expected)
+
+
+def test_tags_can_be_weighted_and_chosen_by_another_metric():
+    kind, gold = TokenLabels(TAGS), [["O", "O", "O", "B-person"]]
+    labels, logits = labels_of(gold, kind), torch.zeros(4, 5)
+    weighted = kind.weighted("balanced", labels)
+    assert weighted.class_weights[:2] == pytest.approx((4 / 6, 2))
+    loss = weighted.hard_loss(logits, torch.tensor(labels.values), num_examples=4, label_smoothing=0.0)
+    assert float(loss) == pytest.approx(np.log(5))
+    assert kind.weighted("none", labels).class_weights is None
+    with pytest.raises(UserError, match=r"task.primary_metric: got f1, .* no O; expected accuracy"):
+        TokenLabels(["NN", "VB"]).with_primary("f1")
+    with pytest.raises(UserError, match=r"got macro_f1, which is none of a token_labels task's; expected one of f1"):
+        kind.with_primary("macro_f1")
 
 
 def test_a_teacher_that_finds_nothing_is_refused():
