@@ -281,8 +281,8 @@ def test_a_gain_is_that_of_the_metric_on_resampled_rows(metric):
     labels, pair = labels_of(gold, kind), [answers_of(said, kind) for said in (student, baseline)]
     samples = random.integers(0, 30, (5, 30))
     expected = [
-        kind.metrics(pair[0].take(rows), labels.take(rows))["f1"]
-        - kind.metrics(pair[1].take(rows), labels.take(rows))["f1"]
+        kind.metrics(pair[0].take(rows), labels.take(rows))[metric]
+        - kind.metrics(pair[1].take(rows), labels.take(rows))[metric]
         for rows in samples
     ]
     assert kind.gain(*pair, labels, samples) == pytest.approx(expected)
