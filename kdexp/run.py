@@ -12,6 +12,7 @@ import yaml
 from kdexp.cache import Cache
 from kdexp.config import Config, teacher_settings
 from kdexp.controls.train import train_controls
+from kdexp.controls.tuned import choices
 from kdexp.files import full_disk_told
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware, prepare_hardware
@@ -106,6 +107,7 @@ def _run(
             measure(
                 task, models, name=description.name, settings=description.params, notices=_notices(teacher, answers)
             ),
+            choices=choices(config.controls, trained),
             diagnostics=_diagnose(config, task, teacher, answers, student),
             costs=_costs(teacher, answers, features, trained, hardware) | {"seconds": time.perf_counter() - started},
             teacher_unchanged=True,

@@ -20,6 +20,7 @@ from kdexp.results.record import metric_name
 from kdexp.task.kind import UNITS, Answers
 from kdexp.teacher.base import TeacherAnswers
 from kdexp.teacher.features import TeacherFeatures
+from kdexp.training.config import StudentTrainConfig
 from kdexp.training.course import Course
 from kdexp.training.loop import Lesson, LogCallback, num_optimizer_steps, schedule_parts, train_model
 
@@ -36,12 +37,14 @@ class TrainedStudent:
     Attributes:
         folder: Model and tokenizer, as `save_pretrained` writes them.
         answers: On `validation` and `test`.
+        schedule: That it was trained with.
         num_teacher_rows: Rows that a teacher in the loop forwarded in this run.
         from_cache: It was trained by an earlier run with the same settings.
     """
 
     folder: Path
     answers: dict[str, Answers]
+    schedule: StudentTrainConfig
     train_seconds: float
     num_steps: int
     num_teacher_rows: int
@@ -104,6 +107,7 @@ def train_student(
     return TrainedStudent(
         folder=entry.path / "model",
         answers=_read_answers(entry.path),
+        schedule=course.schedule,
         train_seconds=record["seconds"],
         num_steps=record["num_steps"],
         num_teacher_rows=0 if entry.hit else record["num_teacher_rows"],

@@ -170,6 +170,13 @@ class Split:
             yield [column.slice(start, size).to_pylist() for column in columns]
 
 
+def rows_within(split: Split, whole: Split) -> np.ndarray:
+    """[rows], where each row of a split lies in another one that has the same texts and more."""
+    keys = whole.text_keys
+    order = np.argsort(keys, kind="stable")
+    return order[np.searchsorted(keys, split.text_keys, sorter=order)]
+
+
 Shard = tuple[Sequence[Iterable[list[str]]], Sequence | np.ndarray | None]
 """One or two columns of texts, as batches of values that begin and end at the same rows, and all their labels."""
 

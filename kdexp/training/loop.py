@@ -47,6 +47,9 @@ _TRAIN_METRICS = {
 
 _TRAINERS_OWN = {"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
 
+_MOST_VALIDATIONS = 20
+"""Of one that goes through few rows many times."""
+
 LogCallback = Callable[[dict[str, float], int], None]
 """Takes metrics and the optimizer step they belong to."""
 
@@ -221,8 +224,7 @@ def _arguments(
         # taken for such.
         ddp_find_unused_parameters=False,
         seed=seed,
-        eval_strategy="epoch",
-        save_strategy="epoch",
+        **_validation(lesson, schedule, total_steps),
         # The one before stays until this one is complete: whenever a process is killed, one can be read.
         save_total_limit=2,
         load_best_model_at_end=schedule.select == CheckpointSelection.best,
@@ -236,6 +238,20 @@ def _arguments(
     # One process drives one GPU: DataParallel over all that are visible would split each batch.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def _validation(lesson: Lesson, schedule: TrainConfig, total_steps: int) -> dict[str, Any]:
+    """When checkpoints are written and validated: after each pass.
+
+    A student whose steps are those of one that has much more text would go through its few rows a hundred times:
+    it is validated 20 times, or four times per epoch of the schedule.
+    """
+    rows = schedule.batch_size * schedule.gradient_accumulation * total_steps
+    most = max(_MOST_VALIDATIONS, 4 * (schedule.epochs or 1))
+    if lesson.num_steps is None or rows <= most * len(lesson.train_rows):
+        return {"eval_strategy": "epoch", "save_strategy": "epoch"}
+    steps = math.ceil(total_steps / most)
+    return {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": steps, "save_steps": steps}
 
 
 def rows_per_process(schedule: TrainConfig, hardware: Hardware, settings: str = "train") -> int:
@@ -275,9 +291,13 @@ def _last_complete_checkpoint(work: Path) -> str | None:
     return get_last_checkpoint(str(work))
 
 
-def diverged(problem: str, settings: str) -> UserError:
+class DivergedError(UserError):
+    """A training left the numbers."""
+
+
+def diverged(problem: str, settings: str) -> DivergedError:
     """A training that left the numbers, and which settings tame it."""
-    return UserError(
+    return DivergedError(
         f"{settings}.learning_rate", problem, f"try a smaller one, more {settings}.warmup_ratio, or float32"
     )
 
