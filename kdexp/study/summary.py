@@ -73,6 +73,11 @@ class StudySummary:
         return None if self.table.empty else self.table.iloc[0]
 
     @property
+    def varied(self) -> list[str]:
+        """What a person varied."""
+        return [name for name in self.settings if name != STAGE]
+
+    @property
     def is_cross_family(self) -> bool:
         """Whether a study of its own judges what these runs show."""
         return "condition" in self.settings

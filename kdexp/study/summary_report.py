@@ -181,7 +181,7 @@ def note_blocks(summary: StudySummary) -> list[Block]:
 def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None:
     """Write tables, figures, report and saved view to the parent run."""
     shown = {} if summary.table.empty else _figures(summary, study)
-    title = f"{summary.study}: {' x '.join(summary.settings) or 'runs'}"
+    title = f"{summary.study}: {' x '.join(summary.varied) or 'runs'}"
     parent.log_text(html_page(title, report_blocks(summary, shown)), "summary/report.html")
     note = markdown_page(title, note_blocks(summary))
     parent.set_tags({NOTE_TAG: note})
@@ -219,7 +219,7 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
 def print_summary(summary: StudySummary) -> None:
     """Print the answer, the best settings, what is missing and what to open."""
     counts = ", ".join(f"{number} {status}" for status, number in sorted(summary.counts.items()))
-    title = f"study {summary.study}: {' x '.join(summary.settings) or 'runs'} ({counts})"
+    title = f"study {summary.study}: {' x '.join(summary.varied) or 'runs'} ({counts})"
     blocks: list[Block] = [Paragraph(title)]
     if not summary.table.empty:
         blocks = [TableBlock(shown_table(summary).head(_MOST_ROWS), title)]

@@ -57,6 +57,7 @@ def test_what_can_be_compared_stands_together(search):
     assert summary.table["validation"].round(4).tolist() == [0.552, 0.57, 0.54, 0.617, 0.6, 0.59, 0.58, 0.579]
     assert shown_table(summary).columns[0] == "stage"
     assert setting_label(summary.best, summary.settings) == "loss.alpha=0.5 train.learning_rate=0.002"
+    assert summary.varied == ["loss.alpha", "train.learning_rate"]
 
 
 def test_the_gain_is_told_at_equal_tuning(search):
