@@ -210,7 +210,7 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
     scores = [metric_name(split, summary.metric) for split in SPLITS]
     beside = [metric_name("test", summary.metric, role) for role in ("baseline", "teacher")]
     view = study.save_view(
-        summary.parent_id, [*summary.settings, "seed"], [*scores, GAIN, *beside], contour=grid_axes(summary)
+        summary.parent_id, [*summary.varied, "seed"], [*scores, GAIN, *beside], contour=grid_axes(summary)
     )
     if view:
         summary.links["view"] = view
