@@ -59,7 +59,7 @@ def gather(study: Study, records: Sequence[RunRecord]) -> Evidence | None:
     gains = [record.gain.value for record in records if record.gain is not None]
     if not gains or len(gains) < len(records):
         return None
-    tables = [study.table_artifact(str(record.run_id), PREDICTIONS) for record in records]
+    tables = _tables(study, records)
     correct = _correctness(records, tables) if len(records) > 1 else None
     difference = paired_t(100 * np.array(gains))
     return Evidence(
@@ -82,6 +82,11 @@ def correctness(record: RunRecord, predictions: pd.DataFrame) -> dict[Role, np.n
         np.isclose(values.mean(), record.scores[role].test[record.metric]) for role, values in correct.items()
     )
     return correct if is_counted else {}
+
+
+def _tables(study: Study, records: Sequence[RunRecord]) -> list[pd.DataFrame | None]:
+    """What each run's models answered on test."""
+    return [study.table_artifact(str(record.run_id), PREDICTIONS) for record in records]
 
 
 def _correctness(records: Sequence[RunRecord], tables: Sequence[pd.DataFrame | None]) -> dict[Role, np.ndarray] | None:
@@ -114,7 +119,7 @@ def compare(study: Study, firsts: Sequence[RunRecord], seconds: Sequence[RunReco
     differences = [100 * (first - second) for first, second in scores if first is not None and second is not None]
     if not differences or len(differences) < len(pairs):
         return None
-    correct = [_correctness(study, runs) for runs in zip(*pairs, strict=True)]
+    correct = [_correctness(runs, _tables(study, runs)) for runs in zip(*pairs, strict=True)]
     bootstrap = None
     if len(pairs) > 1 and correct[0] is not None and correct[1] is not None:
         bootstrap = _bootstrap({"student": correct[0]["student"], "other": correct[1]["student"]}, "student", "other")
