@@ -1,5 +1,6 @@
 """Token labels: a tag for every word, such as BIO tags of entities or parts of speech."""
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -107,17 +108,17 @@ class TokenLabels(TaskKind):
     def encode(self, column: Column, *, by_number: bool = False) -> pa.Array:
         numbers = {name: number for number, name in enumerate(self.label_names)}
         begin = with_beginnings if self.scheme == Scheme.bio else list
-        values, lengths = [], []
+        values, lengths = array("q"), array("q")
         for row, tags in enumerate(_rows(column)):
             named = [self.label_names[int(tag)] if _is_number(tag, self) else tag for tag in tags]
             for place, tag in enumerate(named):
                 if tag not in numbers:
                     problem = f"{column.where(row)}, word {place + 1}: unknown tag '{tag:.60}'"
                     raise UserError("task.label", problem, f"the tags are: {shorten(self.label_names)}")
-            values.append(np.array([numbers[tag] for tag in begin(named)], dtype=np.int64))
+            values.extend(numbers[tag] for tag in begin(named))
             lengths.append(len(tags))
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        return pa.ListArray.from_arrays(offsets, np.concatenate(values))
+        return pa.ListArray.from_arrays(offsets, np.frombuffer(values, dtype=np.int64))
 
     def refuse_unfit_rows(self, split: "Split", column: Column) -> None:
         refuse_other_lengths(lengths_of(split.first), split.labels.lengths, column)
