@@ -13,6 +13,7 @@ from kdexp.results.diagnostics import Calibration, Diagnostics, TokenizerStatist
 from kdexp.results.statistics import Gain
 
 if TYPE_CHECKING:
+    from kdexp.model.encoder import Encoder
     from kdexp.model.legibility import Legibility
 
 Role = str
@@ -71,6 +72,18 @@ def legibility_metrics(found: Mapping[Role, "Legibility"]) -> dict[str, float]:
         f"input/{role}_{name}": value
         for role, item in found.items()
         for name, value in (("unknown_rate", item.unknown_rate), ("truncation_rate", item.truncation_rate))
+    }
+
+
+def vocab_metrics(student: "Encoder") -> dict[str, float]:
+    """What trimming its vocabulary took from a student; nothing where it was not trimmed."""
+    if student.trimming is None:
+        return {}
+    full = student.trimming.full
+    sizes = {"num_tokens": len(student.tokenizer), "full_num_tokens": len(full.tokenizer)}
+    rates = {f"{split}_changed_rate": rate for split, rate in student.trimming.changed_rates.items()}
+    return {
+        f"vocab/{name}": value for name, value in (sizes | {"full_parameters": full.num_parameters} | rates).items()
     }
 
 
