@@ -157,7 +157,9 @@ def test_with_all_its_tokens_it_is_the_student_that_was_not_trimmed(family, tmp_
 VOCABS = ("student.vocab=full", "student.vocab=trim")
 
 
-@pytest.mark.parametrize("student", [["student.init=teacher_layers", "student.num_layers=1"], ["student=static"]])
+@pytest.mark.parametrize(
+    "student", [["student.init=teacher_layers", "student.num_layers=1"], ["student=static", "task=inference"]]
+)
 def test_what_is_made_of_the_teacher_can_be_trimmed(student, tmp_path):
     plain, small = (
         kdexp.distil(kdexp.compose(*RUN, *student, vocab, f"cache_dir={tmp_path}")).metrics() for vocab in VOCABS
