@@ -182,10 +182,16 @@ def _arrange_public(
     if config.transfer_file is not None:
         splits["transfer"] = _read_transfer(config.transfer_file, text, Reading(), scratch)
     for name in ("train", "validation"):
-        if not splits[name].is_labelled:
+        if name in splits and not splits[name].is_labelled:
             problem = f"the split {name} of {config.name} has no labels"
             raise UserError("task.path" if config.path else "task.dataset", problem, "name one that has them")
-    if "test" in splits and splits["test"].is_labelled:
+    has_test = "test" in splits and splits["test"].is_labelled
+    if "validation" not in splits:
+        if sources.no_validation and not has_test:
+            raise sources.no_validation
+        why = "validation: held out of train, because the data set has no dev set"
+        arranged = arrange(config, kind, splits, (HELD_OUT, "public test set"))
+    elif has_test:
         why = "task.validation_size is not used: the data set has a dev set and a labelled test set"
         arranged = arrange(config, kind, splits, ("public dev set", "public test set"))
     else:
