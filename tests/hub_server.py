@@ -1,7 +1,7 @@
 """A server on the loopback that speaks the hub's protocol, as far as `from_pretrained` and `load_dataset` ask.
 
-It serves the folders `<root>/models/<owner>/<name>` and `<root>/datasets/<owner>/<name>`, each at one commit, and can be
-told to misbehave as networks do.
+It serves the folders `<root>/models/<owner>/<name>` and `<root>/datasets/<owner>/<name>`, each at one commit, and can
+be told to misbehave as networks do.
 """
 
 import hashlib
@@ -156,7 +156,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _entries(self, folder):
         return [
-            {"type": "file", "path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "oid": _blob(path)}
+            {
+                "type": "file",
+                "path": path.relative_to(folder).as_posix(),
+                "size": path.stat().st_size,
+                "oid": _blob(path),
+            }
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         ]

@@ -106,12 +106,20 @@ def _first_fields(path: Path) -> list[str]:
     return next((row for _, row in rows), [])
 
 
+def files_read(path: Path) -> list[Path]:
+    """Every file that `read_copy` opens for one of a split's files."""
+    if not path.name.endswith(_TEXT_LINES):
+        return [path]
+    labels = path.with_name(path.name.removesuffix(_TEXT_LINES) + _LABEL_LINES)
+    return [path, labels] if labels.is_file() else [path]
+
+
 def _read_lines(path: Path, columns: Sequence[str], target: Path) -> Table:
     """Texts and labels, a row on each line of two files."""
     if len(columns) != 2:
         raise UserError("task.text", f"{path} holds one text a row", "name one column")
-    files = [path, path.with_name(path.name.removesuffix(_TEXT_LINES) + _LABEL_LINES)]
-    values = [list(_lines(file)) for file in files if file.is_file()]
+    files = files_read(path)
+    values = [_lines(file) for file in files]
     if len({len(column) for column in values}) > 1:
         problem = f"{files[0]} has {len(values[0]):,} lines, {files[1].name} {len(values[1]):,}"
         raise UserError("task.path", problem, "each line is a row, in both files")

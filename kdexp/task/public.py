@@ -11,7 +11,7 @@ from kdexp.errors import UserError
 from kdexp.fingerprint import path_digest
 from kdexp.task.config import REST, PublicTaskConfig
 from kdexp.task.file import SPLIT_NAMES, SUFFIXES, list_folder
-from kdexp.task.layout import read_copy, split_files
+from kdexp.task.layout import files_read, read_copy, split_files
 from kdexp.task.table import Table
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -70,7 +70,8 @@ def public_sources(config: PublicTaskConfig, columns: Sequence[str]) -> PublicSo
             if paths
         }
 
-    digests = [file for paths in files.values() for path in paths for file in path_digest(path)]
+    found = [path for paths in files.values() for path in paths]
+    digests = [digest for path in found for file in files_read(path) for digest in path_digest(file)]
     return PublicSources({"path": digests}, read, no_validation)
 
 
