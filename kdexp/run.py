@@ -10,8 +10,9 @@ import transformers
 import yaml
 
 from kdexp.cache import Cache
-from kdexp.config import Config, teacher_settings
+from kdexp.config import Config, schedules, teacher_settings
 from kdexp.controls.train import train_controls
+from kdexp.controls.tuned import choices
 from kdexp.files import full_disk_told
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware, prepare_hardware
@@ -20,7 +21,14 @@ from kdexp.model.encoder import Encoder
 from kdexp.naming import announce, command_line, describe_run, teacher_tags
 from kdexp.processes import Processes
 from kdexp.results.diagnostics import Diagnostics, diagnose
-from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
+from kdexp.results.measure import (
+    ModelAnswers,
+    decided,
+    measure,
+    prediction_figure,
+    prediction_figure_name,
+    prediction_table,
+)
 from kdexp.results.note import run_note
 from kdexp.results.record import SPLITS, Role, RunRecord, curve_metrics, legibility_metrics
 from kdexp.student.load import follow_teacher, load_student
@@ -38,6 +46,7 @@ from kdexp.tracking.student_model import StudentFiles
 from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable
 from kdexp.training.checks import check_fit
 from kdexp.training.course import Course
+from kdexp.training.loop import weighted_kind
 
 
 def run(
@@ -73,9 +82,7 @@ def _run(
         # A job of a sweep knows that the store was there: it waits where a first run is refused.
         check_reachable(config.tracking.uri, patience=PATIENCE_SECONDS if config.parent_run else 0.0)
     announce(config, hardware, task, teacher, student)
-    check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
-    refuse_unfit_answers(config.loss, teacher)
-    refuse_unfit_features(config.loss.terms, teacher, student)
+    _refuse_unfit(config, task, teacher, student)
 
     readers = shown_encoders(teacher) | {"student": student}
     description = describe_run(config, task, hardware, cache, readers, given)
@@ -101,11 +108,12 @@ def _run(
         trained |= train_controls(config.controls, course, config.loss, answers, features)
         teacher.verify()  # only the student learned
 
-        models = _models(teacher, answers, student, trained)
+        models = decided(task, _models(teacher, answers, student, trained))
         record = replace(
             measure(
                 task, models, name=description.name, settings=description.params, notices=_notices(teacher, answers)
             ),
+            choices=choices(config.controls, trained),
             diagnostics=_diagnose(config, task, teacher, answers, student),
             costs=_costs(teacher, answers, features, trained, hardware) | {"seconds": time.perf_counter() - started},
             teacher_unchanged=True,
@@ -130,6 +138,15 @@ def _open(
         return teacher, follow_teacher(config.student, teacher, task, seed=config.seed)
     student = load_student(config.student, task, cache, seed=config.seed)
     return teacher or open_teacher(settings, config.tokenization, task, student, cache, hardware), student
+
+
+def _refuse_unfit(config: Config, task: Task, teacher: Teacher, student: Encoder) -> None:
+    """Refuse what does not go together, before anything is written."""
+    check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
+    for setting, schedule in schedules(config).items():
+        weighted_kind(task, schedule, setting)
+    refuse_unfit_answers(config.loss, teacher)
+    refuse_unfit_features(config.loss.terms, teacher, student)
 
 
 def _legibility(teacher: Teacher, student: Encoder) -> dict[str, float]:
@@ -183,13 +200,14 @@ def _log(
     tracked.log_table(prediction_table(task, models, with_text=with_text), "predictions.parquet")
     figure = prediction_figure(task, models)
     if figure is not None:
-        tracked.log_figure(figure, "figures/confusion_matrices.png")
+        tracked.log_figure(figure, f"figures/{prediction_figure_name(task)}.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
     tracked.log_metrics(record.metrics(), step=student.num_steps)
     notes = [*task.announcements, *course.encoder.notes, *record.notices]
     tracked.set_tags({NOTE_TAG: run_note(record, notes, command_line())})
     if settings.log_model:
         files = StudentFiles.of(student.folder, task, course.encoder.max_length, with_text=with_text)
+        files = replace(files, decided=task.kind.served(models["student"].answers["test"]))
         tracked.log_student(files, record.student_metrics())
 
 

@@ -5,8 +5,8 @@ import importlib.metadata
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from kdexp.task.load import Task
 
-SERVED_KINDS = ("single_label",)
+SERVED_KINDS = ("single_label", "multi_label", "regression")
 """Kinds of task that the pyfunc model can answer."""
 
 _PACKAGES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "pandas")
@@ -35,6 +35,7 @@ class StudentFiles:
         max_length: Tokens at which the student's inputs are truncated.
         example_texts: Some inputs (texts or pairs), shown by MLflow beside the model.
         kind: Of the task.
+        decided: What the kind needs beside names to tell what the run told, such as thresholds.
         is_pair: Whether it was trained on pairs; None where that is not known, and both are answered.
     """
 
@@ -43,6 +44,7 @@ class StudentFiles:
     max_length: int
     example_texts: Sequence[Any] = ()
     kind: str = SERVED_KINDS[0]
+    decided: Mapping[str, Any] = field(default_factory=dict)
     is_pair: bool | None = None
 
     @classmethod
@@ -54,7 +56,7 @@ class StudentFiles:
         """
         made_up = [("a text", "another text")] if task.train.is_pair else ["a text"]
         examples = task.train.head(3) if with_text else made_up
-        return cls(folder, task.label_names, max_length, examples, task.kind.name, task.train.is_pair)
+        return cls(folder, task.label_names, max_length, examples, task.kind.name, is_pair=task.train.is_pair)
 
 
 def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) -> None:
@@ -84,19 +86,23 @@ def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) ->
             loader_module=loader.stem,
             data_path=str(student.folder),
             code_paths=[str(path) for path in (loader, own) if path],
-            signature=_signature(student.label_names),
+            signature=_signature(student.kind, student.label_names),
             pip_requirements=[f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _PACKAGES],
             input_example=_example(student.example_texts),
             mlflow_model=model,
         )
     shutil.copytree(target / model.flavors["python_function"]["data"], target, dirs_exist_ok=True)
     shutil.rmtree(target / "data")
-    settings = {
-        "kind": student.kind,
-        "is_pair": student.is_pair,
-        "label_names": list(student.label_names),
-        "max_length": student.max_length,
-    } | ({"architecture": own.stem} if own else {})
+    settings = (
+        {
+            "kind": student.kind,
+            "is_pair": student.is_pair,
+            "label_names": list(student.label_names),
+            "max_length": student.max_length,
+        }
+        | dict(student.decided)
+        | ({"architecture": own.stem} if own else {})
+    )
     (target / SETTINGS_FILE).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
     model.flavors["python_function"]["data"] = "."
     model.save(str(target / "MLmodel"))
@@ -128,7 +134,7 @@ def _example(texts: Sequence[Any]) -> "pd.DataFrame | None":
     return pd.DataFrame(rows, columns=["text", "text_pair"][: len(rows[0])])
 
 
-def _signature(label_names: Sequence[str]) -> "ModelSignature":
+def _signature(kind: str, label_names: Sequence[str]) -> "ModelSignature":
     """The outputs alone, so that every form of a request reaches the model, which checks it (tried with MLflow 3.17).
 
     Under a schema of columns MLflow refuses texts and lists before the model sees them, and in Python makes one row of
@@ -136,7 +142,14 @@ def _signature(label_names: Sequence[str]) -> "ModelSignature":
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
 
-    columns = [ColSpec(DataType.string, "label"), ColSpec(DataType.float, "score")]
+    match kind:
+        case "regression":
+            return ModelSignature(outputs=Schema([ColSpec(DataType.double, "value")]))
+        case "multi_label":
+            columns = [ColSpec(Array(DataType.string), "labels")]
+        case _:
+            columns = [ColSpec(DataType.string, "label"), ColSpec(DataType.float, "score")]
     columns += [ColSpec(DataType.float, f"probability_{name}") for name in label_names]
     return ModelSignature(outputs=Schema(columns))
