@@ -229,7 +229,7 @@ def _public_labels(table: Table, config: PublicTaskConfig, kind: TaskKind) -> An
     if not {*label_columns(config.label)} <= {*table.names}:
         return None
     column = gold_column(table, config)
-    if all(str(value) == "-1" for value in column):
+    if all(str(value) in ("-1", "-1.0") for value in column):
         return None
     return kind.encode(column, by_number=True)
 
