@@ -10,7 +10,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from kdexp.arrow import BATCH_ROWS, TEXT, map_table, write_table
 from kdexp.errors import UserError
 from kdexp.task.columnar import is_saved_dataset
-from kdexp.task.config import PublicTaskConfig, Quoting
+from kdexp.task.config import KindName, PublicTaskConfig, Quoting
 from kdexp.task.delimited import delimited_rows
 from kdexp.task.file import SUFFIXES, Reading, read_table
 from kdexp.task.source import Source
@@ -68,6 +68,8 @@ def read_copy(path: Path, columns: Sequence[str], config: PublicTaskConfig, targ
     """
     if path.name.endswith(_TEXT_LINES):
         return _read_lines(path, columns, target)
+    if config.kind == KindName.token_labels and path.is_file() and path.suffix not in SUFFIXES:
+        return _read_words(path, columns, target)
     called = {column: [column, *(config.aliases or {}).get(column, ())] for column in columns}
     reading = _bare(path, columns, called, config)
     wanted = columns if reading else [name for names in called.values() for name in names]
@@ -79,6 +81,14 @@ def read_copy(path: Path, columns: Sequence[str], config: PublicTaskConfig, targ
         names=[theirs.get(name, name) for name in table.names],
         columns={column: table.columns[name] for column, name in found.items() if name in table.columns},
     )
+
+
+def _read_words(path: Path, columns: Sequence[str], target: Path) -> Table:
+    """Words and tags of a CoNLL file: the first column and the last."""
+    theirs = dict(zip(("text", "label"), columns, strict=True))
+    table = read_table(path, list(theirs), target, setting="task.path", reading=Reading(words=True))
+    columns_of = {theirs[name]: column for name, column in table.columns.items()}
+    return replace(table, names=list(columns_of), columns=columns_of)
 
 
 def _bare(
