@@ -93,6 +93,19 @@ def is_teacher(role: Role) -> bool:
 
 
 @dataclass(frozen=True)
+class ClassCount:
+    """Of one class on test: its rows, how many are answered right, and how many rows are answered with it."""
+
+    rows: int
+    right: int
+    answered: int
+
+    @property
+    def recall(self) -> float:
+        return self.right / self.rows
+
+
+@dataclass(frozen=True)
 class Scores:
     """One model's metrics by split: `scores.test["accuracy"]`."""
 
@@ -148,6 +161,7 @@ class RunRecord:
         costs: Seconds, counts and megabytes by name.
         num_test_rows: None of a stored run.
         notices: What a person should know before believing the numbers; none of a stored run.
+        classes: By role, where a row is one of several classes; empty of a stored run.
         run_id, url, experiment_url: In MLflow; the links are None where nothing is tracked, and of a stored run.
     """
 
@@ -165,6 +179,7 @@ class RunRecord:
     teacher_unchanged: bool = False
     num_test_rows: int | None = None
     notices: Sequence[str] = ()
+    classes: Mapping[Role, Mapping[str, ClassCount]] = field(default_factory=dict)
     run_id: str | None = None
     url: str | None = None
     experiment_url: str | None = None
