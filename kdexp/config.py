@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kdexp.errors import UserError
+from kdexp.export.config import FORMATS, ExportFormat
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import Loss
@@ -69,6 +70,7 @@ class Config(Checked):
     hardware: HardwareConfig
     train: StudentTrainConfig
     tracking: TrackingConfig
+    export: dict[str, ExportFormat] = field(default_factory=dict)
     tokenization: Tokenization = Tokenization.own
     baseline: bool = True
     seed: Seed = 0
@@ -128,6 +130,7 @@ SCHEMAS: dict[str, Mapping[str, type]] = {
     "task": {"embedded": EmbeddedTaskConfig, "public": PublicTaskConfig, "file": FileTaskConfig},
     "loss": LOSSES,
     "terms": TERMS,
+    "export": FORMATS,
 }
 """Groups whose options differ in what can be set: the classes that their files name as `/schema/<group>/<name>`."""
 
@@ -213,6 +216,8 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     parts["loss"] = config.loss.parts()
     if not config.more_teachers:
         del parts["more_teachers"], parts["teacher"]["weight"]
+    if not config.export:
+        del parts["export"]
     # Settings that came later count only where they are set: what ran before is the same computation.
     parts["task"] = {name: value for name, value in parts["task"].items() if (name, value) not in _LATER.items()}
     parts["files"] = input_digests(config)

@@ -34,6 +34,7 @@ GROUPS = {
     "terms": "feature terms, added to the loss: 'terms=[rkd,hidden]'",
     "hardware": "the device",
     "train": "the student's schedule",
+    "export": "the files that ship, measured again: 'export=[onnx,onnx_int8]'",
     "tracking": "where runs are logged",
     "condition": "what a run of experiment=cross_family compares (the study sets it)",
     "experiment": "ready-made studies, which carry their own sweep",

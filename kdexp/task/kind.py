@@ -277,6 +277,10 @@ class TaskKind(ABC):
     def gold(self, labels: Labels) -> list[Any]:
         """The same of the gold labels."""
 
+    def row_scores(self, answers: Answers) -> np.ndarray | None:
+        """How sure each row's answer is, from 0 to 1, [rows]; None of a kind whose answers have no probability."""
+        return None
+
     def scores(self, answers: Answers) -> dict[str, list[float]]:
         """Columns that stand beside the decisions: `probability_<class>`, or none."""
         return {}

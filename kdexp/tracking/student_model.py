@@ -5,11 +5,12 @@ import importlib.metadata
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdexp.task.sureness import sureness_table
 from kdexp.tracking.adapter import quiet
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
 
+    from kdexp.task.kind import Answers
     from kdexp.task.load import Task
 
 SERVED_KINDS = ("single_label",)
@@ -36,6 +38,7 @@ class StudentFiles:
         example_texts: Some inputs (texts or pairs), shown by MLflow beside the model.
         kind: Of the task.
         is_pair: Whether it was trained on pairs; None where that is not known, and both are answered.
+        sureness: How often it was right on validation by how sure it was (`kdexp/task/sureness.py`).
     """
 
     folder: Path
@@ -44,17 +47,32 @@ class StudentFiles:
     example_texts: Sequence[Any] = ()
     kind: str = SERVED_KINDS[0]
     is_pair: bool | None = None
+    sureness: Mapping[str, Sequence[int]] | None = None
 
     @classmethod
-    def of(cls, folder: Path, task: "Task", max_length: int, *, with_text: bool = True) -> "StudentFiles":
+    def of(
+        cls, folder: Path, task: "Task", max_length: int, validation: "Answers", *, with_text: bool = True
+    ) -> "StudentFiles":
         """Of a student that was trained on a task.
 
         Args:
+            validation: What it answers there.
             with_text: Show some training texts as examples, else made-up ones.
         """
+        sureness = sureness_table(task.kind, validation, task.labels("validation"))
         made_up = [("a text", "another text")] if task.train.is_pair else ["a text"]
         examples = task.train.head(3) if with_text else made_up
-        return cls(folder, task.label_names, max_length, examples, task.kind.name, task.train.is_pair)
+        return cls(folder, task.label_names, max_length, examples, task.kind.name, task.train.is_pair, sureness)
+
+    def settings(self) -> dict[str, object]:
+        """What has to be known to use it, beside model and tokenizer."""
+        return {
+            "kind": self.kind,
+            "is_pair": self.is_pair,
+            "label_names": list(self.label_names),
+            "max_length": self.max_length,
+            "sureness": self.sureness,
+        }
 
 
 def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) -> None:
@@ -91,13 +109,7 @@ def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) ->
         )
     shutil.copytree(target / model.flavors["python_function"]["data"], target, dirs_exist_ok=True)
     shutil.rmtree(target / "data")
-    settings = {
-        "kind": student.kind,
-        "is_pair": student.is_pair,
-        "label_names": list(student.label_names),
-        "max_length": student.max_length,
-    }
-    (target / SETTINGS_FILE).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
+    (target / SETTINGS_FILE).write_text(json.dumps(student.settings(), ensure_ascii=False), encoding="utf-8")
     model.flavors["python_function"]["data"] = "."
     model.save(str(target / "MLmodel"))
 
