@@ -18,7 +18,7 @@ from kdexp.loss.base import Loss
 from kdexp.loss.logit import LOSSES
 from kdexp.loss.terms import TERMS
 from kdexp.model.config import ModelConfig
-from kdexp.ranges import Checked, Positive, Seed
+from kdexp.ranges import Checked, Positive, Seed, established
 from kdexp.student.config import StudentConfig
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.teacher.config import TeacherConfig, Tokenization
@@ -171,6 +171,11 @@ def teacher_names(config: Config) -> list[str]:
 
 def flatten(config: object) -> dict[str, Any]:
     """The config as dotted names, as MLflow shows it (`loss.alpha`, `teacher.train.epochs`, ...)."""
+    return dotted(plain(config))
+
+
+def dotted(values: Any) -> dict[str, Any]:
+    """Nested settings by their whole names."""
 
     def walk(prefix: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -181,10 +186,7 @@ def flatten(config: object) -> dict[str, Any]:
             for name, leaf in walk(f"{prefix}.{key}" if prefix else key, item).items()
         }
 
-    return walk("", plain(config))
-
-
-_LATER = {"encoding": "utf-8", "quoting": "auto"}
+    return walk("", values)
 
 
 def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
@@ -197,7 +199,7 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     Args:
         given: Digests of what a program handed in, in place of what the config describes.
     """
-    parts = plain(config)
+    parts = established(config)
     for irrelevant in (
         "tracking",
         "cache_dir",
@@ -218,8 +220,6 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
         del parts["more_teachers"], parts["teacher"]["weight"]
     if not config.export:
         del parts["export"]
-    # Settings that came later count only where they are set: what ran before is the same computation.
-    parts["task"] = {name: value for name, value in parts["task"].items() if (name, value) not in _LATER.items()}
     parts["files"] = input_digests(config)
     parts["versions"] = library_versions()
     if given:

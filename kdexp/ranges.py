@@ -9,12 +9,13 @@ KD(temperature=0)   # UserError: temperature: got 0; expected a finite number ab
 
 import math
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from numbers import Real
 from typing import Annotated, Any
 
 from kdexp.errors import UserError
+from kdexp.fingerprint import plain
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,18 @@ NaturalNumber = Annotated[int, Range("a whole number of at least 0", low=0)]
 PositiveInt = Annotated[int, Range("a whole number of at least 1", low=1)]
 # NumPy takes no others.
 Seed = Annotated[int, Range("a whole number from 0 to 4294967295", low=0, high=2**32 - 1)]
+
+
+_LATER = "later"
+"""In a field's metadata: the setting came after results were kept whose keys do not have it."""
+
+
+def later(default: Any) -> Any:
+    """The field of a setting that came later: it counts in hashes and keys only where it is set.
+
+    What ran before is so the same computation: `config_hash` and cache keys stay (`established`).
+    """
+    return field(default=default, metadata={_LATER: True})
 
 
 class Checked:
@@ -87,3 +100,23 @@ def _optional(settings: type) -> set[str]:
 
 def _extras(hint: Any) -> list[Any]:
     return [extra for part in (hint, *typing.get_args(hint)) for extra in getattr(part, "__metadata__", ())]
+
+
+def established(config: object) -> Any:
+    """The same without the settings that came later and are not set: what hashes and keys are made of."""
+    values = plain(config)
+    _drop_later(config, values)
+    return values
+
+
+def _drop_later(settings: Any, values: Any) -> None:
+    if isinstance(settings, dict):
+        for name, part in settings.items():
+            _drop_later(part, values[name])
+    elif is_dataclass(settings):
+        for item in fields(settings):
+            value = getattr(settings, item.name)
+            if item.metadata.get(_LATER) and value == item.default:
+                del values[item.name]
+            else:
+                _drop_later(value, values[item.name])

@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from dataclasses import fields, make_dataclass, replace
+from dataclasses import dataclass, fields, make_dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,9 @@ from kdexp.config import Config, config_hash
 from kdexp.errors import UserError
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import CrossEntropy
+from kdexp.ranges import Checked, established, later
 from kdexp.student.config import StudentConfig
-from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, Quoting
+from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, KindName, PublicTaskConfig, Quoting
 from kdexp.teacher.config import TeacherConfig
 from kdexp.tracking.config import TrackingConfig
 from kdexp.training.config import StudentTrainConfig, TrainConfig
@@ -113,7 +115,7 @@ def test_settings_and_help_load_nothing_heavy(module):
 
 def test_settings_that_came_later_leave_the_others_in_the_hash():
     """A file task at the defaults of what came later is the computation that it was before; what is None counts."""
-    later = {"encoding": "latin-1", "quoting": Quoting.plain}
+    later = {"encoding": "latin-1", "quoting": Quoting.plain, "kind": KindName.multi_label}
     task = FileTaskConfig(name="file", train="nowhere.csv", text="text", label="label")
 
     def hash_without(*left_out: str) -> str:
@@ -123,4 +125,22 @@ def test_settings_that_came_later_leave_the_others_in_the_hash():
 
     assert config_hash(config(task=task)) == hash_without(*later) != hash_without(*later, "labels")
     changed = [replace(task, **{name: value}) for name, value in later.items()]
-    assert len({config_hash(config(task=each)) for each in (task, *changed)}) == 3
+    assert len({config_hash(config(task=each)) for each in (task, *changed)}) == 4
+
+
+def test_a_setting_that_came_later_counts_only_where_it_is_set() -> None:
+    @dataclass(kw_only=True)
+    class Before(Checked):
+        size: int = 1
+
+    @dataclass(kw_only=True)
+    class Since(Before):
+        weight: float = later(1.0)
+
+    @dataclass(kw_only=True)
+    class Whole(Checked):
+        part: Any
+
+    assert established(Since()) == established(Before()) == {"size": 1}
+    assert established(Since(weight=2.0)) == {"size": 1, "weight": 2.0}
+    assert established(Whole(part={"a": Since()})) == {"part": {"a": {"size": 1}}}

@@ -10,8 +10,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdexp.config import Config, flatten, input_digests
+from kdexp.config import Config, dotted, input_digests
 from kdexp.fingerprint import library_versions
+from kdexp.ranges import established
 from kdexp.tracking.store import StoredRun, Study, date_of
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class SweepKey:
 
         common = {
             name: value
-            for name, value in flatten(base).items()
+            for name, value in dotted(established(base)).items()
             if not is_swept(name) and not name.startswith(_IRRELEVANT)
         }
         files = {name: digests for name, digests in input_digests(base).items() if not is_swept(name)}

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from kdexp.errors import UserError
-from kdexp.ranges import Checked, NaturalNumber, PositiveInt, Range, Seed
+from kdexp.ranges import Checked, NaturalNumber, PositiveInt, Range, Seed, later
 
 _NoiseShare = Annotated[float, Range("a number from 0 (none) to 1 (every label)", low=0, high=1)]
 
@@ -16,6 +16,15 @@ class Quoting(StrEnum):
     auto = "auto"
     quoted = "quoted"
     plain = "plain"
+
+
+class KindName(StrEnum):
+    """What a task asks for; `kdexp/task/kinds.py` has the class of each."""
+
+    single_label = "single_label"
+    multi_label = "multi_label"
+    regression = "regression"
+    token_labels = "token_labels"
 
 
 @dataclass(kw_only=True)
@@ -43,6 +52,7 @@ class EmbeddedTaskConfig(TaskConfig):
 class PublicTaskConfig(TaskConfig):
     """A public data set by name, from the hub or from a local copy (`path`)."""
 
+    kind: KindName = later(KindName.single_label)
     dataset: str
     subset: str | None = None
     revision: str | None = None
@@ -67,6 +77,7 @@ class FileTaskConfig(TaskConfig):
             would have written.
     """
 
+    kind: KindName = later(KindName.single_label)
     train: str
     validation: str | None = None
     test: str | None = None
@@ -75,8 +86,8 @@ class FileTaskConfig(TaskConfig):
     label: str
     labels: list[str] | None = None
     header: bool = True
-    encoding: str = "utf-8"
-    quoting: Quoting = Quoting.auto
+    encoding: str = later("utf-8")
+    quoting: Quoting = later(Quoting.auto)
     train_size: PositiveInt | None = None
     validation_size: PositiveInt | None = None
     test_size: PositiveInt | None = None

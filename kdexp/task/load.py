@@ -15,13 +15,15 @@ import numpy as np
 
 from kdexp.cache import Cache
 from kdexp.errors import UserError
-from kdexp.fingerprint import file_sha256, path_digest, plain, texts_fingerprint
+from kdexp.fingerprint import file_sha256, path_digest, texts_fingerprint
+from kdexp.ranges import established
 from kdexp.task import inference, reviews
 from kdexp.task.arrange import HELD_OUT, Arrangement, Selection, arrange
 from kdexp.task.columnar import is_saved_dataset
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.task.file import Reading, read_table
 from kdexp.task.kind import Labels, TaskKind
+from kdexp.task.kinds import kind_class
 from kdexp.task.public import PublicSources, public_sources
 from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split, write_split
@@ -72,23 +74,24 @@ class Task:
         return texts_fingerprint([self.kind.name, *self.label_names], [split.digest for split in splits])
 
 
-def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] = SingleLabel) -> Task:
+def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] | None = None) -> Task:
     """Load the splits that a configuration describes.
 
     The splits are kept in the cache as Arrow tables, and mapped from there: by the content of the files that they are
     read from (or of the code that generates them), and by the settings.
 
     Args:
-        kind: Of a task that is read from a person's files.
+        kind: In place of the one that the configuration names (`kdexp/task/kinds.py`).
 
     Raises:
         UserError: A file, column, label, text or size is not what the configuration says.
     """
+    kind = kind or kind_class(config)
     match config:
         case EmbeddedTaskConfig():
             return _load_embedded(config, cache)
         case PublicTaskConfig():
-            return _load_public(config, cache)
+            return _load_public(config, cache, kind)
         case FileTaskConfig():
             return _load_file(config, cache, kind)
         case _:
@@ -132,17 +135,19 @@ def _require_embedded(name: str) -> str:
     return name
 
 
-def _load_public(config: PublicTaskConfig, cache: Cache) -> Task:
+def _load_public(config: PublicTaskConfig, cache: Cache, kind: type[TaskKind]) -> Task:
     text = _text_columns(config.text, config.label)
     sources = public_sources(config, [*text, config.label])
     return _kept(
-        config, SingleLabel, sources.digests, cache, lambda scratch: _arrange_public(config, text, sources, scratch)
+        config, kind, sources.digests, cache, lambda scratch: _arrange_public(config, kind, text, sources, scratch)
     )
 
 
-def _arrange_public(config: PublicTaskConfig, text: list[str], sources: PublicSources, scratch: Path) -> Arrangement:
+def _arrange_public(
+    config: PublicTaskConfig, kind_type: type[TaskKind], text: list[str], sources: PublicSources, scratch: Path
+) -> Arrangement:
     tables = sources.read(scratch)
-    kind = SingleLabel(list(config.labels))
+    kind = kind_type(list(config.labels))
     splits = {
         name: write_split(scratch / f"{name}.arrow", _public_shards(shards, text, config, kind))
         for name, shards in tables.items()
@@ -197,7 +202,7 @@ def _load_file(config: FileTaskConfig, cache: Cache, kind: type[TaskKind]) -> Ta
 
 
 def _arrange_file(
-    config: FileTaskConfig, kind_class: type[TaskKind], text: list[str], paths: dict[str, Path], scratch: Path
+    config: FileTaskConfig, kind_type: type[TaskKind], text: list[str], paths: dict[str, Path], scratch: Path
 ) -> Arrangement:
     tables = {
         name: read_table(
@@ -210,7 +215,7 @@ def _arrange_file(
         for name, path in paths.items()
     }
     gold = tables["train"].column(config.label, "task.label")
-    kind = kind_class.from_column(gold, config.labels)
+    kind = kind_type.from_column(gold, config.labels)
     splits = {}
     for name, table in tables.items():
         texts = [column.batches() for column in texts_of(table, text)]
@@ -246,7 +251,7 @@ def _kept(
             facts = {"label_names": list(arranged.kind.label_names), "notes": arranged.notes, "tags": arranged.tags}
             (target / "task.json").write_text(json.dumps(facts), encoding="utf-8")
 
-    entry = cache.folder("tasks", {"kind": kind.name, "task": plain(config) | digests}, build)
+    entry = cache.folder("tasks", {"kind": kind.name, "task": established(config) | digests}, build)
     facts = json.loads((entry.path / "task.json").read_text(encoding="utf-8"))
     splits = {path.stem: Split.from_file(path) for path in entry.path.glob("*.arrow")}
     return Task(

@@ -41,6 +41,7 @@ class Student:
         settings = json.loads((Path(folder) / SETTINGS_FILE).read_text(encoding="utf-8"))
         self.label_names: list[str] = settings["label_names"]
         self.max_length: int = settings["max_length"]
+        self.kind: str = settings.get("kind", "single_label")
         self.is_pair: bool | None = settings.get("is_pair")
         """Whether it was trained on pairs; None where that is not known, and both are read."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -65,7 +66,26 @@ class Student:
             InputError: The input is none of these; a ValueError.
         """
         first, second = _texts(model_input, self.is_pair)
-        probabilities = []
+        rows = self._answers(self._logits(first, second))
+        if isinstance(model_input, pd.DataFrame | pd.Series):
+            rows.index = model_input.index
+        return rows["label"] if _is_evaluated() else rows
+
+    def _answers(self, logits: torch.Tensor) -> pd.DataFrame:
+        """What is told of each row: the case of the task's kind.
+
+        Args:
+            logits: [rows, outputs]
+        """
+        match self.kind:
+            case "single_label":
+                return _classes(logits, self.label_names)
+            case _:
+                raise MlflowException(f"students of the kind {self.kind} are not answered by this version")
+
+    def _logits(self, first: list[str], second: list[str] | None) -> torch.Tensor:
+        """[rows, outputs]"""
+        logits = []
         for start in range(0, len(first), BATCH_SIZE):
             stop = start + BATCH_SIZE
             batch = self.tokenizer(
@@ -77,17 +97,17 @@ class Student:
                 return_tensors="pt",
             ).to(self.device)
             with torch.inference_mode():
-                logits = self.model(**batch).logits
-            probabilities.append(logits.float().softmax(dim=-1).cpu())
-        scores = torch.cat(probabilities) if probabilities else torch.zeros(0, len(self.label_names))
-        rows = pd.DataFrame(
-            scores.numpy(),
-            columns=[f"probability_{name}" for name in self.label_names],
-            index=model_input.index if isinstance(model_input, pd.DataFrame | pd.Series) else None,
-        )
-        rows.insert(0, "label", [self.label_names[index] for index in scores.argmax(dim=-1).tolist()])
-        rows.insert(1, "score", scores.amax(dim=-1).numpy())
-        return rows["label"] if _is_evaluated() else rows
+                logits.append(self.model(**batch).logits.float().cpu())
+        return torch.cat(logits) if logits else torch.zeros(0, len(self.label_names))
+
+
+def _classes(logits: torch.Tensor, names: list[str]) -> pd.DataFrame:
+    """Of classes of which one is right: `label`, `score`, `probability_<class>`."""
+    scores = logits.softmax(dim=-1)
+    rows = pd.DataFrame(scores.numpy(), columns=[f"probability_{name}" for name in names])
+    rows.insert(0, "label", [names[index] for index in scores.argmax(dim=-1).tolist()])
+    rows.insert(1, "score", scores.amax(dim=-1).numpy())
+    return rows
 
 
 def _is_evaluated() -> bool:

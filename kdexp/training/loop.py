@@ -5,7 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from kdexp.model.encoder import Encoder
 from kdexp.model.tokens import tokenize
 from kdexp.processes import Processes
 from kdexp.progress import progress
+from kdexp.ranges import established
 from kdexp.task.kind import TaskKind
 from kdexp.task.load import Task
 from kdexp.training.arguments import DistillationTrainingArguments, soft_loss_settings
@@ -113,7 +114,7 @@ def num_optimizer_steps(num_rows: int, schedule: TrainConfig) -> int:
 
 def schedule_parts(schedule: TrainConfig) -> dict[str, object]:
     """What of a schedule can change a result."""
-    parts = asdict(schedule) | {"select": str(schedule.select)}
+    parts = established(schedule)
     del parts["eval_batch_size"]
     return parts
 
