@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,9 @@ import yaml
 
 from kdexp.cache import Cache
 from kdexp.config import Config, teacher_settings
+from kdexp.export.files import ExportedFile, Source, export_student
+from kdexp.export.packages import refuse_missing_packages
+from kdexp.export.speed import measure_speed
 from kdexp.files import full_disk_told
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware, prepare_hardware
@@ -20,9 +23,10 @@ from kdexp.model.load import load_encoder
 from kdexp.naming import announce, command_line, describe_run, teacher_tags
 from kdexp.processes import Processes
 from kdexp.results.diagnostics import Diagnostics, diagnose
-from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
+from kdexp.results.measure import ModelAnswers, compare_file, measure, prediction_figure, prediction_table
 from kdexp.results.note import run_note
 from kdexp.results.record import SPLITS, Role, RunRecord, legibility_metrics
+from kdexp.results.shipped import Shipped
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.task.load import Task, load_task
 from kdexp.teacher.base import Teacher, TeacherAnswers, shown_encoders
@@ -73,6 +77,7 @@ def _run(
         # A job of a sweep knows that the store was there: it waits where a first run is refused.
         check_reachable(config.tracking.uri, patience=PATIENCE_SECONDS if config.parent_run else 0.0)
     announce(config, hardware, task, teacher, student)
+    refuse_missing_packages(config.export)
     check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
     refuse_unfit_features(config.loss.terms, teacher, student)
     course = Course(student, task, config.train, cache, hardware, config.seed, config.resume)
@@ -96,11 +101,15 @@ def _run(
             watch=watch,
         )
         teacher.verify()  # only the student learned
+        files = export_student(config.export, _source(course, trained["student"]), cache)
 
-        models = _models(teacher, answers, student, trained)
+        models = _models(teacher, answers, student, trained) | {
+            f"export/{name}": ModelAnswers(file.answers, None) for name, file in files.items()
+        }
         record = replace(
             measure(task, models, name=description.name, settings=description.params),
             diagnostics=_diagnose(config, task, teacher, answers, student),
+            shipped=_shipped(task, models, teacher, student, files, cache),
             costs=_costs(teacher, answers, features, trained, hardware) | {"seconds": time.perf_counter() - started},
             teacher_unchanged=True,
             run_id=tracked.run_id or None,
@@ -109,6 +118,29 @@ def _run(
         )
         _log(tracked, record, config.tracking, course, models, trained["student"])
     return record
+
+
+def _source(course: Course, student: TrainedStudent) -> Source:
+    return Source(
+        student.folder, course.task, course.encoder.max_length, course.tokens(), student.answers, course.hardware
+    )
+
+
+def _shipped(
+    task: Task,
+    models: Mapping[Role, ModelAnswers],
+    teacher: Teacher,
+    student: Encoder,
+    files: Mapping[str, ExportedFile],
+    cache: Cache,
+) -> dict[str, Shipped]:
+    """What was measured of the files that ship, and beside them."""
+    speeds = measure_speed(task, {"student": student, **shown_encoders(teacher)}, files, cache)
+    found = {name: Shipped(facts=speed.known()) for name, speed in speeds.items() if name not in files}
+    for name, file in files.items():
+        facts = asdict(file.parity) | speeds[name].known()
+        found[name] = compare_file(task, models, f"export/{name}", facts)
+    return found
 
 
 def _legibility(teacher: Teacher, student: Encoder) -> dict[str, float]:
@@ -153,7 +185,8 @@ def _log(
     tracked.log_metrics(record.metrics(), step=student.num_steps)
     tracked.set_tags({NOTE_TAG: run_note(record, task.announcements, command_line())})
     if settings.log_model:
-        files = StudentFiles.of(student.folder, task, course.encoder.max_length, with_text=with_text)
+        validation = models["student"].answers["validation"]
+        files = StudentFiles.of(student.folder, task, course.encoder.max_length, validation, with_text=with_text)
         tracked.log_student(files, record.student_metrics())
 
 

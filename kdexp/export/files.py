@@ -63,12 +63,12 @@ class Parity:
     """How far a file answers the test split as torch does, in padded batches.
 
     Attributes:
-        largest_difference: Of any logit.
-        changed: Share of the decisions that differ.
+        largest_logit_difference: Of any logit.
+        changed_predictions: Share of the decisions that differ.
     """
 
-    largest_difference: float
-    changed: float
+    largest_logit_difference: float
+    changed_predictions: float
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,7 @@ def _export(
     return ExportedFile(name, entry.path / "model", read_answers(entry.path), parity)
 
 
-def _build(
-    name: str, settings: ExportFormat, source: Source, float32: ExportedFile | None, target: Path
-) -> None:
+def _build(name: str, settings: ExportFormat, source: Source, float32: ExportedFile | None, target: Path) -> None:
     folder = target / "model"
     folder.mkdir()
     encoder = load_finished(source.folder, source.task.kind, source.max_length)
@@ -151,10 +149,10 @@ def _build(
         calibration = _calibration(encoder, source.tokens["train"], num_calibration_rows(settings))
         write_int8(float32.folder / MODEL_FILE, settings, calibration, folder / MODEL_FILE)
     parity = _parity(name, folder, encoder, source)
-    if float32 is None and not parity.largest_difference <= TOLERANCE:  # nan too
+    if float32 is None and not parity.largest_logit_difference <= TOLERANCE:  # nan too
         raise UserError(
             "export",
-            f"the ONNX file's logits differ from torch's by up to {parity.largest_difference:.2g} on test "
+            f"the ONNX file's logits differ from torch's by up to {parity.largest_logit_difference:.2g} on test "
             f"(at most {TOLERANCE:g} is rounding), so that it is another model",
             "export none, and report it with the student's settings",
         )
@@ -194,9 +192,7 @@ def _parity(name: str, folder: Path, encoder: Encoder, source: Source) -> Parity
     """Compare with torch, in batches that hold long rows and short ones together."""
     given = _answer(f"{name}, in batches", folder, encoder, source, "test", BATCH_ROWS)
     expected = _torch_answers(encoder, source)
-    return Parity(
-        float((given.values - expected.values).abs().max()), 1 - source.task.kind.agreement(given, expected)
-    )
+    return Parity(float((given.values - expected.values).abs().max()), 1 - source.task.kind.agreement(given, expected))
 
 
 def _torch_answers(encoder: Encoder, source: Source) -> Answers:

@@ -7,7 +7,7 @@ all of them, after warm-up. What is timed is the model alone, from token ids to 
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -129,9 +129,7 @@ def _description(file: ExportedFile) -> dict[str, object]:
     return {"format": parts["format"], "settings": parts["settings"], "versions": parts["versions"]}
 
 
-def _measure(
-    task: Task, encoders: Mapping[str, Encoder], files: Mapping[str, ExportedFile]
-) -> dict[str, Speed]:
+def _measure(task: Task, encoders: Mapping[str, Encoder], files: Mapping[str, ExportedFile]) -> dict[str, Speed]:
     student = encoders["student"]
     contenders = {
         "torch" if role == "student" else role: Contender(_torch_opener(encoder), encoder)
@@ -140,15 +138,13 @@ def _measure(
     contenders |= {name: Contender(_file_opener(file), student) for name, file in files.items()}
     singles = {id(item.reader): _inputs(item.reader, task, 1) for item in contenders.values()}
     batches = {id(item.reader): _inputs(item.reader, task, BATCH_ROWS) for item in contenders.values()}
-    one, every = (
-        _timings(contenders, singles, batches, num_threads) for num_threads in (1, available_cores())
-    )
+    one, every = (_timings(contenders, singles, batches, num_threads) for num_threads in (1, available_cores()))
     found = {}
     for name in contenders:
         values = one[name] | {f"{key}_all_threads": value for key, value in every[name].items()}
         if name in files:
             longest = max(batches[id(student)], key=lambda item: item["input_ids"].shape[1])
-            values |= probe(files[name].folder / MODEL_FILE, tuple(longest["input_ids"].shape))
+            values |= probe(files[name].folder / MODEL_FILE, *longest["input_ids"].shape)
         found[name] = Speed(**values)
     return found
 
@@ -159,7 +155,7 @@ def _inputs(reader: Encoder, task: Task, rows: int) -> list[Inputs]:
     encoded = task.kind.tokenize(reader.tokenizer, first, second, reader.max_length)
     names = [name for name in encoded if name != UNITS]
     collate = DataCollatorWithPadding(reader.tokenizer)
-    found = []
+    found: list[Inputs] = []
     for start in range(0, len(first), rows):
         places = [place % len(first) for place in range(start, start + rows)]
         found.append(dict(collate([{name: encoded[name][place] for name in names} for place in places])))

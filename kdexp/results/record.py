@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from kdexp.results.diagnostics import Calibration, Diagnostics, TokenizerStatistics
+from kdexp.results.shipped import Shipped, shipped_metrics, stored_shipped
 from kdexp.results.statistics import Gain
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class RunRecord:
         retention: Student divided by teacher, on test; None where the teacher's score is not above zero.
         agreement: How far `student`, `baseline`, ... answer the test rows as the teacher does, as a share; of a
             `teacher_<name>`, how far the student answers as that one of several teachers does.
+        shipped: By format of the exported files; with them `torch`, the student, and teachers by role.
         costs: Seconds, counts and megabytes by name.
         num_test_rows: None of a stored run.
         run_id, url, experiment_url: In MLflow; the links are None where nothing is tracked, and of a stored run.
@@ -98,6 +100,7 @@ class RunRecord:
     retention: float | None = None
     agreement: dict[Role, float] = field(default_factory=dict)
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
+    shipped: dict[str, Shipped] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
     teacher_unchanged: bool = False
     num_test_rows: int | None = None
@@ -128,6 +131,7 @@ class RunRecord:
         metrics |= {_agreement_name(role): value for role, value in self.agreement.items()}
         if self.gain is not None:
             metrics |= {GAIN: self.gain.value, _GAIN_LOW: self.gain.low, _GAIN_HIGH: self.gain.high}
+        metrics |= shipped_metrics(self.shipped)
         metrics |= {f"cost/{name}": value for name, value in self.costs.items()}
         metrics |= {
             f"cost/{role}{_PARAMETERS}": scores.num_parameters
@@ -163,6 +167,7 @@ class RunRecord:
             retention=metrics.get(_RETENTION),
             agreement=_agreement(metrics),
             diagnostics=_diagnostics(metrics, scores, float(run.params.get("loss.temperature", 1.0))),
+            shipped=stored_shipped(metrics),
             costs={name: value for name, value in costs.items() if name.removesuffix(_PARAMETERS) not in scores},
             teacher_unchanged=metrics.get(_TEACHER_UNCHANGED) == 1,
         )

@@ -3,6 +3,7 @@
 from kdexp.results import wording
 from kdexp.results.record import Role, RunRecord, Scores
 from kdexp.results.report import Block, Facts, TableBlock
+from kdexp.results.shipped_report import shipped_blocks
 
 # Shares are shown in percent; a metric that is not named here goes by its own name.
 _METRICS = {
@@ -18,7 +19,7 @@ def result_blocks(record: RunRecord) -> list[Block]:
     import pandas as pd
 
     table = pd.DataFrame([_row(record, role, name) for role, name in _names(record).items()])
-    return [TableBlock(table, record.name), Facts(_meaning(record))]
+    return [TableBlock(table, record.name), Facts(_meaning(record)), *shipped_blocks(record)]
 
 
 def link_blocks(record: RunRecord, ui_command: str, cache_dir: str) -> list[Block]:
@@ -54,6 +55,7 @@ def _names(record: RunRecord) -> dict[Role, str]:
         "baseline": "baseline student",
         "student": "distilled student",
     }
+    names |= {role: f"{file} file" for role in record.scores if (file := role.removeprefix("export/")) != role}
     names |= {role: role for role in record.scores if role not in names}
     return {role: name for role, name in names.items() if role in record.scores}
 

@@ -37,3 +37,10 @@ def verdict(low: float, high: float, *, witness: str, scope: str = "") -> str:
     if high < 0:
         return f"distillation hurt{scope}"
     return f"no difference that {witness} can tell from chance"
+
+
+def change(value: float, low: float, high: float) -> str:
+    """What the interval of a file's score minus the student's allows to say, in points."""
+    if low <= 0 <= high:
+        return "within noise"
+    return f"{'gains' if low > 0 else 'loses'} {abs(value):.2f} {interval(low, high)}"

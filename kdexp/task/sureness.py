@@ -1,4 +1,4 @@
-"""How often a model is right where it is so sure: what tells a person from which score on answers can be left alone."""
+"""How often a model is right where it is so sure: from which score on its answers can be left alone."""
 
 import numpy as np
 
