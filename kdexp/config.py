@@ -19,9 +19,9 @@ from kdexp.loss.logit import LOSSES
 from kdexp.loss.terms import TERMS
 from kdexp.model.config import ModelConfig
 from kdexp.ranges import Checked, Positive, Seed, established
-from kdexp.student.config import StudentConfig
+from kdexp.student.config import Init, StudentConfig
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
-from kdexp.teacher.config import TeacherConfig, Tokenization
+from kdexp.teacher.config import TEACHERS, EncoderTeacherConfig, TeacherConfig, Tokenization
 from kdexp.tracking.config import TrackingConfig
 from kdexp.training.config import StudentTrainConfig
 
@@ -87,15 +87,16 @@ class Config(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._refuse_teachers()
+        self._refuse_student()
         self._refuse_study()
         self.teacher = _complete_teacher(self.teacher)
         # Two of one option are told apart by the name that they stand under.
         self.more_teachers = {
             name: _complete_teacher(replace(teacher, name=name)) for name, teacher in self.more_teachers.items()
         }
-        schedule = _STUDENT_FROM_SCRATCH if self.student.checkpoint is None else _PRETRAINED
-        self.train = _complete(self.train, schedule)
-        self.student = _complete_size(self.student, _STUDENT_SIZE)
+        self.train = _complete(self.train, self._student_schedule())
+        if not self.student.follows_teacher:
+            self.student = _complete_size(self.student, _STUDENT_SIZE)
         self.cache_dir = str(Path(self.cache_dir).expanduser().absolute())
 
     def _refuse_teachers(self) -> None:
@@ -115,6 +116,31 @@ class Config(Checked):
                 "remove more_teachers, or choose a loss without terms",
             )
 
+    def _refuse_student(self) -> None:
+        init = self.student.init
+        if self.student.follows_teacher and self.tokenization == Tokenization.student_ids:
+            raise UserError(
+                "tokenization",
+                f"is student_ids, but with student.init={init} the student's ids are the teacher's own",
+                "use tokenization=own",
+            )
+        if init == Init.pretrained_layers and self._followed_is_compact():
+            raise UserError(
+                "student.init",
+                "is pretrained_layers, but the teacher is a compact model, which was never pretrained",
+                "use student.init=teacher_layers, or choose a checkpoint as the teacher",
+            )
+
+    def _student_schedule(self) -> dict[str, Any]:
+        student = self.student
+        is_compact = self._followed_is_compact() if student.follows_teacher else student.checkpoint is None
+        return _STUDENT_FROM_SCRATCH if is_compact else _PRETRAINED
+
+    def _followed_is_compact(self) -> bool:
+        """Whether the teacher that a student follows is from scratch: of several, the first that is an encoder."""
+        encoders = [item for item in teacher_settings(self).values() if isinstance(item, EncoderTeacherConfig)]
+        return bool(encoders) and encoders[0].checkpoint is None
+
     def _refuse_study(self) -> None:
         if not self.study.strip():
             raise UserError("study", "is empty", "give the study a name, such as study=my_first_sweep")
@@ -127,6 +153,7 @@ class Config(Checked):
 
 
 SCHEMAS: dict[str, Mapping[str, type]] = {
+    "teacher": TEACHERS,
     "task": {"embedded": EmbeddedTaskConfig, "public": PublicTaskConfig, "file": FileTaskConfig},
     "loss": LOSSES,
     "terms": TERMS,
@@ -149,6 +176,8 @@ def _complete_size(model: Model, size: dict[str, int]) -> Model:
 
 
 def _complete_teacher(teacher: TeacherConfig) -> TeacherConfig:
+    if not isinstance(teacher, EncoderTeacherConfig):
+        return teacher
     schedule = _TEACHER_FROM_SCRATCH if teacher.checkpoint is None else _PRETRAINED
     complete = _complete_size(teacher, _TEACHER_SIZE)
     return replace(complete, train=_complete(complete.train, schedule))
@@ -235,6 +264,6 @@ def input_digests(config: Config) -> dict[str, list[list[str]]]:
 def _local_inputs(config: Config) -> dict[str, Path]:
     named = {f"task.{name}": getattr(config.task, name, None) for name in ("path", *_SPLITS)}
     for role, model in (teacher_settings(config) | {"student": config.student}).items():
-        named |= {f"{role}.checkpoint": model.checkpoint, f"{role}.transplant": model.transplant}
+        named |= {f"{role}.{name}": value for name, value in model.inputs().items()}
     paths = {setting: Path(value).expanduser() for setting, value in named.items() if value}
     return {setting: path for setting, path in paths.items() if path.exists()}

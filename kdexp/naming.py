@@ -23,10 +23,11 @@ from kdexp.loss.base import Loss
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder
 from kdexp.results.note import unfinished_note
+from kdexp.student.config import StudentConfig
 from kdexp.task.config import FileTaskConfig, TaskConfig
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher, shown_encoders
-from kdexp.teacher.config import Tokenization
+from kdexp.teacher.config import TeacherConfig, Tokenization
 from kdexp.teacher.features import alignment_tag
 from kdexp.tracking.run import RunDescription
 from kdexp.tracking.secrets import redact
@@ -44,20 +45,39 @@ def run_name(config: Config) -> str:
 
     Compact models are given as layers x hidden size; several teachers are joined by `+`.
     """
-    teachers = "+".join(map(model_name, teacher_settings(config).values()))
+    teachers = "+".join(map(teacher_name, teacher_settings(config).values()))
     parts = [_data_name(config.task), f"{teachers} -> {model_name(config.student)}", _loss_name(config.loss)]
     parts += [f"s{config.seed}", config.condition or "", _varied(config)]
     return "  ".join(part for part in parts if part)
 
 
+def teacher_name(teacher: TeacherConfig) -> str:
+    """A teacher with what it is made from: `bert 2x64`, `predictions (scores.parquet)`."""
+    if isinstance(teacher, ModelConfig):
+        return model_name(teacher)
+    made_from = Path(teacher.origin).name
+    return teacher.name if made_from == teacher.name else f"{teacher.name} ({made_from})"
+
+
 def model_name(model: ModelConfig) -> str:
-    """A model with its kind and size: `bert 2x64`, `bert_tiny`, `bert (my-checkpoint)`."""
+    """A model with its kind and size: `bert 2x64`, `bert_tiny`, `bert (my-checkpoint)`, `bert teacher_layers 3`."""
     name = getattr(model, "name", None) or model.family
+    chosen = _chosen_layers(model)
+    if isinstance(model, StudentConfig) and model.follows_teacher:
+        return f"{name} {model.init} {chosen}"
     if model.checkpoint is None:
         return f"{name} {model.num_layers}x{model.hidden_size}"
     folder = Path(model.checkpoint).name
     shown = name if _letters(folder) in _letters(name) or _letters(name) in _letters(folder) else f"{name} ({folder})"
-    return shown + (f" {model.num_layers} layers" if model.num_layers else "")
+    return shown + (f" {chosen} layers" if chosen else "")
+
+
+def _chosen_layers(model: ModelConfig) -> str:
+    """`3`, `last 3` or `0,2,5`; "" where all are kept."""
+    rule = getattr(model, "layers", None)
+    if isinstance(rule, list):
+        return ",".join(map(str, rule))
+    return f"{rule or ''} {model.num_layers or ''}".strip()
 
 
 def _letters(name: str) -> str:
@@ -151,9 +171,8 @@ def run_tags(config: Config, cache: Cache, given: Mapping[str, str] | None = Non
 
 
 def task_tags(config: Config, task: Task) -> dict[str, str]:
-    same = {teacher.family for teacher in teacher_settings(config).values()} == {config.student.family}
     return {
-        "kdexp.pairing": "same-family" if same else "cross-family",
+        "kdexp.pairing": _pairing(config),
         "kdexp.tokenization": config.tokenization.value.replace("_", "-"),
         "kdexp.alignment": alignment_tag(config.loss.terms),
         "kdexp.primary_metric": task.primary_metric,
@@ -161,6 +180,14 @@ def task_tags(config: Config, task: Task) -> dict[str, str]:
         **{f"kdexp.{name}_rows": str(len(getattr(task, name))) for name in ("train", "validation", "test")},
         **task.tags,
     }
+
+
+def _pairing(config: Config) -> str:
+    """Whether teachers and student are of one family; one that is no encoder has none."""
+    families = {getattr(teacher, "family", None) for teacher in teacher_settings(config).values()}
+    if None in families:
+        return "no-family"
+    return "same-family" if families == {config.student.family} else "cross-family"
 
 
 def teacher_tags(teacher: Teacher) -> dict[str, str]:
@@ -179,8 +206,11 @@ def announce(config: Config, hardware: Hardware, task: Task, teacher: Teacher, s
     sizes = {name: member.num_parameters for name, member in teacher.members.items()}
     for settings in teacher_settings(config).values():
         num_parameters = sizes.get(settings.name, teacher.num_parameters)
-        say(f"teacher {settings.name}: {_origin(settings)}, {num_parameters:,} parameters")
+        origin = _origin(settings) if isinstance(settings, ModelConfig) else settings.origin
+        say(f"teacher {settings.name}: {origin}" + (f", {num_parameters:,} parameters" if num_parameters else ""))
     say(f"student {config.student.name}: {_origin(config.student)}, {student.num_parameters:,} parameters")
+    for note in student.notes:
+        say(note)
     for reader in (*shown_encoders(teacher).values(), student):
         for notice in reader.legibility.notices if reader.legibility else ():
             say(notice)
@@ -201,6 +231,8 @@ def _threads(hardware: Hardware, readers: Mapping[str, Encoder]) -> dict[str, in
 
 def _origin(model: ModelConfig) -> str:
     """What a model is made from."""
+    if isinstance(model, StudentConfig) and model.follows_teacher:
+        return f"{model.family} made of its teacher's layers"
     if model.checkpoint is None:
         return f"compact {model.family} from scratch, tokenizer trained on the training text"
     if model.transplant is None:

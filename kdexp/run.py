@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,22 +11,22 @@ import yaml
 
 from kdexp.cache import Cache
 from kdexp.config import Config, teacher_settings
-from kdexp.export.files import ExportedFile, Source, export_student
+from kdexp.export.files import Source, export_student
+from kdexp.export.measured import file_answers, measure_files
 from kdexp.export.packages import refuse_missing_packages
-from kdexp.export.speed import measure_speed
 from kdexp.files import full_disk_told
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.loss.base import CrossEntropy
 from kdexp.model.encoder import Encoder
-from kdexp.model.load import load_encoder
 from kdexp.naming import announce, command_line, describe_run, teacher_tags
 from kdexp.processes import Processes
 from kdexp.results.diagnostics import Diagnostics, diagnose
-from kdexp.results.measure import ModelAnswers, compare_file, measure, prediction_figure, prediction_table
+from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
 from kdexp.results.note import run_note
 from kdexp.results.record import SPLITS, Role, RunRecord, legibility_metrics
-from kdexp.results.shipped import Shipped
+from kdexp.student.config import Init
+from kdexp.student.load import follow_teacher, load_student
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.task.load import Task, load_task
 from kdexp.teacher.base import Teacher, TeacherAnswers, shown_encoders
@@ -71,8 +71,7 @@ def _run(
     cache = Cache(Path(config.cache_dir))
     cache.ensure_writable()
     task = task or load_task(config.task, cache)
-    student = load_encoder("student", config.student, task, cache, seed=config.seed)
-    teacher = teacher or open_teacher(teacher_settings(config), config.tokenization, task, student, cache, hardware)
+    teacher, student = _open(config, task, teacher, cache, hardware)
     if config.tracking.enabled:
         # A job of a sweep knows that the store was there: it waits where a first run is refused.
         check_reachable(config.tracking.uri, patience=PATIENCE_SECONDS if config.parent_run else 0.0)
@@ -80,7 +79,6 @@ def _run(
     refuse_missing_packages(config.export)
     check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
     refuse_unfit_features(config.loss.terms, teacher, student)
-    course = Course(student, task, config.train, cache, hardware, config.seed, config.resume)
 
     readers = shown_encoders(teacher) | {"student": student}
     description = describe_run(config, task, hardware, cache, readers, given)
@@ -88,6 +86,9 @@ def _run(
         _log_inputs(tracked, config, task, teacher, student, given)
         teacher.prepare()
         tracked.set_tags(teacher_tags(teacher))
+        if config.student.init == Init.teacher_layers:  # which are fine-tuned now
+            student = follow_teacher(config.student, teacher, task, seed=config.seed)
+        course = Course(student, task, config.train, cache, hardware, config.seed, config.resume)
         answers = teacher_answers(teacher, course)  # validation first: a teacher near chance goes no further
         features = teacher_features(teacher, config.teacher, course, config.loss)
         train = partial(train_student, course)
@@ -101,15 +102,15 @@ def _run(
             watch=watch,
         )
         teacher.verify()  # only the student learned
-        files = export_student(config.export, _source(course, trained["student"]), cache)
+        files = export_student(
+            config.export, Source.of(course, trained["student"].folder, trained["student"].answers), cache
+        )
 
-        models = _models(teacher, answers, student, trained) | {
-            f"export/{name}": ModelAnswers(file.answers, None) for name, file in files.items()
-        }
+        models = _models(teacher, answers, student, trained) | file_answers(files)
         record = replace(
             measure(task, models, name=description.name, settings=description.params),
             diagnostics=_diagnose(config, task, teacher, answers, student),
-            shipped=_shipped(task, models, teacher, student, files, cache),
+            shipped=measure_files(task, models, readers, files, cache),
             costs=_costs(teacher, answers, features, trained, hardware) | {"seconds": time.perf_counter() - started},
             teacher_unchanged=True,
             run_id=tracked.run_id or None,
@@ -120,27 +121,19 @@ def _run(
     return record
 
 
-def _source(course: Course, student: TrainedStudent) -> Source:
-    return Source(
-        student.folder, course.task, course.encoder.max_length, course.tokens(), student.answers, course.hardware
-    )
+def _open(
+    config: Config, task: Task, teacher: Teacher | None, cache: Cache, hardware: Hardware
+) -> tuple[Teacher, Encoder]:
+    """Teacher and student before any training: either may depend on the other.
 
-
-def _shipped(
-    task: Task,
-    models: Mapping[Role, ModelAnswers],
-    teacher: Teacher,
-    student: Encoder,
-    files: Mapping[str, ExportedFile],
-    cache: Cache,
-) -> dict[str, Shipped]:
-    """What was measured of the files that ship, and beside them."""
-    speeds = measure_speed(task, {"student": student, **shown_encoders(teacher)}, files, cache)
-    found = {name: Shipped(facts=speed.known()) for name, speed in speeds.items() if name not in files}
-    for name, file in files.items():
-        facts = asdict(file.parity) | speeds[name].known()
-        found[name] = compare_file(task, models, f"export/{name}", facts)
-    return found
+    A student that follows its teacher is made of it; a teacher that is fed the student's ids must know these.
+    """
+    settings = teacher_settings(config)
+    if config.student.follows_teacher:
+        teacher = teacher or open_teacher(settings, config.tokenization, task, None, cache, hardware)
+        return teacher, follow_teacher(config.student, teacher, task, seed=config.seed)
+    student = load_student(config.student, task, cache, seed=config.seed)
+    return teacher or open_teacher(settings, config.tokenization, task, student, cache, hardware), student
 
 
 def _legibility(teacher: Teacher, student: Encoder) -> dict[str, float]:
@@ -183,7 +176,7 @@ def _log(
         tracked.log_figure(figure, "figures/confusion_matrices.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
     tracked.log_metrics(record.metrics(), step=student.num_steps)
-    tracked.set_tags({NOTE_TAG: run_note(record, task.announcements, command_line())})
+    tracked.set_tags({NOTE_TAG: run_note(record, [*task.announcements, *course.encoder.notes], command_line())})
     if settings.log_model:
         validation = models["student"].answers["validation"]
         files = StudentFiles.of(student.folder, task, course.encoder.max_length, validation, with_text=with_text)

@@ -15,7 +15,7 @@ from kdexp.loss.base import CrossEntropy
 from kdexp.ranges import Checked, established, later
 from kdexp.student.config import StudentConfig
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, KindName, PublicTaskConfig, Quoting
-from kdexp.teacher.config import TeacherConfig
+from kdexp.teacher.config import EncoderTeacherConfig as TeacherConfig
 from kdexp.tracking.config import TrackingConfig
 from kdexp.training.config import StudentTrainConfig, TrainConfig
 
@@ -49,9 +49,17 @@ def config(**settings) -> Config:
         (StudentConfig, BERT | {"labels": ["a"]}, "labels: names the classes of a published head, but this"),
         (StudentConfig, BERT | {"checkpoint": "x", "num_heads": 2}, "num_heads: cannot be set for the checkpoint x"),
         (TeacherConfig, BERT | {"weight": 0.0}, "weight: got 0.0; expected a finite number above 0"),
-        (TeacherConfig, BERT | {"cache_hidden": -1.0}, "cache_hidden: got -1.0; expected a finite number of at least"),
+        (
+            TeacherConfig,
+            BERT | {"cache_hidden": -1.0},
+            "cache_hidden: got -1.0; expected a finite number of at least",
+        ),
         (TeacherConfig, BERT | {"seed": -1}, "seed: got -1; expected a whole number from 0 to 4294967295"),
-        (TeacherConfig, BERT | {"seed": 2**32}, "seed: got 4294967296; expected a whole number from 0 to 4294967295"),
+        (
+            TeacherConfig,
+            BERT | {"seed": 2**32},
+            "seed: got 4294967296; expected a whole number from 0 to 4294967295",
+        ),
         (EmbeddedTaskConfig, SIZES | {"name": "r", "label_noise": 0.0, "seed": 2**40}, "seed: got 1099511627776; exp"),
         (FileTaskConfig, {"name": "f", "train": "a", "text": "t", "label": "l", "seed": -1}, "seed: got -1; expected"),
         (SearchConfig, {"seed": 2**32}, "seed: got 4294967296; expected a whole number from 0 to 4294967295"),

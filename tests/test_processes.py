@@ -37,7 +37,7 @@ from kdexp.student.train import train_student
 from kdexp.task.load import Task
 from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
-from kdexp.teacher.config import TeacherConfig
+from kdexp.teacher.config import EncoderTeacherConfig
 from kdexp.teacher.encoder import EncoderTeacher
 from kdexp.teacher.logits import Cached
 from kdexp.training.config import StudentTrainConfig
@@ -349,7 +349,7 @@ def train_in_a_cache(root: Path, killed: int | None = None) -> object:
     student, model = loaded("bert", 8), loaded("roberta", 16)
     parts = [Split.from_lists(TEXTS[start:], None, LABELS[start:]) for start in (0, 40, 50)]
     task = Task("words", SingleLabel(NAMES), *parts, transfer=None)
-    settings = TeacherConfig(name="roberta", family="roberta")
+    settings = EncoderTeacherConfig(name="roberta", family="roberta")
     teacher = Cached(EncoderTeacher("teacher", settings, model, task, cache, hardware), cache)
     teacher.prepare()
     answers = {"train": teacher.answer(task.train, "train")}

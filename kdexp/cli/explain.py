@@ -14,6 +14,7 @@ from kdexp.cli.help import GROUPS, options
 from kdexp.cli.schema import field_types, in_words
 from kdexp.cli.suggest import INTERNAL, did_you_mean, known_settings, meant_setting
 from kdexp.errors import UserError
+from kdexp.export.config import FORMATS
 from kdexp.loss.terms import TERMS, FeatureTerm
 
 _RENAMED = {"train.keep": "train.select=best"}
@@ -107,7 +108,8 @@ def unknown_setting(setting: str, known: Iterable[str]) -> UserError:
             return UserError(setting, "was renamed", f"use {new_name}")
     known = [name for name in known if name not in INTERNAL]
     prefix, dot, name = setting.rpartition(".")
-    remedy = f"expected one of {', '.join(known)}{meant_setting(name, known, prefix + dot)}"
+    expected = f"expected one of {', '.join(known)}" if known else "there is nothing to set"
+    remedy = f"{expected}{meant_setting(name, known, prefix + dot)}"
     return UserError(setting, "no such setting", remedy)
 
 
@@ -124,6 +126,8 @@ def _explain_setting(error: OmegaConfBaseException) -> UserError:
     setting = error.full_key or str(error.key)
     if error.object_type is FeatureTerm or "not a subclass of FeatureTerm" in str(error.msg):
         return undeclared_term(setting.removeprefix("loss.terms.").partition(".")[0])
+    if re.fullmatch(r"export\.\w+", setting) or "not a subclass of ExportFormat" in str(error.msg):
+        return _unchosen_format(setting.removeprefix("export."))
     if setting.startswith("loss.terms.") and isinstance(error, ConfigKeyError) and setting.count(".") == 2:
         return UserError(setting, "the loss has no such term", f"add it with 'terms=[{error.key}]'")
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
@@ -147,6 +151,12 @@ def undeclared_term(name: str) -> UserError:
         "is not declared",
         f"add it with 'terms=[{name}]', or in the defaults list of a loss with `- /terms@terms.{name}: {name}`",
     )
+
+
+def _unchosen_format(name: str) -> UserError:
+    if name not in FORMATS:
+        return UserError(f"export.{name}", "no such format", f"expected one of {', '.join(FORMATS)}")
+    return UserError(f"export.{name}", "is not chosen", f"choose it with export={name}, or 'export=[{name},...]'")
 
 
 def _siblings(error: OmegaConfBaseException) -> list[str]:

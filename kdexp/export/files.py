@@ -31,6 +31,7 @@ from kdexp.processes import Processes
 from kdexp.task.kind import UNITS, Answers
 from kdexp.task.load import Task
 from kdexp.tracking.student_model import StudentFiles
+from kdexp.training.course import Course
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,11 @@ class Source:
     tokens: Mapping[str, Tokens]
     answers: Mapping[str, Answers]
     hardware: Hardware
+
+    @classmethod
+    def of(cls, course: Course, folder: Path, answers: Mapping[str, Answers]) -> "Source":
+        """A student that a course trained."""
+        return cls(folder, course.task, course.encoder.max_length, course.tokens(), answers, course.hardware)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def load_checkpoint(role: str, config: ModelConfig, kind: TaskKind, *, new_head:
     except Exception as error:
         raise unreadable(role, checkpoint, error) from error
     refuse_missing_weights(role, config, model_config, missing_keys, with_head=keep_head)
-    _refuse_too_long(role, config, model)
+    refuse_too_long(role, config, model)
     _agree(role, model, tokenizer)
     return Encoder(model, tokenizer, config.max_length, answers_task=keep_head)
 
@@ -197,14 +197,19 @@ def _has_words(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def _refuse_other_family(role: str, config: ModelConfig, model_config: PretrainedConfig) -> None:
     """Refuse a family that is not the checkpoint's: runs would be tagged, and compared, as what they are not."""
-    own = model_config.model_type.replace("-", "_")
-    own = _FAMILY_OF_TYPE.get(own, own)
+    own = family_of(model_config)
     if config.family != own and {config.family, own} & set(FAMILIES):
         raise UserError(
             f"{role}.family",
             f"is {config.family}, but {config.checkpoint} is a {own} model",
             f"choose {role}={own}, or add {role}.family={own}" if own in FAMILIES else f"add {role}.family={own}",
         )
+
+
+def family_of(config: PretrainedConfig) -> str:
+    """What kdexp calls the model type."""
+    own = config.model_type.replace("-", "_")
+    return _FAMILY_OF_TYPE.get(own, own)
 
 
 def _refuse_other_question(role: str, config: ModelConfig, model_config: PretrainedConfig, kind: TaskKind) -> None:
@@ -218,12 +223,16 @@ def _refuse_other_question(role: str, config: ModelConfig, model_config: Pretrai
         )
 
 
-def _refuse_too_long(role: str, config: ModelConfig, model: PreTrainedModel) -> None:
+def refuse_too_long(role: str, config: ModelConfig, model: PreTrainedModel) -> None:
+    """Refuse a length for which the model has no positions.
+
+    Raises:
+        UserError: With the greatest.
+    """
     positions = num_positions(model)
     if positions is not None and config.max_length > positions:
-        raise UserError(
-            f"{role}.max_length", f"got {config.max_length}", f"{config.checkpoint} reads at most {positions}"
-        )
+        reader = config.checkpoint or "the teacher"
+        raise UserError(f"{role}.max_length", f"got {config.max_length}", f"{reader} reads at most {positions}")
 
 
 _POSITION_TABLES = ("position_embeddings", "position_embedding", "embed_positions", "wpe")

@@ -1,5 +1,6 @@
 """What can be set of a model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -44,6 +45,10 @@ class ModelConfig(Checked):
             self._refuse_compact()
         else:
             self._refuse_checkpoint()
+
+    def inputs(self) -> Mapping[str, str | None]:
+        """Settings that may name files or folders of this machine, whose content then decides what the model is."""
+        return {"checkpoint": self.checkpoint, "transplant": self.transplant}
 
     def _refuse_compact(self) -> None:
         if self.transplant is not None:

@@ -31,6 +31,7 @@ class Encoder:
     Attributes:
         answers_task: The classification head came with the checkpoint; otherwise it is newly made.
         legibility: How much of the task's training text it can read, where that was measured.
+        notes: What was decided when it was made, a line each, for the log.
     """
 
     model: PreTrainedModel
@@ -38,6 +39,7 @@ class Encoder:
     max_length: int
     answers_task: bool
     legibility: Legibility | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def num_parameters(self) -> int:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdexp.loss.base import Outputs
 from kdexp.results.record import SPLITS, Role, RunRecord, Scores, is_teacher
-from kdexp.results.shipped import Shipped
-from kdexp.results.statistics import Gain, resampled_gain
+from kdexp.results.statistics import resampled_gain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,23 +63,6 @@ def measure(task: "Task", models: Mapping[Role, ModelAnswers], *, name: str, set
         agreement=_agreement(task.kind, test),
         num_test_rows=len(task.test),
     )
-
-
-def compare_file(task: "Task", models: Mapping[Role, ModelAnswers], role: Role, facts: Mapping[str, float]) -> Shipped:
-    """An exported file beside the baseline, and beside the student that it was made from.
-
-    Args:
-        role: Of the file, among the models.
-        facts: What else was measured of it.
-    """
-    labels = task.labels("test")
-    given = models[role].answers["test"]
-
-    def minus(other: Role) -> Gain:
-        answers = models[other].answers["test"]
-        return resampled_gain(lambda rows: task.kind.gain(given, answers, labels, rows), len(task.test))
-
-    return Shipped(minus("baseline") if "baseline" in models else None, minus("student"), facts)
 
 
 def _agreement(kind: "TaskKind", test: Mapping[Role, "Answers"]) -> dict[Role, float]:

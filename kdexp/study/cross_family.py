@@ -170,7 +170,7 @@ def _correctness(record: RunRecord, predictions: pd.DataFrame) -> dict[str, np.n
 
 def _limits(config: Config) -> list[str]:
     notes = ["One teacher per family: how teachers of the same recipe differ by chance is not in the intervals."]
-    if config.teacher.checkpoint is None and not config.cross_family.teachers:
+    if getattr(config.teacher, "checkpoint", None) is None and not config.cross_family.teachers:
         notes.append("Teachers are compact models trained from scratch: nothing here is about pretrained encoders.")
     if config.student.checkpoint is None and not config.cross_family.students:
         notes.append("Students are compact models trained from scratch.")

@@ -7,6 +7,7 @@ from kdexp.cache import Cache
 from kdexp.config import Config, teacher_settings
 from kdexp.errors import UserError
 from kdexp.model.checkpoints import find_checkpoint
+from kdexp.model.config import ModelConfig
 from kdexp.study.launch import Job
 from kdexp.task.config import EmbeddedTaskConfig, TaskConfig
 from kdexp.task.kind import TaskKind
@@ -43,7 +44,7 @@ def _kind(config: TaskConfig, cache: Cache) -> TaskKind | UserError:
 def _refusal(config: Config, kind: TaskKind) -> UserError | None:
     try:
         for role, model in (teacher_settings(config) | {"student": config.student}).items():
-            if model.checkpoint is not None:
+            if isinstance(model, ModelConfig) and model.checkpoint is not None:
                 find_checkpoint(role, model.checkpoint)
         check_fit(config.loss, kind.outputs, kind.num_outputs, config.tokenization, config.train.batch_size)
     except UserError as error:

@@ -18,7 +18,7 @@ from kdexp.model.tokens import tokenize, tokenizer_fingerprint
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation, Scale, Teacher, TeacherAnswers
-from kdexp.teacher.config import TeacherConfig
+from kdexp.teacher.config import EncoderTeacherConfig
 from kdexp.training import checks
 from kdexp.training.loop import Lesson, schedule_parts, train_model
 
@@ -35,7 +35,7 @@ class EncoderTeacher:
     scale = Scale.logits
 
     def __init__(
-        self, role: str, settings: TeacherConfig, encoder: Encoder, task: Task, cache: Cache, hardware: Hardware
+        self, role: str, settings: EncoderTeacherConfig, encoder: Encoder, task: Task, cache: Cache, hardware: Hardware
     ) -> None:
         self.role, self.settings, self.encoder = role, settings, encoder
         self.task, self.cache, self.hardware = task, cache, hardware
@@ -171,7 +171,7 @@ class StudentIds:
 
 
 def load_encoder_teacher(
-    role: str, settings: TeacherConfig, task: Task, cache: Cache, hardware: Hardware
+    role: str, settings: EncoderTeacherConfig, task: Task, cache: Cache, hardware: Hardware
 ) -> EncoderTeacher:
     """Load the teacher as it comes, before any fine-tuning.
 

@@ -29,7 +29,7 @@ from kdexp.progress import progress
 from kdexp.task.kind import UNITS
 from kdexp.task.split import Split
 from kdexp.teacher.base import Teacher, require_features
-from kdexp.teacher.config import TeacherConfig
+from kdexp.teacher.config import EncoderTeacherConfig, TeacherConfig
 from kdexp.training.collate import FEATURES, TEACHER_PREFIX, WORDS
 from kdexp.training.course import Course
 
@@ -90,6 +90,7 @@ def teacher_features(teacher: Teacher, settings: TeacherConfig, course: Course, 
     started = time.perf_counter()
     splits = course.training_splits
     encoder = require_features(teacher, "loss.terms")
+    assert isinstance(settings, EncoderTeacherConfig)
     terms = FeatureTerms(course.encoder.model.config, encoder.model.config, loss.terms)
     reader = _Reader(encoder, course, terms, settings.train.eval_batch_size)
     aligned = {name: reader.align(split) for name, split in splits.items()}
@@ -121,7 +122,7 @@ def teacher_features(teacher: Teacher, settings: TeacherConfig, course: Course, 
 
 def _announce(
     terms: FeatureTerms,
-    settings: TeacherConfig,
+    settings: EncoderTeacherConfig,
     num_gb: float,
     is_cached: bool,
     num_forwarded: int,

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 
 from kdexp.cache import Cache
+from kdexp.errors import UserError
 from kdexp.hardware import Hardware
 from kdexp.model.encoder import Encoder
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher
-from kdexp.teacher.config import TeacherConfig, Tokenization
-from kdexp.teacher.encoder import EncoderTeacher, StudentIds, load_encoder_teacher
+from kdexp.teacher.config import EncoderTeacherConfig, TeacherConfig, Tokenization
+from kdexp.teacher.encoder import StudentIds, load_encoder_teacher
 from kdexp.teacher.logits import Cached, Ensemble
 
 
@@ -16,7 +17,7 @@ def open_teacher(
     settings: Mapping[str, TeacherConfig],
     tokenization: Tokenization,
     task: Task,
-    student: Encoder,
+    student: Encoder | None,
     cache: Cache,
     hardware: Hardware,
 ) -> Teacher:
@@ -24,19 +25,38 @@ def open_teacher(
 
     Args:
         settings: By what they begin with: `teacher`, `more_teachers.roberta`, ...
-        student: Whose ids the teacher is fed with `tokenization=student_ids`.
+        student: Whose ids the teacher is fed with `tokenization=student_ids`; not needed otherwise.
 
     Raises:
         UserError: One cannot be loaded, or does not answer the task.
     """
-    opened: dict[str, EncoderTeacher] = {
-        role: load_encoder_teacher(role, item, task, cache, hardware) for role, item in settings.items()
-    }
-    if tokenization == Tokenization.student_ids:
-        wrapped: dict[str, Teacher] = {role: StudentIds(teacher, student) for role, teacher in opened.items()}
-    else:
-        wrapped = dict(opened)
-    members: dict[str, Teacher] = {teacher.name: Cached(teacher, cache) for teacher in wrapped.values()}
+    members: dict[str, Teacher] = {}
+    for role, item in settings.items():
+        foreign = student if tokenization == Tokenization.student_ids else None
+        members[item.name] = Cached(_open(role, item, task, foreign, cache, hardware), cache)
     if len(members) == 1:
         return next(iter(members.values()))
     return Ensemble(members, {item.name: item.weight for item in settings.values()})
+
+
+def _open(
+    role: str, settings: TeacherConfig, task: Task, foreign: Encoder | None, cache: Cache, hardware: Hardware
+) -> Teacher:
+    """Open one teacher.
+
+    Args:
+        foreign: Whose token ids it is fed, where they are not its own.
+    """
+    match settings:
+        case EncoderTeacherConfig():
+            teacher = load_encoder_teacher(role, settings, task, cache, hardware)
+            return teacher if foreign is None else StudentIds(teacher, foreign)
+    if foreign is not None:
+        raise UserError(
+            "tokenization",
+            f"student_ids feeds token ids to an encoder, but {role} is {settings.name}",
+            "use tokenization=own",
+        )
+    match settings:
+        case _:
+            raise TypeError(f"no teacher of {type(settings).__name__}")

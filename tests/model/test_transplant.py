@@ -18,7 +18,7 @@ from kdexp.model.families import build_compact_model, compact_config, train_toke
 from kdexp.model.transplant import family_of, num_readable_tokens, transplant
 from kdexp.model.transplanted import main, transplanted
 from kdexp.task.single_label import SingleLabel
-from kdexp.teacher.config import TeacherConfig
+from kdexp.teacher.config import EncoderTeacherConfig
 
 MAX_LENGTH = 16
 CLASS_OF = {"bert": "BertModel", "roberta": "RobertaModel", "xlm_roberta": "XLMRobertaModel"}
@@ -262,8 +262,8 @@ def roberta_tokenizer(tmp_path) -> Path:
     return folder
 
 
-def teacher(checkpoint: Path, tokenizer: Path, family: str = "roberta") -> TeacherConfig:
-    return TeacherConfig(name="twin", family=family, checkpoint=str(checkpoint), transplant=str(tokenizer))
+def teacher(checkpoint: Path, tokenizer: Path, family: str = "roberta") -> EncoderTeacherConfig:
+    return EncoderTeacherConfig(name="twin", family=family, checkpoint=str(checkpoint), transplant=str(tokenizer))
 
 
 def test_a_run_makes_its_twin_once(checkpoint, roberta_tokenizer, tmp_path):
@@ -282,7 +282,7 @@ def test_a_run_makes_its_twin_once(checkpoint, roberta_tokenizer, tmp_path):
     other = tmp_path / "other"
     train_tokenizer("roberta", TEXTS, vocab_size=300, max_length=512).save_pretrained(other)
     assert transplanted("teacher", teacher(checkpoint, other), cache).checkpoint != first.checkpoint
-    plain = TeacherConfig(name="t", family="bert", checkpoint=str(checkpoint))
+    plain = EncoderTeacherConfig(name="t", family="bert", checkpoint=str(checkpoint))
     assert transplanted("teacher", plain, cache) is plain
 
 

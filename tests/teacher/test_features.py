@@ -18,7 +18,7 @@ from kdexp.model.tokens import tokenize
 from kdexp.task.load import Task
 from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
-from kdexp.teacher.config import TeacherConfig
+from kdexp.teacher.config import EncoderTeacherConfig
 from kdexp.teacher.encoder import EncoderTeacher
 from kdexp.teacher.features import alignment_tag, teacher_features
 from kdexp.training.config import StudentTrainConfig, TrainConfig
@@ -58,7 +58,7 @@ def task_of(split):
 
 @pytest.fixture
 def models(tmp_path):
-    settings = TeacherConfig(name="roberta", family="roberta", train=TrainConfig(eval_batch_size=4))
+    settings = EncoderTeacherConfig(name="roberta", family="roberta", train=TrainConfig(eval_batch_size=4))
     teacher = EncoderTeacher(
         "teacher", settings, loaded("roberta", 16, 2), task_of(SPLIT), Cache(tmp_path / "cache"), CPU
     )

@@ -1,0 +1,112 @@
+"""The student before training: with weights of its own, or made of its teacher's layers."""
+
+from dataclasses import replace
+
+from kdexp.cache import Cache
+from kdexp.errors import UserError, under
+from kdexp.model.checkpoints import family_of, refuse_too_long
+from kdexp.model.encoder import Encoder
+from kdexp.model.layers import loses_norm, with_layers
+from kdexp.model.legibility import measure_legibility, refuse_illegible
+from kdexp.model.load import load_encoder
+from kdexp.student.config import Init, LayerChoice, StudentConfig
+from kdexp.task.load import Task
+from kdexp.teacher.base import Teacher, shown_encoders
+
+
+def load_student(config: StudentConfig, task: Task, cache: Cache, *, seed: int) -> Encoder:
+    """Build or load a student that does not follow its teacher.
+
+    Raises:
+        UserError: It cannot be loaded, or cannot read the task's text.
+    """
+    if config.layers in (None, LayerChoice.first):
+        return load_encoder("student", config, task, cache, seed=seed)
+    whole = replace(config, num_layers=None, layers=None)
+    encoder = load_encoder("student", whole, task, cache, seed=seed)
+    return replace(_with_layers(encoder, config, task, seed), legibility=encoder.legibility)
+
+
+def follow_teacher(config: StudentConfig, teacher: Teacher, task: Task, *, seed: int) -> Encoder:
+    """Make the student of the teacher as it is by now.
+
+    Of a teacher that is not prepared yet it has its final shape, tokens and size, but not the fine-tuned weights.
+
+    Raises:
+        UserError: The teacher has no layers to take, or others than the settings say.
+    """
+    source = _source(config, teacher)
+    encoder = replace(_with_layers(source, config, task, seed), max_length=config.max_length)
+    refuse_too_long("student", config, encoder.model)
+    found = measure_legibility("student", encoder.tokenizer, task.train, encoder.max_length, task.kind)
+    refuse_illegible(found, config)
+    return replace(encoder, legibility=found)
+
+
+def chosen_layers(config: StudentConfig, available: int) -> list[int]:
+    """The numbers of the layers that the settings choose.
+
+    Raises:
+        UserError: There are not as many.
+    """
+    if isinstance(config.layers, list):
+        return list(config.layers)
+    number = config.num_layers
+    assert number is not None
+    if number > available:
+        raise UserError("student.num_layers", f"got {number}", f"there are {available} layers to take")
+    match config.layers:
+        case LayerChoice.first:
+            return list(range(number))
+        case LayerChoice.last:
+            return list(range(available - number, available))
+    return [round(place * (available - 1) / max(number - 1, 1)) for place in range(number)]
+
+
+def _with_layers(source: Encoder, config: StudentConfig, task: Task, seed: int) -> Encoder:
+    available = source.model.config.num_hidden_layers
+    layers = chosen_layers(config, available)
+    with under("student"):
+        encoder = with_layers(source, layers, task.kind, seed=seed)
+    whose = {
+        Init.own: "its checkpoint's",
+        Init.teacher_layers: "the fine-tuned teacher's",
+        Init.pretrained_layers: "the teacher's, before its fine-tuning,",
+    }[config.init]
+    notes = [f"student: layers {', '.join(map(str, layers))} of {whose} {available}, embeddings included"]
+    if config.follows_teacher:
+        notes.append("the baseline begins with the same layers: the gain is that of the teacher's answers alone")
+    if loses_norm(source, layers):
+        notes.append(
+            f"student: layer {layers[0]} comes first, where a {config.family} has no norm before its attention: that "
+            "layer's own is left out"
+        )
+    return replace(encoder, notes=tuple(notes))
+
+
+def _source(config: StudentConfig, teacher: Teacher) -> Encoder:
+    """The encoder whose layers are taken: of several teachers, the first that shows one."""
+    encoders = shown_encoders(teacher)
+    if not encoders:
+        raise UserError(
+            "student.init",
+            f"is {config.init}, but {teacher.name} shows only its answers",
+            "choose a teacher that is an encoder, or remove it",
+        )
+    encoder = next(iter(encoders.values()))
+    family = family_of(encoder.model.config)
+    if family != config.family:
+        raise UserError(
+            "student.init",
+            f"is {config.init}, but the teacher is a {family} model and the student {config.family}: layers do not "
+            "cross families",
+            f"choose student={family}, or keep a checkpoint's encoder and change its tokens with "
+            "student.checkpoint=<the teacher's> student.transplant=<another tokenizer>",
+        )
+    if config.init == Init.pretrained_layers and encoder.answers_task:
+        raise UserError(
+            "student.init",
+            f"is {config.init}, but {teacher.name} came fine-tuned: what it was before is not known",
+            "use student.init=teacher_layers, or name the pretrained checkpoint with student.checkpoint=<...>",
+        )
+    return encoder
