@@ -126,7 +126,7 @@ def _export(
             _build(name, settings, source, float32, target)
 
     parts = {
-        "format": name,
+        "file": name,
         "settings": plain(settings),
         "model": path_digest(source.folder),
         "max_length": source.max_length,

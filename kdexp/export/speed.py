@@ -39,6 +39,12 @@ _SECONDS = 20.0
 """Longer than this no round of measuring goes on, once every contender had `_FEWEST` turns."""
 _FEWEST = 20
 
+# Where a model came from, and what its outputs are called.
+_NOT_ARCHITECTURE = (
+    *("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"),
+    *("use_cache", "id2label", "label2id", "problem_type"),
+)
+
 Inputs = Mapping[str, Tensor]
 
 
@@ -119,14 +125,14 @@ def measure_speed(
 def _architecture(encoder: Encoder) -> dict[str, object]:
     """What of a model decides its speed: everything but its weights."""
     config = json.loads(json.dumps(encoder.model.config.to_dict(), default=str))
-    for name in ("_name_or_path", "transformers_version", "dtype", "id2label", "label2id"):
+    for name in _NOT_ARCHITECTURE:
         config.pop(name, None)
     return {"config": config, "max_length": encoder.max_length, "parameters": encoder.num_parameters}
 
 
 def _description(file: ExportedFile) -> dict[str, object]:
     parts = json.loads((file.folder.parents[1] / "parts.json").read_text(encoding="utf-8"))
-    return {"format": parts["format"], "settings": parts["settings"], "versions": parts["versions"]}
+    return {"file": parts["file"], "settings": parts["settings"], "versions": parts["versions"]}
 
 
 def _measure(task: Task, encoders: Mapping[str, Encoder], files: Mapping[str, ExportedFile]) -> dict[str, Speed]:

@@ -34,7 +34,7 @@ def exported(tmp_path_factory):
 def shipped_folder(exported, name):
     """The folder of a format, in the cache."""
     for parts in (exported.folder / "cache" / "exports").glob("*/parts.json"):
-        if json.loads(parts.read_text())["format"] == name:
+        if json.loads(parts.read_text())["file"] == name:
             return parts.parent / "files" / "model"
     raise AssertionError(f"no export {name}")
 
@@ -183,7 +183,7 @@ def test_static_quantization_is_calibrated_on_train(exported, tmp_path):
         ("export=onnx_int8 export.onnx_int8.calibration_rows=2", "expected a whole number of at least 8"),
         ("export=onnx_int8 export.onnx_int8.quantization=best", "expected one of dynamic, static"),
         ("export=onnx_int8 export.onnx_int8.bits=4", "export.onnx_int8.bits"),
-        ("+export.onnx_int8={}", "is not declared|is not added"),
+        ("+export.onnx_int8={}", "export.onnx_int8: is not chosen; choose it with export=onnx_int8"),
     ],
 )
 def test_what_no_export_can_be_is_refused(settings, told):
