@@ -121,6 +121,11 @@ class Rows:
         return found
 
     @property
+    def part_sizes(self) -> list[int]:
+        """Rows of each part."""
+        return [end - start for start, end in zip(self._starts, self._starts[1:], strict=False)]
+
+    @property
     def lengths(self) -> np.ndarray:
         """Tokens of each row, [rows]: of `input_ids`, which must be `Ragged`."""
         columns = [part["input_ids"] for part in self._parts]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdexp.errors import UserError
+from kdexp.controls.config import CONTROLS, Control
+from kdexp.errors import UserError, under
 from kdexp.export.config import FORMATS, ExportFormat
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import HardwareConfig
@@ -19,7 +20,7 @@ from kdexp.loss.logit import LOSSES
 from kdexp.loss.terms import TERMS
 from kdexp.model.config import ModelConfig
 from kdexp.ranges import Checked, Positive, Seed, established
-from kdexp.student.config import Init, StudentConfig
+from kdexp.student.config import STUDENTS, Init, StaticStudentConfig, StudentConfig
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.teacher.config import TEACHERS, EncoderTeacherConfig, TeacherConfig, Tokenization
 from kdexp.tracking.config import TrackingConfig
@@ -33,6 +34,8 @@ _STUDENT_SIZE = {"num_layers": 1, "hidden_size": 24, "num_heads": 2, "vocab_size
 # fine-tuning recipe (Devlin et al. 2019, arXiv 1810.04805, appendix A.3).
 _TEACHER_FROM_SCRATCH = {"epochs": 6, "learning_rate": 2e-3}
 _STUDENT_FROM_SCRATCH = {"epochs": 4, "learning_rate": 3e-3}
+# A bag of embeddings, measured on the sentences of SST-2 (docs/results/static.md).
+_STATIC = {"epochs": 10, "learning_rate": 3e-3}
 _PRETRAINED = {"epochs": 3, "learning_rate": 5e-5}
 
 
@@ -73,6 +76,7 @@ class Config(Checked):
     export: dict[str, ExportFormat] = field(default_factory=dict)
     tokenization: Tokenization = Tokenization.own
     baseline: bool = True
+    controls: dict[str, Control] = field(default_factory=dict)
     seed: Seed = 0
     study: str = "distillation"
     resume: bool = True
@@ -94,10 +98,28 @@ class Config(Checked):
         self.more_teachers = {
             name: _complete_teacher(replace(teacher, name=name)) for name, teacher in self.more_teachers.items()
         }
-        self.train = _complete(self.train, self._student_schedule())
-        if not self.student.follows_teacher:
+        names_transfer = getattr(self.task, "transfer", None) is not None
+        self.train = _complete(self.train, self._student_schedule() | {"use_transfer": names_transfer})
+        self._refuse_transfer()
+        if not (self.student.follows_teacher or isinstance(self.student, StaticStudentConfig)):
             self.student = _complete_size(self.student, _STUDENT_SIZE)
+        self.controls = self._complete_controls()
         self.cache_dir = str(Path(self.cache_dir).expanduser().absolute())
+
+    def _complete_controls(self) -> dict[str, Control]:
+        """None of a search's trial: it chooses, and is compared with nothing."""
+        controls = {} if self.trial else self.controls
+        if controls and not self.baseline:
+            problem = f"got {', '.join(controls)}, which compare with the baseline, but baseline=false"
+            raise UserError("controls", problem, "remove baseline=false")
+        with under("controls"):
+            for control in controls.values():
+                control.refuse_unfit(self.loss)
+        completed = {}
+        for name, control in controls.items():
+            with under(f"controls.{name}"):
+                completed[name] = control.complete(self.train)
+        return completed
 
     def _refuse_teachers(self) -> None:
         name = self.teacher.name
@@ -116,13 +138,29 @@ class Config(Checked):
                 "remove more_teachers, or choose a loss without terms",
             )
 
+    def _refuse_transfer(self) -> None:
+        """Refuse settings of transfer text that would have no effect, or another than meant."""
+        for name, default in (("transfer_ratio", None), ("transfer_weight", 1.0)):
+            if getattr(self.train, name) != default and not self.train.use_transfer:
+                problem = f"got {getattr(self.train, name)}, but train.use_transfer is false"
+                raise UserError(f"train.{name}", problem, "name text that only the teacher labels: task.transfer=...")
+        if self.train.transfer_weight != 1 and self.loss.relates_rows:
+            problem = f"got {self.train.transfer_weight}, but {self.loss.name} relates the rows of a batch"
+            raise UserError("train.transfer_weight", problem, "leave it at 1, or choose another loss")
+
     def _refuse_student(self) -> None:
         init = self.student.init
         if self.student.follows_teacher and self.tokenization == Tokenization.student_ids:
             raise UserError(
                 "tokenization",
-                f"is student_ids, but with student.init={init} the student's ids are the teacher's own",
+                "is student_ids, but a student that is made of its teacher reads the teacher's own ids",
                 "use tokenization=own",
+            )
+        if isinstance(self.student, StaticStudentConfig) and self.loss.terms:
+            raise UserError(
+                "loss.terms",
+                f"got {', '.join(self.loss.terms)}, but a static student computes nothing that they could compare",
+                "choose a loss without terms, or another student",
             )
         if init == Init.pretrained_layers and self._followed_is_compact():
             raise UserError(
@@ -133,6 +171,8 @@ class Config(Checked):
 
     def _student_schedule(self) -> dict[str, Any]:
         student = self.student
+        if isinstance(student, StaticStudentConfig):
+            return _STATIC
         is_compact = self._followed_is_compact() if student.follows_teacher else student.checkpoint is None
         return _STUDENT_FROM_SCRATCH if is_compact else _PRETRAINED
 
@@ -154,9 +194,11 @@ class Config(Checked):
 
 SCHEMAS: dict[str, Mapping[str, type]] = {
     "teacher": TEACHERS,
+    "student": STUDENTS,
     "task": {"embedded": EmbeddedTaskConfig, "public": PublicTaskConfig, "file": FileTaskConfig},
     "loss": LOSSES,
     "terms": TERMS,
+    "controls": CONTROLS,
     "export": FORMATS,
 }
 """Groups whose options differ in what can be set: the classes that their files name as `/schema/<group>/<name>`."""
@@ -247,6 +289,8 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     parts["loss"] = config.loss.parts()
     if not config.more_teachers:
         del parts["more_teachers"], parts["teacher"]["weight"]
+    if not config.controls:
+        del parts["controls"]
     if not config.export:
         del parts["export"]
     parts["files"] = input_digests(config)

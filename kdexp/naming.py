@@ -23,7 +23,7 @@ from kdexp.loss.base import Loss
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder
 from kdexp.results.note import unfinished_note
-from kdexp.student.config import StudentConfig
+from kdexp.student.config import StaticStudentConfig, StudentConfig
 from kdexp.task.config import FileTaskConfig, TaskConfig
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher, shown_encoders
@@ -63,6 +63,8 @@ def model_name(model: ModelConfig) -> str:
     """A model with its kind and size: `bert 2x64`, `bert_tiny`, `bert (my-checkpoint)`, `bert teacher_layers 3`."""
     name = getattr(model, "name", None) or model.family
     chosen = _chosen_layers(model)
+    if isinstance(model, StaticStudentConfig):
+        return f"{name} {model.hidden_size}"
     if isinstance(model, StudentConfig) and model.follows_teacher:
         return f"{name} {model.init} {chosen}"
     if model.checkpoint is None:
@@ -133,6 +135,7 @@ def run_params(config: Config, hardware: Hardware, readers: Mapping[str, Encoder
         **threads,
         "more_teachers": "+".join(config.more_teachers) or "none",
         "terms": "+".join(config.loss.terms) or "none",
+        "controls": "+".join(config.controls) or "none",
         **({"export": "+".join(config.export)} | _machine() if config.export else {}),
     }
 
@@ -191,11 +194,13 @@ def _pairing(config: Config) -> str:
 
 
 def teacher_tags(teacher: Teacher) -> dict[str, str]:
-    """What each teacher answers by: `kdexp.teacher_sha256`, and with a name for every further teacher."""
-    first, *others = teacher.members.items() or [(teacher.name, teacher)]
-    return {"kdexp.teacher_sha256": first[1].digest} | {
-        f"kdexp.teacher_sha256.{name}": member.digest for name, member in others
-    }
+    """What each teacher answers by: `kdexp.teacher_sha256` and others, and with a name for every further teacher."""
+    tags: dict[str, str] = {}
+    for place, (name, member) in enumerate(teacher.members.items() or [(teacher.name, teacher)]):
+        ending = f".{name}" if place else ""
+        found = {"sha256": member.digest} | getattr(member, "tags", {})
+        tags |= {f"kdexp.teacher_{tag}{ending}": value for tag, value in found.items()}
+    return tags
 
 
 def announce(config: Config, hardware: Hardware, task: Task, teacher: Teacher, student: Encoder) -> None:
@@ -231,6 +236,8 @@ def _threads(hardware: Hardware, readers: Mapping[str, Encoder]) -> dict[str, in
 
 def _origin(model: ModelConfig) -> str:
     """What a model is made from."""
+    if isinstance(model, StaticStudentConfig):
+        return "a bag of embeddings"
     if isinstance(model, StudentConfig) and model.follows_teacher:
         return f"{model.family} made of its teacher's layers"
     if model.checkpoint is None:

@@ -99,7 +99,9 @@ def _optional(settings: type) -> set[str]:
 
 
 def _extras(hint: Any) -> list[Any]:
-    return [extra for part in (hint, *typing.get_args(hint)) for extra in getattr(part, "__metadata__", ())]
+    """What a hint is annotated with, or the value of an optional one, or each item of a list."""
+    inner = [extra for part in typing.get_args(hint) for extra in _extras(part)]
+    return [*getattr(hint, "__metadata__", ()), *inner]
 
 
 def established(config: object) -> Any:

@@ -1,7 +1,7 @@
 """One run, told from the beginning to the end."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ import yaml
 
 from kdexp.cache import Cache
 from kdexp.config import Config, teacher_settings
+from kdexp.controls.train import train_controls
 from kdexp.export.files import Source, export_student
 from kdexp.export.measured import file_answers, measure_files
 from kdexp.export.packages import refuse_missing_packages
@@ -25,11 +26,10 @@ from kdexp.results.diagnostics import Diagnostics, diagnose
 from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
 from kdexp.results.note import run_note
 from kdexp.results.record import SPLITS, Role, RunRecord, legibility_metrics
-from kdexp.student.config import Init
 from kdexp.student.load import follow_teacher, load_student
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.task.load import Task, load_task
-from kdexp.teacher.base import Teacher, TeacherAnswers, shown_encoders
+from kdexp.teacher.base import Teacher, TeacherAnswers, notices_of, refuse_unfit_answers, shown_encoders
 from kdexp.teacher.features import TeacherFeatures, refuse_unfit_features, teacher_features
 from kdexp.teacher.load import open_teacher
 from kdexp.teacher.logits import teacher_answers
@@ -78,6 +78,7 @@ def _run(
     announce(config, hardware, task, teacher, student)
     refuse_missing_packages(config.export)
     check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
+    refuse_unfit_answers(config.loss, teacher)
     refuse_unfit_features(config.loss.terms, teacher, student)
 
     readers = shown_encoders(teacher) | {"student": student}
@@ -86,7 +87,7 @@ def _run(
         _log_inputs(tracked, config, task, teacher, student, given)
         teacher.prepare()
         tracked.set_tags(teacher_tags(teacher))
-        if config.student.init == Init.teacher_layers:  # which are fine-tuned now
+        if config.student.follows_fine_tuning:  # which is done now
             student = follow_teacher(config.student, teacher, task, seed=config.seed)
         course = Course(student, task, config.train, cache, hardware, config.seed, config.resume)
         answers = teacher_answers(teacher, course)  # validation first: a teacher near chance goes no further
@@ -101,6 +102,7 @@ def _run(
             on_metrics=tracked.log_metrics,
             watch=watch,
         )
+        trained |= train_controls(config.controls, course, config.loss, answers, features)
         teacher.verify()  # only the student learned
         files = export_student(
             config.export, Source.of(course, trained["student"].folder, trained["student"].answers), cache
@@ -117,7 +119,7 @@ def _run(
             url=tracked.url,
             experiment_url=tracked.experiment_url,
         )
-        _log(tracked, record, config.tracking, course, models, trained["student"])
+        _log(tracked, record, config.tracking, course, models, trained["student"], notices_of(teacher))
     return record
 
 
@@ -168,6 +170,7 @@ def _log(
     course: Course,
     models: Mapping[Role, ModelAnswers],
     student: TrainedStudent,
+    notices: Sequence[str],
 ) -> None:
     task, with_text = course.task, settings.log_text
     tracked.log_table(prediction_table(task, models, with_text=with_text), "predictions.parquet")
@@ -176,7 +179,8 @@ def _log(
         tracked.log_figure(figure, "figures/confusion_matrices.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
     tracked.log_metrics(record.metrics(), step=student.num_steps)
-    tracked.set_tags({NOTE_TAG: run_note(record, [*task.announcements, *course.encoder.notes], command_line())})
+    notes = [*task.announcements, *course.encoder.notes, *notices]
+    tracked.set_tags({NOTE_TAG: run_note(record, notes, command_line())})
     if settings.log_model:
         validation = models["student"].answers["validation"]
         files = StudentFiles.of(student.folder, task, course.encoder.max_length, validation, with_text=with_text)
@@ -188,7 +192,8 @@ def _diagnose(
 ) -> Diagnostics:
     temperature = plain(config.loss).get("temperature", 1.0)
     readers = shown_encoders(teacher) | {"student": student}
-    return diagnose(task, readers, answers["validation"].answers, temperature)
+    given = answers["validation"].answers if "validation" in answers else None
+    return diagnose(task, readers, given, temperature)
 
 
 def _models(
@@ -198,7 +203,7 @@ def _models(
     trained: Mapping[Role, TrainedStudent],
 ) -> dict[Role, ModelAnswers]:
     """What every model answers on validation and test, by role."""
-    evaluated = {name: answers[name] for name in SPLITS}
+    evaluated = {name: answers[name] for name in SPLITS if name in answers}
     models = {
         "teacher": ModelAnswers({name: item.answers for name, item in evaluated.items()}, teacher.num_parameters)
     }
@@ -235,7 +240,7 @@ def _costs(
         ),
         "peak_memory_mb": hardware.peak_memory_bytes() / 2**20,
     }
-    costs |= {f"{role}_train_seconds": item.train_seconds for role, item in trained.items()}
+    costs |= {f"{role.replace('/', '_')}_train_seconds": item.train_seconds for role, item in trained.items()}
     if features:
         costs["teacher_inside_seconds"] = features.seconds
     return costs

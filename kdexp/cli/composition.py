@@ -16,13 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.config import SweeperConfig
-from kdexp.cli.explain import explain, undeclared_term, unknown_setting
+from kdexp.cli.explain import explain, unknown_setting
 from kdexp.cli.folders import register_resolvers
 from kdexp.cli.help import GROUPS, options
+from kdexp.cli.parts import refuse_undeclared
 from kdexp.config import SCHEMAS, Config
 from kdexp.errors import UserError
-from kdexp.loss.base import Loss
-from kdexp.loss.terms import TERMS
 
 
 def resolve(composed: DictConfig, choices: Mapping[str, Any] | None = None) -> Config:
@@ -43,7 +42,7 @@ def resolve(composed: DictConfig, choices: Mapping[str, Any] | None = None) -> C
         config: Config = build(composed)
     except OmegaConfBaseException as error:
         raise explain(error) from error
-    _refuse_undeclared_terms(config.loss)
+    refuse_undeclared(config)
     return config
 
 
@@ -106,12 +105,6 @@ def _refuse_unknown(node: DictConfig, prefix: str = "") -> None:
         child = node[key]
         if isinstance(child, DictConfig):
             _refuse_unknown(child, f"{name}.")
-
-
-def _refuse_undeclared_terms(loss: Loss) -> None:
-    for name, term in loss.terms.items():
-        if type(term) is not TERMS.get(name):
-            raise undeclared_term(name)
 
 
 def register_schemas() -> None:

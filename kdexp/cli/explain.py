@@ -11,11 +11,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from kdexp.cli.help import GROUPS, options
+from kdexp.cli.parts import PARTS, by_name, explain_part
 from kdexp.cli.schema import field_types, in_words
 from kdexp.cli.suggest import INTERNAL, did_you_mean, known_settings, meant_setting
 from kdexp.errors import UserError
-from kdexp.export.config import FORMATS
-from kdexp.loss.terms import TERMS, FeatureTerm
 
 _RENAMED = {"train.keep": "train.select=best"}
 """Settings of earlier versions, also below `teacher`, and what they are now."""
@@ -33,9 +32,10 @@ def explain(error: BaseException) -> UserError:
     message = " ".join(str(error).split())
     if isinstance(error, ConfigCompositionException) and cause is not None:
         message = f"{message} {' '.join(str(cause).split())}"
-    in_file = re.search(r"full_key: loss\.terms\.(\w+).* object_type=FeatureTerm", message)
-    if in_file:
-        return undeclared_term(in_file.group(1))
+    for parts in PARTS:
+        in_file = re.search(rf"full_key: {parts.path}\.(\w+).* object_type={parts.kind.__name__}", message)
+        if in_file:
+            return parts.undeclared(in_file.group(1))
     if "Could not override" in message and "No match in the defaults list" in message:
         found = re.search(r"override '?([\w/@.]+)'?", message)
         name = found.group(1) if found else "override"
@@ -124,39 +124,18 @@ def _unknown_option(error: MissingConfigException) -> UserError:
 
 def _explain_setting(error: OmegaConfBaseException) -> UserError:
     setting = error.full_key or str(error.key)
-    if error.object_type is FeatureTerm or "not a subclass of FeatureTerm" in str(error.msg):
-        return undeclared_term(setting.removeprefix("loss.terms.").partition(".")[0])
-    if re.fullmatch(r"export\.\w+", setting) or "not a subclass of ExportFormat" in str(error.msg):
-        return _unchosen_format(setting.removeprefix("export."))
-    if setting.startswith("loss.terms.") and isinstance(error, ConfigKeyError) and setting.count(".") == 2:
-        return UserError(setting, "the loss has no such term", f"add it with 'terms=[{error.key}]'")
+    if refusal := explain_part(setting, error):
+        return refusal
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         return unknown_setting(setting, _siblings(error))
     if isinstance(error, ValidationError):
-        expected = "terms by name: 'terms=[rkd,hidden]'" if setting == "loss.terms" else in_words(_type_of(error))
+        expected = by_name(setting) or in_words(_type_of(error))
         return UserError(setting, _refused_value(str(error.msg)), f"expected {expected}")
     message = " ".join(str(error.msg or error).split())
     if "Cannot merge DictConfig with ListConfig" in message:
-        expected = "terms by name: 'terms=[rkd,hidden]'" if setting == "loss.terms" else "settings by name"
+        expected = by_name(setting) or "settings by name"
         return UserError(setting, "got a list", f"expected {expected}")
     return _in_other_words(message) or UserError(setting, message, "see python -m kdexp --help")
-
-
-def undeclared_term(name: str) -> UserError:
-    """A term that nobody named in a defaults list: what can be set of it is not known."""
-    if name not in TERMS:
-        return UserError(f"loss.terms.{name}", "no such term", f"expected one of {', '.join(TERMS)}")
-    return UserError(
-        f"loss.terms.{name}",
-        "is not declared",
-        f"add it with 'terms=[{name}]', or in the defaults list of a loss with `- /terms@terms.{name}: {name}`",
-    )
-
-
-def _unchosen_format(name: str) -> UserError:
-    if name not in FORMATS:
-        return UserError(f"export.{name}", "no such format", f"expected one of {', '.join(FORMATS)}")
-    return UserError(f"export.{name}", "is not chosen", f"choose it with export={name}, or 'export=[{name},...]'")
 
 
 def _siblings(error: OmegaConfBaseException) -> list[str]:

@@ -28,10 +28,11 @@ examples:
 GROUPS = {
     "teacher": "the teacher",
     "more_teachers": "further teachers: 'more_teachers=[roberta,electra]' (same options)",
-    "student": "the student (same options)",
+    "student": "the student (same models, and)",
     "task": "the data",
     "loss": "the loss",
     "terms": "feature terms, added to the loss: 'terms=[rkd,hidden]'",
+    "controls": "what a gain is made of, trained beside it: 'controls=[pseudo_labels,tuned]'",
     "hardware": "the device",
     "train": "the student's schedule",
     "export": "the files that ship, measured again: 'export=[onnx,onnx_int8]'",
@@ -93,10 +94,10 @@ def _purpose(path: Path) -> str:
 
 def _group(name: str) -> str:
     lines = [f"{name}=    {GROUPS[name]}"]
-    if name in ("student", "more_teachers"):  # the teacher's list again would fill half a screen
-        return lines[0] + "\n"
     purposes = options(name)
-    width = max(len(option) for option in purposes)
+    if name in ("student", "more_teachers"):  # the teacher's list again would fill half a screen
+        purposes = {option: purpose for option, purpose in purposes.items() if option not in options("teacher")}
+    width = max((len(option) for option in purposes), default=0)
     lines += [f"  {option:<{width}}  {purpose}" for option, purpose in purposes.items()]
     return "\n".join(lines) + "\n"
 

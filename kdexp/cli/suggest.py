@@ -37,7 +37,7 @@ def known_settings() -> list[str]:
     for group, schemas in SCHEMAS.items():
         for schema in schemas.values():
             paths |= dict.fromkeys(_paths(schema, f"{group}."))
-    return [path for path in paths if path not in INTERNAL and not path.startswith("terms.")]
+    return [path for path in paths if path not in INTERNAL and not path.startswith(("terms.", "controls."))]
 
 
 def _paths(settings: Any, prefix: str) -> list[str]:

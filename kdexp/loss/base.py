@@ -99,10 +99,22 @@ class LogitLoss(Loss):
 
     outputs: ClassVar[frozenset[Outputs]] = frozenset({Outputs.classes})
     degenerate: ClassVar[str] = "one class leaves nothing to compare"
+    reads_others: ClassVar[bool] = False
+    """Whether a term of its own compares the classes beside the target with each other."""
+
+    @property
+    def reads_level(self) -> bool:
+        """Whether a constant that is added to a row of the teacher's logits changes it."""
+        return False
 
     @property
     def uses_logits(self) -> bool:
         return self.alpha < 1 or self.alpha_end not in (None, 1)
+
+    @property
+    def one_hot_problem(self) -> str:
+        """Why it makes no sense of a teacher whose answers are one-hot; "" where it does."""
+        return ""
 
     def alpha_at(self, progress: float) -> float:
         return ramp(self.alpha, self.alpha_end, progress)

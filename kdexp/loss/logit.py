@@ -37,6 +37,7 @@ TeacherShare = Annotated[
 ]
 
 
+_NO_OTHERS = "its non-target term compares the shares of the other classes, of which a one-hot answer has none (0/0)"
 _ONE_OTHER_CLASS = "with two classes there is one other class, and its non-target term is identically zero"
 
 
@@ -90,10 +91,18 @@ class MSE(LogitLoss):
     outputs: ClassVar[frozenset[Outputs]] = frozenset(Outputs)
     min_classes: ClassVar[int] = 1
 
+    @property
+    def reads_level(self) -> bool:
+        return not self.centered
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.centered, bool):
             raise UserError("centered", f"got {self.centered!r}", "expected true or false")
+
+    @property
+    def one_hot_problem(self) -> str:
+        return "mse compares logits, and a one-hot answer has none: each choice of them would be another loss"
 
     def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         difference = student - teacher
@@ -112,6 +121,12 @@ class ReverseKL(LogitLoss):
 
     name: str = "reverse_kl"
     temperature: Positive
+
+    @property
+    def one_hot_problem(self) -> str:
+        return (
+            "reverse_kl is infinite wherever the student leaves some probability to a class that the answer rules out"
+        )
 
     def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         student, teacher = _softened(student, self.temperature), _softened(teacher, self.temperature)
@@ -175,10 +190,15 @@ class DKD(LogitLoss):
 
     min_classes: ClassVar[int] = 3
     degenerate: ClassVar[str] = _ONE_OTHER_CLASS
+    reads_others: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _refuse_both_zero(self, "target_weight", "nontarget_weight")
+
+    @property
+    def one_hot_problem(self) -> str:
+        return _NO_OTHERS if self.nontarget_weight else ""
 
     def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         target = targets(labels, teacher)
@@ -210,6 +230,11 @@ class NKD(LogitLoss):
 
     min_classes: ClassVar[int] = 3
     degenerate: ClassVar[str] = _ONE_OTHER_CLASS
+    reads_others: ClassVar[bool] = True
+
+    @property
+    def one_hot_problem(self) -> str:
+        return _NO_OTHERS if self.nontarget_weight else ""
 
     def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         target = targets(labels, teacher)
@@ -238,6 +263,7 @@ class DIST(LogitLoss):
     intra_weight: Weight
 
     min_classes: ClassVar[int] = 3
+    reads_others: ClassVar[bool] = True
     degenerate: ClassVar[str] = (
         "the correlation over two classes is +1 or -1: it says which is ahead, and nothing of how far"
     )
@@ -268,6 +294,10 @@ class LogitStd(KD):
 
     min_classes: ClassVar[int] = 3
     degenerate: ClassVar[str] = "two logits standardise to the same two numbers whatever they are"
+
+    @property
+    def one_hot_problem(self) -> str:
+        return "logit_std gives all answers the same spread, so that a one-hot one becomes a smoothed label"
 
     def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         return super().total(_standardised(student), _standardised(teacher), labels)

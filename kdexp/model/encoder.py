@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DataCollatorWithPadding, PretrainedConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+import kdexp.model.static  # noqa: F401, tells the Auto classes of it
 from kdexp.fingerprint import weights_fingerprint
 from kdexp.hardware import Hardware
 from kdexp.model.forward import accepted_inputs

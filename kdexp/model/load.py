@@ -55,7 +55,7 @@ def _build_compact(role: str, config: ModelConfig, task: Task) -> Encoder:
     assert config.num_heads is not None
     assert config.vocab_size is not None
     tokenizer = families.train_tokenizer(
-        config.family, task.train.texts, vocab_size=config.vocab_size, max_length=config.max_length
+        config.family, task.known_text.texts, vocab_size=config.vocab_size, max_length=config.max_length
     )
     with under(role):
         model_config = families.compact_config(

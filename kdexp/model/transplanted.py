@@ -55,7 +55,7 @@ def transplanted(role: str, config: AnyModelConfig, cache: Cache) -> AnyModelCon
             f"is {config.family}, but with the tokens of {config.transplant} it is a {family} model",
             f"add {role}.family={family}",
         )
-    encoder, source = _load_encoder(role, config)
+    encoder, source = load_headless(role, config)
 
     def build(folder: Path, _: Path) -> None:
         _write(_transplant(role, encoder, source, target), target, folder)
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
     family = _family_of("transplant.tokenizer", target)
     config = ModelConfig(name=place.name, family=family, checkpoint=checkpoint)
     try:
-        encoder, source = _load_encoder("transplant", config)
+        encoder, source = load_headless("transplant", config)
     except UserError as error:  # whose remedies are a run's settings
         remedy = "name a folder that save_pretrained wrote (safetensors), or a hub id that can be reached"
         raise UserError("transplant.checkpoint", error.problem, remedy) from error
@@ -119,7 +119,12 @@ def main(arguments: Sequence[str]) -> None:
     )
 
 
-def _load_encoder(role: str, config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_headless(role: str, config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A checkpoint's encoder without any head, in float32, and its tokenizer.
+
+    Raises:
+        UserError: It is not there, or not readable.
+    """
     assert config.checkpoint is not None
     where = find_checkpoint(role, config.checkpoint)
     options = loading_options(config, where)

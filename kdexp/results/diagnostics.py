@@ -71,12 +71,14 @@ class Diagnostics:
     calibration: Calibration | None = None
 
 
-def diagnose(task: "Task", readers: Mapping[str, "Encoder"], answers: "Answers", temperature: float) -> Diagnostics:
+def diagnose(
+    task: "Task", readers: Mapping[str, "Encoder"], answers: "Answers | None", temperature: float
+) -> Diagnostics:
     """Measure how models read the validation split, and the teacher's answers about it.
 
     Args:
         readers: By role; a teacher that has no tokenizer is left out.
-        answers: What the student is taught.
+        answers: What the student is taught; None where that is not known of validation.
         temperature: At which it is taught.
     """
     tokenizers = {
@@ -84,7 +86,9 @@ def diagnose(task: "Task", readers: Mapping[str, "Encoder"], answers: "Answers",
         for role, model in readers.items()
     }
     is_distribution = task.kind.outputs == Outputs.classes
-    return Diagnostics(tokenizers, calibration(task, answers, temperature) if is_distribution else None)
+    if answers is None or not is_distribution:
+        return Diagnostics(tokenizers)
+    return Diagnostics(tokenizers, calibration(task, answers, temperature))
 
 
 def tokenizer_statistics(
@@ -119,7 +123,10 @@ def calibration(task: "Task", answers: "Answers", temperature: float) -> Calibra
     Args:
         temperature: At which it teaches.
     """
-    logits, metrics = answers.values, task.kind.metrics(answers, task.labels("validation"))
+    rows, labels = answers.answered_rows, task.labels("validation")
+    if len(rows) < answers.num_rows:
+        answers, labels = answers.take(rows), labels.take(rows)
+    logits, metrics = answers.values, task.kind.metrics(answers, labels)
     return Calibration(
         accuracy=metrics.get("accuracy", math.nan),
         ece=metrics.get("ece", math.nan),

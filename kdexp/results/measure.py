@@ -4,15 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from kdexp.loss.base import Outputs
-from kdexp.results.record import SPLITS, Role, RunRecord, Scores, is_teacher
-from kdexp.results.statistics import resampled_gain
+from kdexp.results.record import CONTRASTS, SPLITS, Role, RunRecord, Scores, is_teacher
+from kdexp.results.statistics import Gain, resampled_gain
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from kdexp.task.kind import Answers, TaskKind
+    from kdexp.task.kind import Answers, Labels, TaskKind
     from kdexp.task.load import Task
 
 
@@ -21,7 +23,7 @@ class ModelAnswers:
     """What one model answers, and how large it is.
 
     Attributes:
-        answers: By split: `validation` and `test`.
+        answers: By split: `validation` and `test`. A teacher may lack one, or have no answer (nan) about some rows.
         num_parameters: Of several teachers together, the sum.
     """
 
@@ -41,38 +43,70 @@ def measure(task: "Task", models: Mapping[Role, ModelAnswers], *, name: str, set
     labels = {split: task.labels(split) for split in SPLITS}
     scores = {
         role: Scores(
-            **{split: task.kind.metrics(model.answers[split], labels[split]) for split in SPLITS},
+            **{split: _metrics(task.kind, answers, labels[split]) for split, answers in model.answers.items()},
             num_parameters=model.num_parameters,
         )
         for role, model in models.items()
     }
-    test = {role: model.answers["test"] for role, model in models.items()}
-    gain = None
-    if "baseline" in test:
-        gain = resampled_gain(
-            lambda rows: task.kind.gain(test["student"], test["baseline"], labels["test"], rows), len(task.test)
+    test = {role: model.answers["test"] for role, model in models.items() if "test" in model.answers}
+
+    def gain(role: Role, other: Role) -> Gain:
+        return resampled_gain(
+            lambda rows: task.kind.gain(test[role], test[other], labels["test"], rows), len(task.test)
         )
-    taught = scores["teacher"].test[metric]
+
     return RunRecord(
         name=name,
         metric=metric,
         scores=scores,
         settings={key: str(value) for key, value in settings.items()},
-        gain=gain,
-        retention=scores["student"].test[metric] / taught if taught > 0 else None,
+        gain=gain("student", "baseline") if "baseline" in test else None,
+        # Each resamples the same rows, so that the parts of a gain add up on every sample.
+        contrasts={name: gain(*roles) for name, roles in CONTRASTS.items() if set(roles) <= set(test)},
+        retention=_retention(task.kind, test, labels["test"], metric),
         agreement=_agreement(task.kind, test),
         num_test_rows=len(task.test),
     )
 
 
+def _metrics(kind: "TaskKind", answers: "Answers", labels: "Labels") -> dict[str, float]:
+    """Of the rows that were answered; teachers may say nothing about some."""
+    rows = answers.answered_rows
+    if len(rows) == answers.num_rows:
+        return kind.metrics(answers, labels)
+    return kind.metrics(answers.take(rows), labels.take(rows)) if len(rows) else {}
+
+
+def _retention(kind: "TaskKind", test: Mapping[Role, "Answers"], labels: "Labels", metric: str) -> float | None:
+    """Student divided by teacher, on the rows that the teacher answered."""
+    if "teacher" not in test:
+        return None
+    rows = test["teacher"].answered_rows
+    taught = _metrics(kind, test["teacher"], labels).get(metric, 0.0)
+    student, labels = (
+        (test["student"], labels) if len(rows) == labels.num_rows else (test["student"].take(rows), labels.take(rows))
+    )
+    return kind.metrics(student, labels)[metric] / taught if taught > 0 else None
+
+
 def _agreement(kind: "TaskKind", test: Mapping[Role, "Answers"]) -> dict[Role, float]:
     """The student's with each of several teachers; everybody else's with what the student was taught."""
-    return {
-        role: kind.agreement(test["student"], answers)
-        if is_teacher(role)
-        else kind.agreement(answers, test["teacher"])
+
+    def agreement(model: "Answers", teacher: "Answers") -> float:
+        rows = teacher.answered_rows
+        if len(rows) == teacher.num_rows:
+            return kind.agreement(model, teacher)
+        return kind.agreement(model.take(rows), teacher.take(rows))
+
+    pairs = {
+        role: (test["student"], answers) if is_teacher(role) else (answers, test.get("teacher"))
         for role, answers in test.items()
         if role != "teacher"
+    }
+    return {
+        role: agreement(model, teacher)
+        for role, (model, teacher) in pairs.items()
+        if teacher is not None and len(teacher.answered_rows)
     }
 
 
@@ -93,8 +127,12 @@ def prediction_table(task: "Task", models: Mapping[Role, ModelAnswers], *, with_
         columns |= {} if task.test.second is None else {"text_pair": list(task.test.second)}
     columns["gold"] = gold
     for role, model in models.items():
-        answers = model.answers["test"]
+        answers = model.answers.get("test")
+        if answers is None:
+            continue
         columns[role] = task.kind.decisions(answers)
+        for row in np.setdiff1d(np.arange(answers.num_rows), answers.answered_rows):
+            columns[role][row] = None
         columns |= {f"{role}_{name}": values for name, values in task.kind.scores(answers).items()}
     return pd.DataFrame(columns)
 
@@ -106,7 +144,11 @@ def prediction_figure(task: "Task", models: Mapping[Role, ModelAnswers]) -> "Fig
     from kdexp.results.figures import confusion_matrices_figure
 
     return confusion_matrices_figure(
-        {role: model.answers["test"].values.argmax(-1).tolist() for role, model in models.items()},
+        {
+            role: answers.values.argmax(-1).tolist()
+            for role, model in models.items()
+            if (answers := model.answers.get("test")) and len(answers.answered_rows) == answers.num_rows
+        },
         task.labels("test").values.tolist(),
         task.label_names,
         "test",

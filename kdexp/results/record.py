@@ -20,10 +20,19 @@ Role = str
 """What a model is to a run. An open set: `student`; `teacher`, what the student is taught; `teacher_<name>`, one of
 several; `baseline`, the same student without a teacher; `control/<name>`; `export/<format>`."""
 
+PSEUDO_LABELS = "control/pseudo_labels"
+"""The student that was taught the teacher's one-hot answers."""
+
 SPLITS = ("validation", "test")
 
+CONTRASTS: dict[str, tuple[Role, Role]] = {
+    "text": (PSEUDO_LABELS, "baseline"),
+    "soft": ("student", PSEUDO_LABELS),
+}
+"""What is told beside the gain, each a role minus another: its two parts add up to the gain."""
+
 GAIN = "kd/gain"
-_GAIN_LOW, _GAIN_HIGH = "kd/gain_low", "kd/gain_high"
+_LOW, _HIGH = "_low", "_high"
 _RETENTION = "kd/retention"
 _TEACHER_UNCHANGED = "checks/teacher_unchanged"
 _PARAMETERS = "_parameters"
@@ -83,6 +92,7 @@ class RunRecord:
         settings: Every param as MLflow shows it, as text.
         scores: By role. Of a stored run that did not reach its end, as far as it came.
         gain: Student minus baseline, on test.
+        contrasts: The same of other pairs, by their name in `CONTRASTS`.
         retention: Student divided by teacher, on test; None where the teacher's score is not above zero.
         agreement: How far `student`, `baseline`, ... answer the test rows as the teacher does, as a share; of a
             `teacher_<name>`, how far the student answers as that one of several teachers does.
@@ -97,6 +107,7 @@ class RunRecord:
     scores: dict[Role, Scores]
     settings: dict[str, str] = field(default_factory=dict)
     gain: Gain | None = None
+    contrasts: dict[str, Gain] = field(default_factory=dict)
     retention: float | None = None
     agreement: dict[Role, float] = field(default_factory=dict)
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
@@ -130,7 +141,9 @@ class RunRecord:
             metrics[_RETENTION] = self.retention
         metrics |= {_agreement_name(role): value for role, value in self.agreement.items()}
         if self.gain is not None:
-            metrics |= {GAIN: self.gain.value, _GAIN_LOW: self.gain.low, _GAIN_HIGH: self.gain.high}
+            metrics |= _gain_metrics(GAIN, self.gain)
+        for name, gain in self.contrasts.items():
+            metrics |= _gain_metrics(contrast_metric(name), gain)
         metrics |= shipped_metrics(self.shipped)
         metrics |= {f"cost/{name}": value for name, value in self.costs.items()}
         metrics |= {
@@ -154,16 +167,15 @@ class RunRecord:
         metrics = run.metrics
         scores = _scores(metrics)
         costs = {name.removeprefix("cost/"): value for name, value in metrics.items() if name.startswith("cost/")}
-        gain = None
-        if GAIN in metrics:
-            gain = Gain(metrics[GAIN], metrics.get(_GAIN_LOW, np.nan), metrics.get(_GAIN_HIGH, np.nan))
+        contrasts = {name: _gain(metrics, contrast_metric(name)) for name in CONTRASTS}
         return cls(
             name=run.name,
             run_id=run.run_id,
             metric=run.tags["kdexp.primary_metric"],
             settings=dict(run.params),
             scores=scores,
-            gain=gain,
+            gain=_gain(metrics, GAIN),
+            contrasts={name: gain for name, gain in contrasts.items() if gain},
             retention=metrics.get(_RETENTION),
             agreement=_agreement(metrics),
             diagnostics=_diagnostics(metrics, scores, float(run.params.get("loss.temperature", 1.0))),
@@ -171,6 +183,21 @@ class RunRecord:
             costs={name: value for name, value in costs.items() if name.removesuffix(_PARAMETERS) not in scores},
             teacher_unchanged=metrics.get(_TEACHER_UNCHANGED) == 1,
         )
+
+
+def contrast_metric(name: str) -> str:
+    """`kd/gain_text` of `text`."""
+    return f"{GAIN}_{name}"
+
+
+def _gain_metrics(metric: str, gain: Gain) -> dict[str, float]:
+    return {metric: gain.value, f"{metric}{_LOW}": gain.low, f"{metric}{_HIGH}": gain.high}
+
+
+def _gain(metrics: Mapping[str, float], metric: str) -> Gain | None:
+    if metric not in metrics:
+        return None
+    return Gain(metrics[metric], metrics.get(f"{metric}{_LOW}", np.nan), metrics.get(f"{metric}{_HIGH}", np.nan))
 
 
 def _scores(metrics: Mapping[str, float]) -> dict[Role, Scores]:

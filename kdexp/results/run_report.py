@@ -1,6 +1,7 @@
 """The end of a run in blocks: one short table, what it means, and where to look further."""
 
 from kdexp.results import wording
+from kdexp.results.control_report import NAMES, control_facts
 from kdexp.results.record import Role, RunRecord, Scores
 from kdexp.results.report import Block, Facts, TableBlock
 from kdexp.results.shipped_report import shipped_blocks
@@ -56,7 +57,7 @@ def _names(record: RunRecord) -> dict[Role, str]:
         "student": "distilled student",
     }
     names |= {role: f"{file} file" for role in record.scores if (file := role.removeprefix("export/")) != role}
-    names |= {role: role for role in record.scores if role not in names}
+    names |= {role: NAMES.get(role, role) for role in record.scores if role not in names}
     return {role: name for role, name in names.items() if role in record.scores}
 
 
@@ -67,7 +68,7 @@ def _row(record: RunRecord, role: Role, name: str) -> dict[str, str]:
         if metric != record.metric:
             title, form = _METRICS.get(metric, (metric, ".3f"))
             row[title] = _show(scores, metric, form)
-    row["parameters"] = "" if scores.num_parameters is None else f"{scores.num_parameters:,}"
+    row["parameters"] = f"{scores.num_parameters:,}" if scores.num_parameters else ""
     return row | {"agreement": "" if agreement is None else f"{agreement:.1%}"}
 
 
@@ -87,11 +88,13 @@ def _meaning(record: RunRecord) -> list[tuple[str, str]]:
                 f"{wording.points(100 * gain.value)} points over the same student without a teacher "
                 f"(95 % {wording.interval(100 * gain.low, 100 * gain.high)} over {rows}): {verdict}",
             ),
+            *control_facts(record),
             ("", "one seed; repeat with -m seed=0,1,2,3,4 before you believe it"),
         ]
     ece = "; ECE is the calibration error" if "ece" in record.scores["student"].test else ""
-    agreement = f"{record.agreement['student']:.1%} of test rows answered as the teacher answers them{ece}"
-    facts.append(("agreement", agreement))
+    if "student" in record.agreement:
+        agreement = f"{record.agreement['student']:.1%} of test rows answered as the teacher answers them{ece}"
+        facts.append(("agreement", agreement))
     if record.retention is not None:
         facts.append(("retention", f"{record.retention:.1%} of the teacher's {record.metric}"))
     return facts

@@ -6,7 +6,7 @@ from typing import Any
 
 from kdexp.errors import UserError
 from kdexp.model.config import ModelConfig
-from kdexp.ranges import later
+from kdexp.ranges import Checked, PositiveInt, Share, later
 
 
 class Init(StrEnum):
@@ -62,6 +62,11 @@ class StudentConfig(ModelConfig):
         """Whether it is made of the teacher, which must be there first."""
         return self.init != Init.own
 
+    @property
+    def follows_fine_tuning(self) -> bool:
+        """Whether it is made of what the teacher's fine-tuning ends with."""
+        return self.init == Init.teacher_layers
+
     def _refuse_layers(self) -> None:
         if self.layers is None:
             return
@@ -114,3 +119,46 @@ def _refuse_numbers(layers: list[Any]) -> None:
     are_numbers = bool(layers) and all(type(layer) is int and layer >= 0 for layer in layers)
     if not are_numbers or sorted(set(layers)) != layers:
         raise UserError("layers", f"got {layers}", f"expected {_LEGAL_LAYERS}")
+
+
+STATIC = "static"
+
+
+@dataclass(kw_only=True)
+class StaticStudentConfig(StudentConfig):
+    """A student without layers: a bag of embeddings with a small head (kdexp/model/static.py).
+
+    Its tokens and first embeddings are the teacher's, or those of `checkpoint`; with `vocab_size` it has tokens of its
+    own, made from the training text, and random embeddings.
+
+    Attributes:
+        hidden_size: Width of its embeddings: the main directions of those that they are made of.
+        dropout: Of what is pooled.
+    """
+
+    hidden_size: PositiveInt | None = 256
+    dropout: Share = 0.1
+
+    def __post_init__(self) -> None:
+        Checked.__post_init__(self)
+        for name in ("num_layers", "num_heads", "layers", "transplant", "labels"):
+            if getattr(self, name) is not None:
+                raise UserError(name, f"got {getattr(self, name)}, but a static student has no layers", "remove it")
+        if self.init != Init.own:
+            raise UserError("init", f"got {self.init}, but a static student has no layers", "remove it")
+        if self.checkpoint is not None and self.vocab_size is not None:
+            raise UserError("vocab_size", f"cannot be set for the checkpoint {self.checkpoint}", "set one of the two")
+        if self.vocab == Vocab.trim and self.vocab_size is not None:
+            raise UserError("vocab", "is trim, but vocab_size asks for tokens of its own", "set one of the two")
+
+    @property
+    def follows_teacher(self) -> bool:
+        return self.checkpoint is None and self.vocab_size is None
+
+    @property
+    def follows_fine_tuning(self) -> bool:
+        return self.follows_teacher
+
+
+STUDENTS: dict[str, type[StudentConfig]] = {STATIC: StaticStudentConfig}
+"""Students that have settings of their own, by the name of their schema."""

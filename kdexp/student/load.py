@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+from torch import Tensor
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
 from kdexp.cache import Cache
 from kdexp.errors import UserError, under
 from kdexp.model.checkpoints import family_of, refuse_too_long
@@ -9,7 +12,9 @@ from kdexp.model.encoder import Encoder
 from kdexp.model.layers import loses_norm, with_layers
 from kdexp.model.legibility import measure_legibility, refuse_illegible
 from kdexp.model.load import load_encoder
-from kdexp.student.config import Init, LayerChoice, StudentConfig
+from kdexp.model.transplanted import load_headless
+from kdexp.student.config import Init, LayerChoice, StaticStudentConfig, StudentConfig
+from kdexp.student.static import static_student
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher, shown_encoders
 
@@ -20,6 +25,8 @@ def load_student(config: StudentConfig, task: Task, cache: Cache, *, seed: int) 
     Raises:
         UserError: It cannot be loaded, or cannot read the task's text.
     """
+    if isinstance(config, StaticStudentConfig):
+        return _legible(static_student(config, task, _embeddings_of_checkpoint(config), seed=seed), config, task)
     if config.layers in (None, LayerChoice.first):
         return load_encoder("student", config, task, cache, seed=seed)
     whole = replace(config, num_layers=None, layers=None)
@@ -35,12 +42,31 @@ def follow_teacher(config: StudentConfig, teacher: Teacher, task: Task, *, seed:
     Raises:
         UserError: The teacher has no layers to take, or others than the settings say.
     """
-    source = _source(config, teacher)
-    encoder = replace(_with_layers(source, config, task, seed), max_length=config.max_length)
-    refuse_too_long("student", config, encoder.model)
+    if isinstance(config, StaticStudentConfig):
+        # Of several teachers, the first that shows an encoder; one that only answers still teaches it.
+        source = next(iter(shown_encoders(teacher).values()), None)
+        encoder = static_student(config, task, None if source is None else _embeddings(source), seed=seed)
+    else:
+        encoder = replace(_with_layers(_source(config, teacher), config, task, seed), max_length=config.max_length)
+        refuse_too_long("student", config, encoder.model)
+    return _legible(encoder, config, task)
+
+
+def _legible(encoder: Encoder, config: StudentConfig, task: Task) -> Encoder:
     found = measure_legibility("student", encoder.tokenizer, task.train, encoder.max_length, task.kind)
     refuse_illegible(found, config)
     return replace(encoder, legibility=found)
+
+
+def _embeddings(encoder: Encoder) -> tuple[PreTrainedTokenizerBase, Tensor]:
+    return encoder.tokenizer, encoder.model.get_input_embeddings().weight.detach().cpu()
+
+
+def _embeddings_of_checkpoint(config: StaticStudentConfig) -> tuple[PreTrainedTokenizerBase, Tensor] | None:
+    if config.checkpoint is None:
+        return None
+    model, tokenizer = load_headless("student", config)
+    return tokenizer, model.get_input_embeddings().weight.detach()
 
 
 def chosen_layers(config: StudentConfig, available: int) -> list[int]:

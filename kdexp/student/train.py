@@ -146,12 +146,15 @@ def _lesson(
     terms = None
     if features:
         terms = FeatureTerms(course.encoder.model.config, features.teacher_config, loss.terms, seed=course.seed)
+    has_transfer = "transfer" in tokens and (answers is not None or features is not None)
     return Lesson(
         kind=course.task.kind,
         train_rows=_training_rows(course, tokens, answers, features),
         validation_rows=tokens["validation"].rows(labels=course.task.validation.labels),
         loss=loss,
         num_steps=num_steps,
+        transfer_ratio=course.schedule.transfer_ratio if has_transfer else None,
+        transfer_weight=course.schedule.transfer_weight if has_transfer else 1.0,
         terms=terms,
         teacher=features.teacher if features else None,
     )

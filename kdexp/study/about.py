@@ -53,8 +53,8 @@ def _models(runs: Sequence[StoredRun], role: str) -> str:
     """`bert: compact bert, 164,101 parameters; ...`"""
     found = []
     for run in runs:
-        checkpoint = run.params.get(f"{role}.checkpoint", "None")
-        origin = f"compact {run.params.get(f'{role}.family', '')}" if checkpoint == "None" else checkpoint
+        made_from = (run.params.get(f"{role}.{name}", "None") for name in ("checkpoint", "path", "model"))
+        origin = next((value for value in made_from if value != "None"), f"compact {run.params.get(f'{role}.family')}")
         size = run.metrics.get(f"cost/{role}_parameters")
         shown = "" if size is None else f", {size:,.0f} parameters"
         found.append(f"{run.params.get(f'{role}.name', '')}: {origin}{shown}")

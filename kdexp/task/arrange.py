@@ -4,14 +4,15 @@ Rows are chosen by their numbers, in numpy arrays; the texts stay where they are
 """
 
 from array import array
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
 import numpy as np
 
 from kdexp.errors import UserError
-from kdexp.task.config import FileTaskConfig, PublicTaskConfig
+from kdexp.task.config import REST, FileTaskConfig, PublicTaskConfig
 from kdexp.task.kind import Labels, TaskKind
 from kdexp.task.split import Split
 
@@ -24,10 +25,12 @@ class Selection:
 
     Attributes:
         rows: Indices, ascending.
+        with_labels: False where the labels are known, and not to be learned from.
     """
 
     split: Split
     rows: np.ndarray
+    with_labels: bool = True
 
     @classmethod
     def of(cls, split: Split) -> "Selection":
@@ -45,15 +48,19 @@ class Selection:
 
     def take(self, places: np.ndarray) -> "Selection":
         """Keep the rows at these places, in the order of the file."""
-        return Selection(self.split, self.rows[np.sort(places)])
+        return replace(self, rows=self.rows[np.sort(places)])
 
     def write(self, path: Path) -> None:
-        self.split.write(path, self.rows)
+        self.split.write(path, self.rows, with_labels=self.with_labels)
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """What a task's splits are made of, and what is said of it (see `Task`)."""
+    """What a task's splits are made of, and what is said of it (see `Task`).
+
+    Attributes:
+        splits: `train`, `validation`, `test`, and `transfer` and `pool` where there are any.
+    """
 
     kind: TaskKind
     splits: dict[str, Selection]
@@ -70,10 +77,11 @@ def arrange(
     """Hold out what is missing, keep test and validation texts out of train, cut to the sizes asked for.
 
     The test rows are settled first, then the validation rows, and `train_size` cuts last: so a smaller
-    `train_size` keeps both, and takes its rows from among those of a larger one.
+    `train_size` keeps both, and takes its rows from among those of a larger one, and another `subset_seed` changes
+    nothing but which rows of train are labelled.
 
     Args:
-        splits: `train`, and those of `validation`, `test` and `transfer` that there are.
+        splits: `train`, and those of `validation`, `test` and `transfer` that there are; `transfer` may be in `train`.
         sources: Where the validation and the test split come from, as the tags say it.
 
     Raises:
@@ -94,20 +102,33 @@ def arrange(
     elif config.validation_size is not None and isinstance(config, FileTaskConfig):
         validation = _sample(kind, validation, config.validation_size, "validation", seed)
     train, num_in_validation = _without_texts_of(validation, train)
-    if config.train_size is not None:
-        train = _sample(kind, train, config.train_size, "train", seed)
-    kind.refuse_untrainable(train.labels(kind))
+    pool, train = train, _draw_labelled(config, kind, train)
 
     chosen = {"train": train, "validation": validation, "test": test}
     notes = [f"train: {len(train):,} of {num_rows:,} rows", *_notes(chosen, sources, seed)]
     if num_in_test or num_in_validation:
         where = f"in test ({num_in_test:,}) or validation ({num_in_validation:,})"
         notes.append(f"train: {num_in_test + num_in_validation:,} rows dropped, because their text is also {where}")
-    if "transfer" in given:
-        chosen["transfer"], note = _clean_transfer(given["transfer"], test, validation)
+    if config.transfer is not None:
+        transfer = rest_of(pool, train) if config.transfer == REST else replace(given["transfer"], with_labels=False)
+        chosen["transfer"], note = clean_transfer(transfer, chosen)
+        chosen |= {"pool": pool} if config.transfer == REST else {}
         notes.append(note)
     tags = {"kdexp.validation_split": sources[0], "kdexp.test_split": sources[1]}
     return Arrangement(kind, chosen, notes, tags)
+
+
+def _draw_labelled(config: PublicTaskConfig | FileTaskConfig, kind: TaskKind, pool: Selection) -> Selection:
+    """The rows of train that are labelled."""
+    train = pool
+    if config.train_size is not None:
+        seed = config.seed if config.subset_seed is None else config.subset_seed
+        train = _sample(kind, pool, config.train_size, "train", seed)
+    elif config.subset_seed is not None:
+        problem = "is set, but all rows of train are labelled"
+        raise UserError("task.subset_seed", problem, "say how many are to be: task.train_size=500")
+    kind.refuse_untrainable(train.labels(kind))
+    return train
 
 
 def _notes(chosen: dict[str, Selection], sources: tuple[str, str], seed: int) -> list[str]:
@@ -125,13 +146,43 @@ def _notes(chosen: dict[str, Selection], sources: tuple[str, str], seed: int) ->
     return notes
 
 
-def _clean_transfer(transfer: Selection, test: Selection, validation: Selection) -> tuple[Selection, str]:
-    transfer, num_in_test = _without_texts_of(test, transfer)
-    transfer, num_in_validation = _without_texts_of(validation, transfer)
-    note = (
-        f"transfer: {len(transfer):,} rows, after {num_in_test + num_in_validation:,} were dropped, "
-        "because their text is also in test or validation"
-    )
+def draw_subset(kind: TaskKind, pool: Selection, size: int, seed: int) -> tuple[Selection, Selection]:
+    """Draw the labelled rows; return them and the rest, as text without labels."""
+    labelled = _sample(kind, pool, size, "train", seed)
+    return labelled, rest_of(pool, labelled)
+
+
+def rest_of(pool: Selection, labelled: Selection) -> Selection:
+    """Text that only the teacher labels: the rows of the pool that are not among the labelled ones.
+
+    Raises:
+        UserError: There are none.
+    """
+    rows = np.setdiff1d(pool.rows, labelled.rows, assume_unique=True)
+    if not len(rows):
+        problem = f"rest, but all {len(pool):,} rows of train are labelled"
+        raise UserError("task.transfer", problem, f"label fewer: task.train_size below {len(pool)}")
+    return Selection(pool.split, rows, with_labels=False)
+
+
+def clean_transfer(transfer: Selection, others: Mapping[str, Selection]) -> tuple[Selection, str]:
+    """Drop text that other splits have too; also say how much.
+
+    Raises:
+        UserError: Nothing is left.
+    """
+    num_rows, dropped = len(transfer), []
+    for name in ("test", "validation", "train"):
+        transfer, count = _without_texts_of(others[name], transfer)
+        dropped.append(f"{name} ({count:,})")
+    where = f"{', '.join(dropped[:-1])} or {dropped[-1]}"
+    if not len(transfer):
+        problem = f"each of its {num_rows:,} texts is also in {where}"
+        raise UserError("task.transfer", problem, "name a file or a split with other text")
+    num_dropped = num_rows - len(transfer)
+    note = f"transfer: {len(transfer):,} rows that only the teacher labels"
+    if num_dropped:
+        note += f", after {num_dropped:,} were dropped, because their text is also in {where}"
     return transfer, note
 
 

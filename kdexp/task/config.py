@@ -1,7 +1,9 @@
 """What can be set of a task."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 from kdexp.errors import UserError
@@ -27,9 +29,18 @@ class KindName(StrEnum):
     token_labels = "token_labels"
 
 
+REST = "rest"
+"""`task.transfer`: the rows of train that are not among the labelled ones."""
+
+
 @dataclass(kw_only=True)
 class TaskConfig(Checked):
     name: str
+
+    @property
+    def transfer_file(self) -> Path | None:
+        """The file, or the folder that `datasets` saved, that text for the teacher alone is read from."""
+        return None
 
 
 @dataclass(kw_only=True)
@@ -37,7 +48,10 @@ class EmbeddedTaskConfig(TaskConfig):
     """A task that kdexp generates: `reviews` or `inference`. Sizes are in rows.
 
     Attributes:
+        transfer: A file of text that the teacher labels, in place of generated text; `rest`: labelled rows and text
+            are drawn from the same `train_size + transfer_size` generated rows, whose labels are all known.
         label_noise: Share of training labels that are wrong.
+        subset_seed: Draws which of these rows are labelled; None takes `seed`.
     """
 
     train_size: PositiveInt
@@ -46,11 +60,28 @@ class EmbeddedTaskConfig(TaskConfig):
     transfer_size: NaturalNumber
     label_noise: _NoiseShare
     seed: Seed = 0
+    transfer: str | None = later(None)
+    subset_seed: Seed | None = later(None)
+
+    @property
+    def transfer_file(self) -> Path | None:
+        return None if self.transfer in (None, REST) else Path(str(self.transfer)).expanduser()
+
+    @property
+    def has_pool(self) -> bool:
+        """Labelled rows and transfer text are drawn from the same rows."""
+        return self.transfer == REST or self.subset_seed is not None
 
 
 @dataclass(kw_only=True)
 class PublicTaskConfig(TaskConfig):
-    """A public data set by name, from the hub or from a local copy (`path`)."""
+    """A public data set by name, from the hub or from a local copy (`path`).
+
+    Attributes:
+        transfer: Text that the teacher labels: `rest`, the rows of train beyond `train_size`; a further split of the
+            data set by its name; or a file.
+        subset_seed: Draws which `train_size` rows are labelled; None takes `seed`.
+    """
 
     kind: KindName = later(KindName.single_label)
     dataset: str
@@ -64,6 +95,14 @@ class PublicTaskConfig(TaskConfig):
     validation_size: PositiveInt
     test_size: PositiveInt | None = None
     seed: Seed = 0
+    transfer: str | None = later(None)
+    subset_seed: Seed | None = later(None)
+
+    @property
+    def transfer_file(self) -> Path | None:
+        if self.transfer is None or re.fullmatch(r"[\w-]+", self.transfer):  # the name of a split
+            return None
+        return Path(self.transfer).expanduser()
 
 
 @dataclass(kw_only=True)
@@ -71,6 +110,8 @@ class FileTaskConfig(TaskConfig):
     """A person's own files: CSV, TSV, JSON, Parquet, or folders that `datasets` saved.
 
     Attributes:
+        transfer: Text that the teacher labels: a file, or `rest`, the rows of train beyond `train_size`.
+        subset_seed: Draws which `train_size` rows are labelled; None takes `seed`.
         encoding: Of text files, as Python calls it.
         quoting: Of CSV and TSV. `quoted`: fields may stand in quotes, and then double those inside; `plain`: a quote
             is part of the text; `auto`: CSV is quoted, and a TSV where the whole file is what a program that quotes
@@ -92,6 +133,11 @@ class FileTaskConfig(TaskConfig):
     validation_size: PositiveInt | None = None
     test_size: PositiveInt | None = None
     seed: Seed = 0
+    subset_seed: Seed | None = later(None)
+
+    @property
+    def transfer_file(self) -> Path | None:
+        return None if self.transfer in (None, REST) else Path(str(self.transfer)).expanduser()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -66,6 +66,15 @@ class Answers:
     def num_rows(self) -> int:
         return len(self.values) if self.lengths is None else len(self.lengths)
 
+    @property
+    def answered_rows(self) -> np.ndarray:
+        """Numbers of the rows that have an answer: nan throughout says nothing."""
+        rows = np.arange(self.num_rows)
+        units = self.values.isnan().all(dim=-1).numpy()
+        if not units.any():
+            return rows
+        return rows[~units] if self.lengths is None else np.setdiff1d(rows, np.repeat(rows, self.lengths)[units])
+
     def take(self, rows: np.ndarray) -> "Answers":
         """The answers about these rows, which may repeat."""
         units, lengths = _units_of(rows, self.lengths)

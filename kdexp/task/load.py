@@ -18,7 +18,7 @@ from kdexp.errors import UserError
 from kdexp.fingerprint import file_sha256, path_digest, texts_fingerprint
 from kdexp.ranges import established
 from kdexp.task import inference, reviews
-from kdexp.task.arrange import HELD_OUT, Arrangement, Selection, arrange
+from kdexp.task.arrange import HELD_OUT, Arrangement, Selection, arrange, clean_transfer, draw_subset
 from kdexp.task.columnar import is_saved_dataset
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.task.file import Reading, read_table
@@ -37,6 +37,8 @@ class Task:
     Attributes:
         kind: What is asked of a text, and everything that follows from it.
         transfer: Unlabelled text that the teacher may label; None when there is none.
+        pool: With their labels all rows that `train` was drawn from and `transfer` is the rest of; None where
+            transfer text has no labels. No student learns from it but where all text is to have its gold label.
         notes: One-line announcements of what was decided about the splits, for the log.
         tags: The same facts for MLflow (`kdexp.validation_split`, `kdexp.test_split`).
     """
@@ -47,6 +49,7 @@ class Task:
     validation: Split
     test: Split
     transfer: Split | None
+    pool: Split | None = None
     notes: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -62,6 +65,11 @@ class Task:
     def announcements(self) -> list[str]:
         """What every run says of its data, in one line each."""
         return [*self.notes, *self.kind.announcements(self.labels("train"))]
+
+    @property
+    def known_text(self) -> Split:
+        """All text that belongs to the task and to no other split: what tokenizers are trained on."""
+        return self.pool or self.train
 
     def labels(self, name: str) -> Labels:
         """The gold labels of a split that has them."""
@@ -101,16 +109,36 @@ def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] | None =
 def _load_embedded(config: EmbeddedTaskConfig, cache: Cache) -> Task:
     _require_embedded(config.name)
     generators = {"generators": [file_sha256(Path(module.__file__ or "")) for module in _EMBEDDED.values()]}
-    return _kept(config, SingleLabel, generators, cache, lambda _: _arrange_embedded(config))
+    digests = generators | _transfer_digest(config)
+    return _kept(config, SingleLabel, digests, cache, lambda scratch: _arrange_embedded(config, scratch))
 
 
-def _arrange_embedded(config: EmbeddedTaskConfig) -> Arrangement:
+def _arrange_embedded(config: EmbeddedTaskConfig, scratch: Path) -> Arrangement:
+    generated = _generate(config)
+    notes = [f"task {config.name}: generated text (seed {config.seed}), no download"]
+    if config.has_pool:
+        pool = generated.splits["train"]
+        seed = config.seed if config.subset_seed is None else config.subset_seed
+        train, rest = draw_subset(generated.kind, pool, config.train_size, seed)
+        generated.splits.update(pool=pool, train=train, transfer=rest)
+        notes.append(f"train: {len(train):,} of {len(pool):,} rows, the others are text that only the teacher labels")
+    if config.transfer_file is not None:
+        text = ["text", "text_pair"] if generated.splits["train"].split.is_pair else ["text"]
+        transfer = _read_transfer(config.transfer_file, text, Reading(), scratch)
+        generated.splits["transfer"], note = clean_transfer(Selection.of(transfer), generated.splits)
+        notes.append(note)
+    return replace(generated, notes=notes)
+
+
+def _generate(config: EmbeddedTaskConfig) -> Arrangement:
+    """The splits as they are generated; with a pool, `train` is all of it."""
     generator = _EMBEDDED[config.name]
+    num_drawn_from = config.transfer_size if config.has_pool else 0
     sizes = {
-        "train": config.train_size,
+        "train": config.train_size + num_drawn_from,
         "validation": config.validation_size,
         "test": config.test_size,
-        "transfer": config.transfer_size,
+        "transfer": config.transfer_size - num_drawn_from,
     }
     rows = generator.generate_splits(sizes, seed=config.seed, label_noise=config.label_noise)
     splits = {}
@@ -121,7 +149,7 @@ def _arrange_embedded(config: EmbeddedTaskConfig) -> Arrangement:
     return Arrangement(
         SingleLabel(list(generator.LABELS)),
         splits,
-        notes=[f"task {config.name}: generated text (seed {config.seed}), no download"],
+        notes=[],
         tags={"kdexp.validation_split": "generated", "kdexp.test_split": "generated"},
     )
 
@@ -138,9 +166,8 @@ def _require_embedded(name: str) -> str:
 def _load_public(config: PublicTaskConfig, cache: Cache, kind: type[TaskKind]) -> Task:
     text = _text_columns(config.text, config.label)
     sources = public_sources(config, [*text, config.label])
-    return _kept(
-        config, kind, sources.digests, cache, lambda scratch: _arrange_public(config, kind, text, sources, scratch)
-    )
+    digests = sources.digests | _transfer_digest(config)
+    return _kept(config, kind, digests, cache, lambda scratch: _arrange_public(config, kind, text, sources, scratch))
 
 
 def _arrange_public(
@@ -149,9 +176,11 @@ def _arrange_public(
     tables = sources.read(scratch)
     kind = kind_type(list(config.labels))
     splits = {
-        name: write_split(scratch / f"{name}.arrow", _public_shards(shards, text, config, kind))
+        name: write_split(scratch / f"{name}.arrow", _public_shards(shards, text, config, kind, name != "transfer"))
         for name, shards in tables.items()
     }
+    if config.transfer_file is not None:
+        splits["transfer"] = _read_transfer(config.transfer_file, text, Reading(), scratch)
     for name in ("train", "validation"):
         if not splits[name].is_labelled:
             problem = f"the split {name} of {config.name} has no labels"
@@ -161,16 +190,16 @@ def _arrange_public(
         arranged = arrange(config, kind, splits, ("public dev set", "public test set"))
     else:
         why = "test: the public dev set is used, because the labels of the public test set are hidden"
-        splits = {"train": splits["train"], "test": splits["validation"]}
+        splits["test"] = splits.pop("validation")
         arranged = arrange(config, kind, splits, (HELD_OUT, "public dev set"))
     return replace(arranged, notes=[why, *arranged.notes])
 
 
 def _public_shards(
-    shards: list[Table], text: list[str], config: PublicTaskConfig, kind: TaskKind
+    shards: list[Table], text: list[str], config: PublicTaskConfig, kind: TaskKind, with_labels: bool
 ) -> list[tuple[list[Iterator[list[str]]], np.ndarray | None]]:
     texts = [[column.batches() for column in texts_of(table, text)] for table in shards]
-    labels = [_public_labels(table, config, kind) for table in shards]
+    labels = [_public_labels(table, config, kind) if with_labels else None for table in shards]
     if any(each is None for each in labels):
         labels = [None] * len(shards)
     return list(zip(texts, labels, strict=True))
@@ -192,7 +221,7 @@ def _load_file(config: FileTaskConfig, cache: Cache, kind: type[TaskKind]) -> Ta
         "train": config.train,
         "validation": config.validation,
         "test": config.test,
-        "transfer": config.transfer,
+        "transfer": config.transfer_file,
     }
     paths = {name: Path(path).expanduser() for name, path in files.items() if path is not None}
     # A file that is not there is told of where it is read.
@@ -229,6 +258,19 @@ def _arrange_file(
     return replace(arranged, notes=[*(note for table in tables.values() for note in table.notes), *arranged.notes])
 
 
+def _transfer_digest(config: EmbeddedTaskConfig | PublicTaskConfig) -> dict[str, list | None]:
+    path = config.transfer_file
+    if path is None:
+        return {}
+    return {"transfer": path_digest(path) if path.is_file() or is_saved_dataset(path) else None}
+
+
+def _read_transfer(path: Path, text: list[str], reading: Reading, scratch: Path) -> Split:
+    """Text for the teacher alone."""
+    table = read_table(path, text, scratch / "transfer.table.arrow", setting="task.transfer", reading=reading)
+    return write_split(scratch / "transfer.arrow", [([column.batches() for column in texts_of(table, text)], None)])
+
+
 def _kept(
     config: EmbeddedTaskConfig | PublicTaskConfig | FileTaskConfig,
     kind: type[TaskKind],
@@ -261,6 +303,7 @@ def _kept(
         validation=splits["validation"],
         test=splits["test"],
         transfer=splits.get("transfer"),
+        pool=splits.get("pool"),
         **facts,
     )
 

@@ -10,7 +10,7 @@ from kdexp import hub
 from kdexp.errors import UserError
 from kdexp.fingerprint import path_digest
 from kdexp.task.columnar import is_saved_dataset
-from kdexp.task.config import PublicTaskConfig
+from kdexp.task.config import REST, PublicTaskConfig
 from kdexp.task.file import SPLIT_NAMES, SUFFIXES, Reading, list_folder, read_table
 from kdexp.task.table import Table
 
@@ -45,12 +45,13 @@ def public_sources(config: PublicTaskConfig, columns: Sequence[str]) -> PublicSo
     if not folder.is_dir():
         problem = f"{folder} is a file" if folder.exists() else f"no folder {folder}"
         raise UserError("task.path", problem, "name the folder that holds train.tsv and dev.tsv")
-    files = {split: _split_files(folder, config.subset, split) for split in SPLIT_NAMES}
-    for split in ("train", "validation"):
-        if not files[split]:
-            names = " or ".join(SPLIT_NAMES[split])
+    wanted = _wanted_splits(config)
+    files = {split: _split_files(folder, config.subset, names) for split, names in wanted.items()}
+    for split in wanted:
+        if not files[split] and split != "test":
+            names = " or ".join(wanted[split])
             problem = f"no file for the split {split} in {folder} ({names}, with one of {', '.join(SUFFIXES)})"
-            raise UserError("task.path", problem, list_folder(folder))
+            raise UserError("task.transfer" if split == "transfer" else "task.path", problem, list_folder(folder))
 
     def read(scratch: Path) -> dict[str, list[Table]]:
         return {
@@ -66,10 +67,16 @@ def public_sources(config: PublicTaskConfig, columns: Sequence[str]) -> PublicSo
     return PublicSources({"path": digests}, read)
 
 
-def _split_files(folder: Path, subset: str | None, split: str) -> list[Path]:
+def _wanted_splits(config: PublicTaskConfig) -> dict[str, tuple[str, ...]]:
+    """What each split may be called; all but test have to be there."""
+    is_split = config.transfer not in (None, REST) and config.transfer_file is None
+    return SPLIT_NAMES | ({"transfer": (str(config.transfer),)} if is_split else {})
+
+
+def _split_files(folder: Path, subset: str | None, names: Sequence[str]) -> list[Path]:
     """Find the file of a split, or its shards, in the folder itself or where the hub's layouts put them."""
     for place in (folder, folder / "data", *([folder / subset] if subset else [])):
-        for name in SPLIT_NAMES[split]:
+        for name in names:
             if is_saved_dataset(place / name):
                 return [place / name]
             pattern = re.compile(rf"{name}(-\d+-of-(?P<shards>\d+))?\.(?P<suffix>\w+(\.\w+)?)")
@@ -79,7 +86,7 @@ def _split_files(folder: Path, subset: str | None, split: str) -> list[Path]:
                 continue
             shards = int(pattern.fullmatch(paths[0].name)["shards"] or 1)  # type: ignore[index]
             if len(paths) != shards:
-                problem = f"{place} has {len(paths)} files for the split {split}, expected {shards}"
+                problem = f"{place} has {len(paths)} files for the split {names[0]}, expected {shards}"
                 raise UserError("task.path", problem, f"keep one kind of {', '.join(p.name for p in paths)}")
             return paths
     return []
@@ -99,15 +106,16 @@ def _read_file(path: Path, columns: Sequence[str], labels: Sequence[str], target
 def _hub_sources(config: PublicTaskConfig, columns: Sequence[str]) -> PublicSources:
     splits = _load_from_hub(config)
     tables = {}
-    for split, names in SPLIT_NAMES.items():
+    for split, names in _wanted_splits(config).items():
         name = next((name for name in names if name in splits), None)
         if name is not None:
             rows = splits[name]
             kept = {column: rows.data.column(column) for column in columns if column in rows.column_names}
             tables[split] = [Table(f"{config.dataset} ({name})", rows.column_names, kept)]
         elif split != "test":
-            problem = f"{config.dataset} has no split {split}"
-            raise UserError("task.dataset", problem, f"it has: {', '.join(splits)}")
+            setting, missing = ("transfer", names[0]) if split == "transfer" else ("dataset", split)
+            problem = f"{config.dataset} has no split {missing}"
+            raise UserError(f"task.{setting}", problem, f"it has: {', '.join(splits)}")
     cached = [file["filename"] for rows in splits.values() for file in rows.cache_files]
     digests = [file for path in cached for file in path_digest(Path(path))]
     return PublicSources({"dataset": digests}, lambda scratch: tables)

@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from kdexp.errors import UserError
+from kdexp.loss.base import LogitLoss, Loss
+from kdexp.loss.logit import LOSSES
 from kdexp.model.encoder import Encoder
 from kdexp.task.kind import Answers
 from kdexp.task.split import Split
@@ -20,6 +22,7 @@ class Scale(StrEnum):
 
     logits = "logits"
     log_probabilities = "log_probabilities"  # logits up to a constant of each row
+    top_class = "top_class"  # log-probabilities of which only the likeliest class's is known, the others' are alike
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,48 @@ class ShowsFeatures(Protocol):
     """A teacher whose hidden states, attention and the like can be seen: there is an encoder inside."""
 
     encoder: Encoder
+
+
+@runtime_checkable
+class MayAbstain(Protocol):
+    """A teacher that has no answer about some rows: their values are nan throughout."""
+
+    may_abstain: bool
+
+
+def may_abstain(teacher: Teacher) -> bool:
+    return isinstance(teacher, MayAbstain) and teacher.may_abstain
+
+
+def notices_of(teacher: Teacher) -> list[str]:
+    """What a teacher, or each of several, has found out and every run should say, in one line each."""
+    members = teacher.members or {teacher.name: teacher}
+    return [f"teacher {name}: {line}" for name, item in members.items() for line in getattr(item, "notices", ())]
+
+
+def refuse_unfit_answers(loss: Loss, teacher: Teacher) -> None:
+    """Refuse a loss that needs more of a teacher's answers than there is in them.
+
+    Raises:
+        UserError: With the losses that need no more.
+    """
+    if not isinstance(loss, LogitLoss) or not loss.uses_logits:
+        return
+    if loss.reads_level and teacher.scale != Scale.logits:
+        raise UserError(
+            "loss.centered",
+            f"is false, so {loss.name} compares logits themselves, but {teacher.name} answers "
+            "log-probabilities, which are logits up to a constant of each row",
+            "set loss.centered=true",
+        )
+    if loss.reads_others and teacher.scale == Scale.top_class:
+        fitting = [name for name, kind in LOSSES.items() if not getattr(kind, "reads_others", False)]
+        raise UserError(
+            "loss",
+            f"{loss.name} compares the classes beside the likeliest with each other, of which {teacher.name} says "
+            "nothing: it gives a label with a confidence",
+            f"expected one of {', '.join(fitting)}",
+        )
 
 
 def require_features(teacher: Teacher, setting: str) -> Encoder:

@@ -18,7 +18,7 @@ from kdexp.model.tokens import tokenize, tokenizer_fingerprint
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation, Scale, Teacher, TeacherAnswers
-from kdexp.teacher.config import EncoderTeacherConfig
+from kdexp.teacher.config import EncoderTeacherConfig, TeacherRows
 from kdexp.training import checks
 from kdexp.training.loop import Lesson, schedule_parts, train_model
 
@@ -107,11 +107,12 @@ class EncoderTeacher:
 
     def _fine_tune(self) -> None:
         encoder, task = self.encoder, self.task
+        split = "pool" if self.settings.learns_from == TeacherRows.all else "train"
 
         def build(target: Path, work: Path) -> None:
             record = train_model(
                 encoder,
-                Lesson.of_labels(encoder, task, self.cache, f"{self.role}.train"),
+                Lesson.of_labels(encoder, task, self.cache, f"{self.role}.train", split),
                 self.settings.train,
                 self.hardware,
                 seed=self.settings.seed,
@@ -124,7 +125,7 @@ class EncoderTeacher:
         parts = {
             "model": encoder.fingerprint(),
             "max_length": encoder.max_length,
-            "data": task.fingerprint("train", "validation"),
+            "data": task.fingerprint(split, "validation"),
             "schedule": schedule_parts(self.settings.train),
             "seed": self.settings.seed,
             "numerics": self.hardware.numerics,
@@ -181,6 +182,11 @@ def load_encoder_teacher(
     Raises:
         UserError: It cannot be loaded, or its head does not answer the task.
     """
+    if settings.learns_from == TeacherRows.all and task.pool is None:
+        problem = "got all, but there are no labels beyond those of train"
+        raise UserError(
+            f"{role}.learns_from", problem, "label some of train only: task.transfer=rest task.train_size=500"
+        )
     encoder = load_encoder(role, settings, task, cache, seed=settings.seed, new_head=settings.finetune is True)
     if encoder.answers_task:
         task.kind.output_order(label_names(encoder.model.config), role)

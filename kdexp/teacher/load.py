@@ -8,9 +8,10 @@ from kdexp.hardware import Hardware
 from kdexp.model.encoder import Encoder
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher
-from kdexp.teacher.config import EncoderTeacherConfig, TeacherConfig, Tokenization
+from kdexp.teacher.config import EncoderTeacherConfig, PredictionsTeacherConfig, TeacherConfig, Tokenization
 from kdexp.teacher.encoder import StudentIds, load_encoder_teacher
 from kdexp.teacher.logits import Cached, Ensemble
+from kdexp.teacher.predictions import load_predictions
 
 
 def open_teacher(
@@ -30,10 +31,8 @@ def open_teacher(
     Raises:
         UserError: One cannot be loaded, or does not answer the task.
     """
-    members: dict[str, Teacher] = {}
-    for role, item in settings.items():
-        foreign = student if tokenization == Tokenization.student_ids else None
-        members[item.name] = Cached(_open(role, item, task, foreign, cache, hardware), cache)
+    foreign = student if tokenization == Tokenization.student_ids else None
+    members = {item.name: _open(role, item, task, foreign, cache, hardware) for role, item in settings.items()}
     if len(members) == 1:
         return next(iter(members.values()))
     return Ensemble(members, {item.name: item.weight for item in settings.values()})
@@ -42,7 +41,7 @@ def open_teacher(
 def _open(
     role: str, settings: TeacherConfig, task: Task, foreign: Encoder | None, cache: Cache, hardware: Hardware
 ) -> Teacher:
-    """Open one teacher.
+    """Open one teacher, with what is expensive about it cached.
 
     Args:
         foreign: Whose token ids it is fed, where they are not its own.
@@ -50,7 +49,7 @@ def _open(
     match settings:
         case EncoderTeacherConfig():
             teacher = load_encoder_teacher(role, settings, task, cache, hardware)
-            return teacher if foreign is None else StudentIds(teacher, foreign)
+            return Cached(teacher if foreign is None else StudentIds(teacher, foreign), cache)
     if foreign is not None:
         raise UserError(
             "tokenization",
@@ -58,5 +57,7 @@ def _open(
             "use tokenization=own",
         )
     match settings:
+        case PredictionsTeacherConfig():
+            return load_predictions(role, settings, task, cache)
         case _:
             raise TypeError(f"no teacher of {type(settings).__name__}")

@@ -15,7 +15,7 @@ from kdexp.errors import UserError
 from kdexp.task.kind import Answers
 from kdexp.task.load import Task
 from kdexp.task.split import Split
-from kdexp.teacher.base import Preparation, Scale, ShowsFeatures, Teacher, TeacherAnswers
+from kdexp.teacher.base import Preparation, Scale, ShowsFeatures, Teacher, TeacherAnswers, may_abstain
 from kdexp.training.course import Course
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,7 @@ class Ensemble:
         self.name = "+".join(members)
         self.num_parameters = sum(teacher.num_parameters for teacher in members.values())
         self.digest, self.preparation = "", Preparation()
+        self.may_abstain = any(map(may_abstain, members.values()))
 
     def prepare(self) -> None:
         for teacher in self.members.values():
@@ -124,17 +125,31 @@ class Ensemble:
 
     def answer(self, split: Split, name: str) -> TeacherAnswers:
         answers = {member: teacher.answer(split, name) for member, teacher in self.members.items()}
-        weighted = [
-            log_softmax(answer.answers.values, dim=-1) + math.log(self.shares[member])
-            for member, answer in answers.items()
-        ]
+        weighted = torch.stack(
+            [
+                log_softmax(answer.answers.values, dim=-1) + math.log(self.shares[member])
+                for member, answer in answers.items()
+            ]
+        )
+        mixture = self._without_silent(weighted) if self.may_abstain else weighted.logsumexp(dim=0)
         return TeacherAnswers(
-            answers=Answers(torch.stack(weighted).logsumexp(dim=0), next(iter(answers.values())).answers.lengths),
+            answers=Answers(mixture, next(iter(answers.values())).answers.lengths),
             key=" + ".join(f"{self.shares[member]!r} {answer.key}" for member, answer in answers.items()),
             num_forwarded=sum(answer.num_forwarded for answer in answers.values()),
             seconds=sum(answer.seconds for answer in answers.values()),
             members=answers,
         )
+
+    def _without_silent(self, weighted: Tensor) -> Tensor:
+        """The mixture of those that answer a unit, their weights summing to one; nan where none does.
+
+        Args:
+            weighted: [teachers, units, outputs], log of share times probability.
+        """
+        silent = weighted.isnan().all(dim=-1)
+        shares = torch.tensor(list(self.shares.values()))[:, None].where(~silent, 0.0).sum(dim=0)
+        mixture = weighted.masked_fill(silent[..., None], -math.inf).logsumexp(dim=0) - shares.log()[:, None]
+        return mixture.masked_fill(silent.all(dim=0)[:, None], math.nan)
 
     def verify(self) -> None:
         for teacher in self.members.values():
@@ -144,16 +159,21 @@ class Ensemble:
 def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswers]:
     """The teacher's answers by split, validation first: a teacher near chance goes no further.
 
+    A teacher that has no answer about any row of a split that is not trained on is left out there, and checked on
+    train.
+
     Raises:
         UserError: It is not better than the trivial answer, or answers what is no number.
     """
     splits = course.evaluation_splits | course.training_splits
-    answers = {}
+    answers, unchecked = {}, dict(teacher.members or {teacher.name: teacher})
     for name, split in splits.items():
-        answers[name] = teacher.answer(split, name)
-        _refuse_nan(teacher, answers[name], name)
-        if name == "validation":
-            _check(teacher, answers[name], course.task)
+        given = teacher.answer(split, name)
+        _refuse_nan(teacher, given, name)
+        if name in course.training_splits or len(given.answers.answered_rows):
+            answers[name] = given
+        if name in ("validation", "train"):
+            _check(unchecked, given, course.task, name)
     logger.info(
         "teacher logits: %s of %s rows forwarded, the rest kept from earlier runs",
         f"{sum(answer.num_forwarded for answer in answers.values()):,}",
@@ -167,6 +187,8 @@ def _refuse_nan(teacher: Teacher, answers: TeacherAnswers, split: str) -> None:
     for name, member in (teacher.members or {teacher.name: teacher}).items():
         values = answers.members.get(name, answers).answers.values
         lost = values.isnan() | (values == math.inf)
+        if may_abstain(member):
+            lost &= ~values.isnan().all(dim=-1, keepdim=True)
         if lost.any():
             raise UserError(
                 member.role,
@@ -175,12 +197,21 @@ def _refuse_nan(teacher: Teacher, answers: TeacherAnswers, split: str) -> None:
             )
 
 
-def _check(teacher: Teacher, answers: TeacherAnswers, task: Task) -> None:
-    """Say how good each teacher is, and refuse one that knows nothing."""
-    labels = task.labels("validation")
-    for name, member in (teacher.members or {teacher.name: teacher}).items():
-        given = answers.members.get(name, answers).answers
+def _check(unchecked: dict[str, Teacher], answers: TeacherAnswers, task: Task, split: str) -> None:
+    """Say how good each teacher is on the rows that it answers, and refuse one that knows nothing.
+
+    Args:
+        unchecked: By name; those that answer are taken out.
+    """
+    for name, member in list(unchecked.items()):
+        given, labels = answers.members.get(name, answers).answers, task.labels(split)
+        rows = given.answered_rows
+        if not len(rows):
+            continue
+        if len(rows) < given.num_rows:
+            given, labels = given.take(rows), labels.take(rows)
+        del unchecked[name]
         score = task.kind.metrics(given, labels)[task.primary_metric]
-        logger.info("teacher %s: %.1f %% on validation", name, 100 * score)
+        logger.info("teacher %s: %.1f %% on %s", name, 100 * score, split)
         if member.checks_chance:
             task.kind.refuse_chance(given, labels, member.role)

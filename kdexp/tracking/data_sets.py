@@ -90,7 +90,8 @@ def _source(task: "Task", split: str, config: TaskConfig | None) -> tuple[str, s
     match config:
         case FileTaskConfig():
             # What has no file of its own was held out of the training file.
-            path = Path(getattr(config, split) or config.train)
+            own = config.transfer_file if split == "transfer" else getattr(config, split)
+            path = Path(own or config.train)
             return path.name, "local", {"uri": str(path)}
         case PublicTaskConfig(path=str(path)):
             return task.name, "local", {"uri": path}

@@ -5,6 +5,7 @@ A copy of this file travels inside every logged student, next to the weights, an
 not installed. The folder it reads holds only safetensors and JSON.
 """
 
+import importlib
 import json
 import math
 import sys
@@ -45,6 +46,8 @@ class Student:
         self.is_pair: bool | None = settings.get("is_pair")
         """Whether it was trained on pairs; None where that is not known, and both are read."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if "architecture" in settings:  # of kdexp's own: a module beside this one, which tells transformers of it
+            importlib.import_module(settings["architecture"])
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
         self.model = model.to(self.device).eval()

@@ -88,9 +88,9 @@ def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) ->
 
     code = Path(__file__).with_name("pyfunc.py")
     with tempfile.TemporaryDirectory() as scratch, quiet("mlflow.pyfunc"):
-        # Named after its content: two students loaded into one process never get each other's code.
-        loader = Path(scratch) / f"kdexp_student_{hashlib.sha256(code.read_bytes()).hexdigest()[:12]}.py"
-        shutil.copyfile(code, loader)
+        loader = _copy_code(code, "kdexp_student", Path(scratch))
+        architecture = _architecture(student.folder)
+        own = _copy_code(architecture, "kdexp_architecture", Path(scratch)) if architecture else None
         model = Model(
             artifact_path=logged.artifact_location,
             run_id=logged.source_run_id,
@@ -101,7 +101,7 @@ def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) ->
             str(target),
             loader_module=loader.stem,
             data_path=str(student.folder),
-            code_paths=[str(loader)],
+            code_paths=[str(path) for path in (loader, own) if path],
             signature=_signature(student.label_names),
             pip_requirements=[f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _PACKAGES],
             input_example=_example(student.example_texts),
@@ -109,9 +109,26 @@ def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) ->
         )
     shutil.copytree(target / model.flavors["python_function"]["data"], target, dirs_exist_ok=True)
     shutil.rmtree(target / "data")
-    (target / SETTINGS_FILE).write_text(json.dumps(student.settings(), ensure_ascii=False), encoding="utf-8")
+    settings = student.settings() | ({"architecture": own.stem} if own else {})
+    (target / SETTINGS_FILE).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
     model.flavors["python_function"]["data"] = "."
     model.save(str(target / "MLmodel"))
+
+
+_ARCHITECTURES = {"kdexp_static": Path(__file__).parents[1] / "model" / "static.py"}
+"""Files of the models that transformers does not have, by their type; they import nothing of kdexp."""
+
+
+def _architecture(folder: Path) -> Path | None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return _ARCHITECTURES.get(config.get("model_type"))
+
+
+def _copy_code(file: Path, name: str, folder: Path) -> Path:
+    """Copy a module, named after its content: two students loaded into one process never get each other's code."""
+    copy = folder / f"{name}_{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}.py"
+    shutil.copyfile(file, copy)
+    return copy
 
 
 def _example(texts: Sequence[Any]) -> "pd.DataFrame | None":

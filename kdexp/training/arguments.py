@@ -1,6 +1,7 @@
 """The settings of a `DistillationTrainer`."""
 
 import json
+import math
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
@@ -25,6 +26,9 @@ class DistillationTrainingArguments(TrainingArguments):
         tokenization: `own`, each model reads its own tokens; `student_ids`, the teacher is fed the
             student's ids though its vocabulary is another one (an ablation: its answers are nonsense).
         text_columns: One or two dataset columns that hold the text, read by `teacher_processing_class`.
+        transfer_weight: Weight of the soft loss of a row without a gold label (-100), relative to that of a labelled
+            row.
+        transfer_ratio: Share of each batch that are rows without a gold label; None leaves them as they come.
         teacher_max_length: The teacher's texts are cut after so many of its tokens; by default its
             tokenizer's own limit.
     """
@@ -35,6 +39,8 @@ class DistillationTrainingArguments(TrainingArguments):
     # With `str`, HfArgumentParser takes JSON from a command line.
     soft_loss: dict[str, Any] | str | None = None
     tokenization: str = "own"
+    transfer_weight: float = 1.0
+    transfer_ratio: float | None = None
     text_columns: list[str] = field(default_factory=lambda: ["text"])
     teacher_max_length: int | None = None
 
@@ -73,6 +79,10 @@ def _check(args: Any) -> None:
     logit_loss(args)
     if args.tokenization not in set(Tokenization):
         raise UserError("tokenization", f"got {args.tokenization!r}", f"expected one of {', '.join(Tokenization)}")
+    if not (args.transfer_weight > 0 and math.isfinite(args.transfer_weight)):
+        raise UserError("transfer_weight", f"got {args.transfer_weight}", "expected a finite number above 0")
+    if args.transfer_ratio is not None and not 0 < args.transfer_ratio < 1:
+        raise UserError("transfer_ratio", f"got {args.transfer_ratio}", "expected a number between 0 and 1")
     # A search gives each trial's value the type of the value before: 0.3 would become 0.
     args.alpha, args.temperature = float(args.alpha), float(args.temperature)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
-from kdexp.ranges import Checked, Positive, PositiveInt, Range, Share, Weight
+from kdexp.ranges import Checked, Positive, PositiveInt, Range, Share, Weight, later
 
 # The optimizer's step must be a float32.
 LearningRate = Annotated[float, Range("a finite number above 0, at most 1e30", low=0, high=1e30, open_low=True)]
@@ -49,6 +49,16 @@ class TrainConfig(Checked):
 
 @dataclass(kw_only=True)
 class StudentTrainConfig(TrainConfig):
-    """The student's schedule, and its baseline's."""
+    """The student's schedule, and its baseline's.
 
-    use_transfer: bool = False
+    Attributes:
+        use_transfer: Also distil on text that only the teacher labels; None: where `task.transfer` names some.
+        transfer_ratio: Share of the rows of each batch that are such text; None: all rows are shuffled together.
+        transfer_weight: Weight of the soft loss of such a row, relative to that of a labelled row.
+    """
+
+    use_transfer: bool | None = None
+    transfer_ratio: (
+        Annotated[float, Range("a number between 0 and 1", low=0, high=1, open_low=True, open_high=True)] | None
+    ) = later(None)
+    transfer_weight: Positive = later(1.0)

@@ -79,6 +79,9 @@ class Lesson:
         validation_rows: Tokens and `labels`.
         loss: None trains on the gold labels alone.
         settings: What the schedule's settings begin with, for errors.
+        transfer_ratio: Share of each batch that is the second part of `train_rows`, which has no gold labels; None
+            shuffles all together.
+        transfer_weight: Of the soft loss of these rows.
         num_steps: Optimizer steps, where they are not to follow from the schedule and the rows.
         terms: Feature terms of the loss.
         teacher: To be forwarded at each step, where the rows do not hold what the terms compare.
@@ -90,15 +93,17 @@ class Lesson:
     loss: Loss | None = None
     settings: str = "train"
     num_steps: int | None = None
+    transfer_ratio: float | None = None
+    transfer_weight: float = 1.0
     terms: FeatureTerms | None = None
     teacher: Encoder | None = None
 
     @classmethod
-    def of_labels(cls, encoder: Encoder, task: Task, cache: Cache, settings: str) -> "Lesson":
-        """The task's gold labels, and nothing else."""
+    def of_labels(cls, encoder: Encoder, task: Task, cache: Cache, settings: str, split: str = "train") -> "Lesson":
+        """The gold labels of a split of the task, and nothing else."""
         train, validation = (
-            tokenize(encoder.tokenizer, split, encoder.max_length, task.kind, cache).rows(labels=split.labels)
-            for split in (task.train, task.validation)
+            tokenize(encoder.tokenizer, part, encoder.max_length, task.kind, cache).rows(labels=part.labels)
+            for part in (getattr(task, split), task.validation)
         )
         return cls(task.kind, train, validation, settings=settings)
 
@@ -195,6 +200,8 @@ def _arguments(
     arguments = DistillationTrainingArguments(
         output_dir=str(work),
         **_loss_arguments(lesson.loss or CrossEntropy()),
+        transfer_ratio=lesson.transfer_ratio,
+        transfer_weight=lesson.transfer_weight,
         max_steps=total_steps,
         per_device_train_batch_size=rows_per_process(schedule, hardware, lesson.settings),
         per_device_eval_batch_size=schedule.eval_batch_size,

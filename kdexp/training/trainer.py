@@ -34,9 +34,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from kdexp.arrow import Rows
 from kdexp.fingerprint import weights_fingerprint
 from kdexp.loss.base import LogitLoss
 from kdexp.loss.features import FeatureTerms, recorded
@@ -58,6 +56,8 @@ from kdexp.training.collate import (
 from kdexp.training.config import Tokenization
 from kdexp.training.projections import Projections, prepare_for_terms
 from kdexp.training.realised import RealisedLosses
+from kdexp.training.sampling import train_sampler
+from kdexp.training.soft_loss import answered_soft_loss
 from kdexp.training.student_in_loop import StudentInLoop
 from kdexp.training.teacher_in_loop import TeacherInLoop, answer_of
 
@@ -272,8 +272,7 @@ class DistillationTrainer(Trainer):
             hard = self._hard_loss(logits, batch, num_examples, self.args.label_smoothing_factor)
         if answer.logits is not None:
             logits = batch.unit_values(logits_of(outputs, with_loss=has_own_loss))
-            guards.refuse_incomparable(loss, logits, answer.logits, batch.labels)
-            soft = loss(logits, answer.logits, batch.labels, num_examples=num_examples)
+            soft = answered_soft_loss(loss, logits, answer.logits, batch, num_examples, self.args.transfer_weight)
         total = hard if alpha == 1 else alpha * hard + (1 - alpha) * soft
         self._realised_weights = {"alpha": alpha}
         self._realised.add(hard_loss=hard, soft_loss=soft)
@@ -332,12 +331,8 @@ class DistillationTrainer(Trainer):
         super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        """Group by length without making every row first: `Rows` know their lengths."""
         rows = self.train_dataset if train_dataset is None else train_dataset
-        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(rows, Rows):
-            return super()._get_train_sampler(train_dataset)
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(size, lengths=rows.lengths.tolist())
+        return train_sampler(rows, self.args) or super()._get_train_sampler(train_dataset)
 
     def _set_signature_columns_if_needed(self) -> None:
         """Keep the labels and the teacher's columns, which the student's forward does not name."""

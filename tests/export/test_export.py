@@ -183,7 +183,7 @@ def test_static_quantization_is_calibrated_on_train(exported, tmp_path):
         ("export=onnx_int8 export.onnx_int8.calibration_rows=2", "expected a whole number of at least 8"),
         ("export=onnx_int8 export.onnx_int8.quantization=best", "expected one of dynamic, static"),
         ("export=onnx_int8 export.onnx_int8.bits=4", "export.onnx_int8.bits"),
-        ("+export.onnx_int8={}", "export.onnx_int8: is not chosen; choose it with export=onnx_int8"),
+        ("+export.onnx_int8={}", r"export.onnx_int8: is not declared; add it with 'export=\[onnx_int8\]'"),
     ],
 )
 def test_what_no_export_can_be_is_refused(settings, told):

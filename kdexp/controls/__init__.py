@@ -1,0 +1,1 @@
+"""Trainings beside the student and its baseline that tell what a gain is made of."""
