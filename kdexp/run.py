@@ -76,10 +76,7 @@ def _run(
         # A job of a sweep knows that the store was there: it waits where a first run is refused.
         check_reachable(config.tracking.uri, patience=PATIENCE_SECONDS if config.parent_run else 0.0)
     announce(config, hardware, task, teacher, student)
-    refuse_missing_packages(config.export)
-    check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
-    refuse_unfit_answers(config.loss, teacher)
-    refuse_unfit_features(config.loss.terms, teacher, student)
+    _refuse_unfit(config, task, teacher, student)
 
     readers = shown_encoders(teacher) | {"student": student}
     description = describe_run(config, task, hardware, cache, readers, given)
@@ -136,6 +133,18 @@ def _open(
         return teacher, follow_teacher(config.student, teacher, task, seed=config.seed)
     student = load_student(config.student, task, cache, seed=config.seed)
     return teacher or open_teacher(settings, config.tokenization, task, student, cache, hardware), student
+
+
+def _refuse_unfit(config: Config, task: Task, teacher: Teacher, student: Encoder) -> None:
+    """Refuse, before anything is trained, what does not go together.
+
+    Raises:
+        UserError: With the reason.
+    """
+    refuse_missing_packages(config.export)
+    check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
+    refuse_unfit_answers(config.loss, teacher)
+    refuse_unfit_features(config.loss.terms, teacher, student)
 
 
 def _legibility(teacher: Teacher, student: Encoder) -> dict[str, float]:
