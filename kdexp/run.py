@@ -1,7 +1,7 @@
 """One run, told from the beginning to the end."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from kdexp.processes import Processes
 from kdexp.results.diagnostics import Diagnostics, diagnose
 from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
 from kdexp.results.note import run_note
-from kdexp.results.record import SPLITS, Role, RunRecord, legibility_metrics
+from kdexp.results.record import SPLITS, Role, RunRecord, curve_metrics, legibility_metrics
 from kdexp.student.load import follow_teacher, load_student
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.task.load import Task, load_task
@@ -83,7 +83,7 @@ def _run(
     with open_run(config.tracking, description) as tracked:
         _log_inputs(tracked, config, task, teacher, student, given)
         teacher.prepare()
-        tracked.set_tags(teacher_tags(teacher))
+        _log_teacher(tracked, teacher)
         if config.student.follows_fine_tuning:  # which is done now
             student = follow_teacher(config.student, teacher, task, seed=config.seed)
         course = Course(student, task, config.train, cache, hardware, config.seed, config.resume)
@@ -107,7 +107,9 @@ def _run(
 
         models = _models(teacher, answers, student, trained) | file_answers(files)
         record = replace(
-            measure(task, models, name=description.name, settings=description.params),
+            measure(
+                task, models, name=description.name, settings=description.params, notices=_notices(teacher, answers)
+            ),
             diagnostics=_diagnose(config, task, teacher, answers, student),
             shipped=measure_files(task, models, readers, files, cache),
             costs=_costs(teacher, answers, features, trained, hardware) | {"seconds": time.perf_counter() - started},
@@ -116,7 +118,7 @@ def _run(
             url=tracked.url,
             experiment_url=tracked.experiment_url,
         )
-        _log(tracked, record, config.tracking, course, models, trained["student"], notices_of(teacher))
+        _log(tracked, record, config.tracking, course, models, trained["student"])
     return record
 
 
@@ -172,6 +174,20 @@ def _log_inputs(
         tracked.log_data_sets(data_sets(task, None if "task" in given else config.task))
 
 
+def _log_teacher(tracked: TrackedRun, teacher: Teacher) -> None:
+    """What each teacher answers by, and how it learned: what is looked at where one learned nothing."""
+    tracked.set_tags(teacher_tags(teacher))
+    teachers = {f"teacher_{name}": member for name, member in teacher.members.items()} or {"teacher": teacher}
+    for role, member in teachers.items():
+        for step, logged in member.preparation.history:
+            tracked.log_metrics(curve_metrics(role, logged), step=step)
+
+
+def _notices(teacher: Teacher, answers: Mapping[str, TeacherAnswers]) -> list[str]:
+    """What is known of a teacher before anything else is measured."""
+    return [*notices_of(teacher), *(notice for given in answers.values() for notice in given.notices)]
+
+
 def _log(
     tracked: TrackedRun,
     record: RunRecord,
@@ -179,7 +195,6 @@ def _log(
     course: Course,
     models: Mapping[Role, ModelAnswers],
     student: TrainedStudent,
-    notices: Sequence[str],
 ) -> None:
     task, with_text = course.task, settings.log_text
     tracked.log_table(prediction_table(task, models, with_text=with_text), "predictions.parquet")
@@ -188,7 +203,7 @@ def _log(
         tracked.log_figure(figure, "figures/confusion_matrices.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
     tracked.log_metrics(record.metrics(), step=student.num_steps)
-    notes = [*task.announcements, *course.encoder.notes, *notices]
+    notes = [*task.announcements, *course.encoder.notes, *record.notices]
     tracked.set_tags({NOTE_TAG: run_note(record, notes, command_line())})
     if settings.log_model:
         validation = models["student"].answers["validation"]

@@ -215,9 +215,11 @@ def test_a_teacher_near_chance_stops_the_run(kdexp, tmp_path):
     settings = [setting for setting in SMALL if "chance" not in setting]
     result = kdexp(*settings, "teacher.train.max_steps=1")
     assert result.returncode == 2
-    assert "no better than always answering the most frequent class" in result.stderr
+    assert "Cohen's kappa" in result.stderr
+    assert "its learning curve is teacher/train/loss in MLflow; train it longer (teacher.train.ep" in result.stderr
     (run,) = all_runs(tmp_path)
     assert run.info.status == "FAILED"
+    assert {"teacher/train/loss", "teacher/train/validation_accuracy"} <= run.data.metrics.keys()
 
 
 @pytest.mark.usefixtures("empty_store")

@@ -23,7 +23,9 @@ _FAMILY_OF_TYPE = {"deberta_v2": "deberta"}
 """Where kdexp calls a family otherwise than transformers its model type."""
 
 
-def load_checkpoint(role: str, config: ModelConfig, kind: TaskKind, *, new_head: bool) -> Encoder:
+def load_checkpoint(
+    role: str, config: ModelConfig, kind: TaskKind, *, new_head: bool, foreign_head: bool = False
+) -> Encoder:
     """Load a checkpoint with its tokenizer, and with a new head where it has none for the task.
 
     Raises:
@@ -44,7 +46,8 @@ def load_checkpoint(role: str, config: ModelConfig, kind: TaskKind, *, new_head:
     keep_head = has_head and not new_head
     if keep_head:
         _name_classes(role, config, model_config)
-        _refuse_other_question(role, config, model_config, kind)
+        if not foreign_head or "regression" in (model_config.problem_type, kind.head_config().get("problem_type")):
+            _refuse_other_question(role, config, model_config, kind)
     else:
         model_config.update(kind.head_config())
     # Half-precision checkpoints are trained in float32: a small update would vanish in 16 bits.

@@ -19,7 +19,14 @@ from kdexp.task.load import Task
 
 
 def load_encoder(
-    role: str, config: ModelConfig, task: Task, cache: Cache, *, seed: int, new_head: bool = True
+    role: str,
+    config: ModelConfig,
+    task: Task,
+    cache: Cache,
+    *,
+    seed: int,
+    new_head: bool = True,
+    foreign_head: bool = False,
 ) -> Encoder:
     """Build a compact model, or load a checkpoint, transplanted where that is asked for.
 
@@ -27,6 +34,7 @@ def load_encoder(
         role: `teacher` or `student`: names the settings in errors.
         seed: Of newly made weights.
         new_head: Give a checkpoint a new head even if it has one.
+        foreign_head: The head may choose one of several classes where the task asks for each label, or the reverse.
 
     Raises:
         UserError: The checkpoint is not there, not readable, or not fit for the task; or the model cannot read the
@@ -37,7 +45,7 @@ def load_encoder(
     if config.checkpoint is None:
         encoder = _build_compact(role, config, task)
     else:
-        encoder = load_checkpoint(role, config, task.kind, new_head=new_head)
+        encoder = load_checkpoint(role, config, task.kind, new_head=new_head, foreign_head=foreign_head)
     found = measure_legibility(role, encoder.tokenizer, task.train, encoder.max_length, task.kind)
     refuse_illegible(found, config)
     return replace(encoder, legibility=found)

@@ -1,6 +1,6 @@
 """What a run measures of its models: everything here that depends on what the task asks goes through its kind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +31,21 @@ class ModelAnswers:
     num_parameters: int | None
 
 
-def measure(task: "Task", models: Mapping[Role, ModelAnswers], *, name: str, settings: Mapping[str, Any]) -> RunRecord:
+def measure(
+    task: "Task",
+    models: Mapping[Role, ModelAnswers],
+    *,
+    name: str,
+    settings: Mapping[str, Any],
+    notices: Sequence[str] = (),
+) -> RunRecord:
     """Measure every model of a run on validation and test.
 
     Args:
         models: By role; `teacher` and `student` at least. With `baseline` there is a gain.
         name: The run's.
         settings: Params as MLflow is to show them.
+        notices: What is known already that a person should know.
     """
     metric = task.primary_metric
     labels = {split: task.labels(split) for split in SPLITS}
@@ -55,6 +63,7 @@ def measure(task: "Task", models: Mapping[Role, ModelAnswers], *, name: str, set
             lambda rows: task.kind.gain(test[role], test[other], labels["test"], rows), len(task.test)
         )
 
+    is_ablation = settings.get("tokenization") == "student_ids"
     return RunRecord(
         name=name,
         metric=metric,
@@ -63,9 +72,11 @@ def measure(task: "Task", models: Mapping[Role, ModelAnswers], *, name: str, set
         gain=gain("student", "baseline") if "baseline" in test else None,
         # Each resamples the same rows, so that the parts of a gain add up on every sample.
         contrasts={name: gain(*roles) for name, roles in CONTRASTS.items() if set(roles) <= set(test)},
-        retention=_retention(task.kind, test, labels["test"], metric),
+        # Of a teacher that is fed ids it cannot read nothing is left to be retained.
+        retention=None if is_ablation else _retention(task.kind, test, labels["test"], metric),
         agreement=_agreement(task.kind, test),
         num_test_rows=len(task.test),
+        notices=notices,
     )
 
 

@@ -3,7 +3,7 @@
 MLflow's metric names are spelled here and nowhere else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,6 +43,17 @@ _DIAGNOSTICS = ("diagnostics/", "reading/")
 def metric_name(split: str, metric: str, role: Role = "student") -> str:
     """`test/accuracy` of the student, `baseline/test/accuracy` of another role."""
     return f"{split}/{metric}" if role == "student" else f"{role}/{split}/{metric}"
+
+
+def curve_metrics(role: Role, logged: Mapping[str, float]) -> dict[str, float]:
+    """The learning curve of a model other than the student: `teacher/train/loss`, `teacher/train/validation_accuracy`.
+
+    Its last score on validation is not its result, which is that of the kept weights.
+    """
+    return {
+        f"{role}/train/{name.removeprefix('train/').replace('validation/', 'validation_')}": value
+        for name, value in logged.items()
+    }
 
 
 def legibility_metrics(found: Mapping[Role, "Legibility"]) -> dict[str, float]:
@@ -93,12 +104,14 @@ class RunRecord:
         scores: By role. Of a stored run that did not reach its end, as far as it came.
         gain: Student minus baseline, on test.
         contrasts: The same of other pairs, by their name in `CONTRASTS`.
-        retention: Student divided by teacher, on test; None where the teacher's score is not above zero.
+        retention: Student divided by teacher, on test; None where the teacher's score is not above zero, or it was fed
+            ids that it cannot read.
         agreement: How far `student`, `baseline`, ... answer the test rows as the teacher does, as a share; of a
             `teacher_<name>`, how far the student answers as that one of several teachers does.
         shipped: By format of the exported files; with them `torch`, the student, and teachers by role.
         costs: Seconds, counts and megabytes by name.
         num_test_rows: None of a stored run.
+        notices: What a person should know before believing the numbers; none of a stored run.
         run_id, url, experiment_url: In MLflow; the links are None where nothing is tracked, and of a stored run.
     """
 
@@ -115,6 +128,7 @@ class RunRecord:
     costs: dict[str, float] = field(default_factory=dict)
     teacher_unchanged: bool = False
     num_test_rows: int | None = None
+    notices: Sequence[str] = ()
     run_id: str | None = None
     url: str | None = None
     experiment_url: str | None = None

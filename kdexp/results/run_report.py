@@ -1,18 +1,12 @@
 """The end of a run in blocks: one short table, what it means, and where to look further."""
 
-from kdexp.results import wording
+from kdexp.results import verdict, wording
 from kdexp.results.control_report import NAMES, control_facts
 from kdexp.results.record import Role, RunRecord, Scores
 from kdexp.results.report import Block, Facts, TableBlock
 from kdexp.results.shipped_report import shipped_blocks
 
-# Shares are shown in percent; a metric that is not named here goes by its own name.
-_METRICS = {
-    "accuracy": ("accuracy", ".2%"),
-    "macro_f1": ("macro-F1", ".2%"),
-    "nll": ("NLL", ".3f"),
-    "ece": ("ECE", ".3f"),
-}
+_SHARES = ("accuracy", "macro_f1")  # shown in percent
 
 
 def result_blocks(record: RunRecord) -> list[Block]:
@@ -20,7 +14,7 @@ def result_blocks(record: RunRecord) -> list[Block]:
     import pandas as pd
 
     table = pd.DataFrame([_row(record, role, name) for role, name in _names(record).items()])
-    return [TableBlock(table, record.name), Facts(_meaning(record)), *shipped_blocks(record)]
+    return [TableBlock(table, record.name), Facts(_findings(record)), *shipped_blocks(record)]
 
 
 def link_blocks(record: RunRecord, ui_command: str, cache_dir: str) -> list[Block]:
@@ -66,8 +60,8 @@ def _row(record: RunRecord, role: Role, name: str) -> dict[str, str]:
     row = {"": name, f"test {record.metric}": _show(scores, record.metric, ".2%")}
     for metric in record.scores["student"].test:
         if metric != record.metric:
-            title, form = _METRICS.get(metric, (metric, ".3f"))
-            row[title] = _show(scores, metric, form)
+            form = ".2%" if metric in _SHARES else ".3f"
+            row[wording.METRICS.get(metric, metric)] = _show(scores, metric, form)
     row["parameters"] = f"{scores.num_parameters:,}" if scores.num_parameters else ""
     return row | {"agreement": "" if agreement is None else f"{agreement:.1%}"}
 
@@ -76,20 +70,20 @@ def _show(scores: Scores, metric: str, form: str) -> str:
     return f"{scores.test[metric]:{form}}" if metric in scores.test else ""
 
 
-def _meaning(record: RunRecord) -> list[tuple[str, str]]:
+def _findings(record: RunRecord) -> list[tuple[str, str]]:
     facts = []
     if record.gain is not None:
         gain = record.gain
-        verdict = wording.verdict(gain.low, gain.high, witness="this test set", scope=" on this test set")
         rows = "test rows" if record.num_test_rows is None else f"{record.num_test_rows:,} test rows"
         facts += [
             (
                 "gain",
                 f"{wording.points(100 * gain.value)} points over the same student without a teacher "
-                f"(95 % {wording.interval(100 * gain.low, 100 * gain.high)} over {rows}): {verdict}",
+                f"(95 % {wording.interval(100 * gain.low, 100 * gain.high)} over {rows}): "
+                f"{verdict.claim_of_one_seed(gain)}",
             ),
             *control_facts(record),
-            ("", "one seed; repeat with -m seed=0,1,2,3,4 before you believe it"),
+            ("", verdict.ONE_SEED),
         ]
     ece = "; ECE is the calibration error" if "ece" in record.scores["student"].test else ""
     if "student" in record.agreement:

@@ -2,6 +2,9 @@
 
 import math
 
+METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "nll": "NLL", "ece": "ECE"}
+"""What metrics are called; one that is not here goes by its own name."""
+
 
 def points(value: float) -> str:
     """Signed, two decimals; what rounds to zero is +0.00, never -0.00."""
@@ -23,20 +26,6 @@ def p_value(value: float | None) -> str:
     if value is None:
         return ""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def verdict(low: float, high: float, *, witness: str, scope: str = "") -> str:
-    """What the interval of a gain allows to say.
-
-    Args:
-        witness: What was measured, such as `these runs`.
-        scope: How far a finding reaches, such as ` on this test set`.
-    """
-    if low > 0:
-        return f"distillation helped{scope}"
-    if high < 0:
-        return f"distillation hurt{scope}"
-    return f"no difference that {witness} can tell from chance"
 
 
 def change(value: float, low: float, high: float) -> str:

@@ -8,7 +8,6 @@ import itertools
 import logging
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from kdexp.config import Config
@@ -17,6 +16,7 @@ from kdexp.results.record import RunRecord
 from kdexp.results.report import html_page, markdown_page
 from kdexp.results.terminal import print_blocks
 from kdexp.study.about import about_blocks
+from kdexp.study.choice import Candidate, choose
 from kdexp.study.cross_report import (
     TITLE,
     forest_figure,
@@ -26,6 +26,7 @@ from kdexp.study.cross_report import (
     verdict_blocks,
 )
 from kdexp.study.cross_wording import mechanism_claim
+from kdexp.study.evidence import PREDICTIONS, correctness
 from kdexp.study.launch import Job, Launch
 from kdexp.study.rules import HIDDEN_POSITION, HIDDEN_WORDS, OWN_TOKENS, STUDENT_IDS, judge
 from kdexp.study.sweep import open_sweep
@@ -122,13 +123,14 @@ def report_study(study: Study, runs: Sequence[StoredRun], parent: TrackedRun, co
 def tidy(study: Study, records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row per pair, condition and seed, as `rules.judge` takes them.
 
-    Where a pair was run with several settings (alpha, temperature), those that are best on validation,
-    over the seeds, stand for it.
+    Where a pair was run with several settings (alpha, temperature), the one that is chosen on validation stands for
+    it; see `kdexp.study.choice`.
     """
     rows = []
     for record in records:
         assert record.run_id
-        predictions = study.table_artifact(record.run_id, "predictions.parquet")
+        predictions = study.table_artifact(record.run_id, PREDICTIONS)
+        assert predictions is not None
         settings = record.settings
         rows.append(
             {
@@ -144,28 +146,20 @@ def tidy(study: Study, records: Sequence[RunRecord]) -> pd.DataFrame:
                 for split in ("validation", "test")
             }
             | {"num_test_rows": len(predictions)}
-            | _correctness(record, predictions)
+            | {f"{role}_correct": right for role, right in correctness(record, predictions).items()}
         )
     if not rows:
         return pd.DataFrame()
     frame = pd.DataFrame(rows)
-    pair = ["teacher_family", "student_family", "condition"]
-    validation = frame.groupby([*pair, "setting"])["student_validation"].transform("mean")
-    best = validation.groupby([frame[name] for name in pair]).transform("max")
-    chosen = frame[np.isclose(validation, best)]
-    first = chosen.groupby(pair)["setting"].transform("first")
-    return chosen[chosen["setting"] == first].reset_index(drop=True)
+    pairs = frame.groupby(["teacher_family", "student_family", "condition"], sort=False)
+    return pd.concat([_chosen(pair) for _, pair in pairs], ignore_index=True)
 
 
-def _correctness(record: RunRecord, predictions: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Which test rows were answered right, where that is what the metric counts; nothing of other metrics."""
-    if not pd.api.types.is_string_dtype(predictions["gold"]):
-        return {}
-    correct = {role: (predictions[role] == predictions["gold"]).to_numpy() for role in ("student", "baseline")}
-    is_counted = all(
-        np.isclose(values.mean(), record.scores[role].test[record.metric]) for role, values in correct.items()
-    )
-    return {f"{role}_correct": values for role, values in correct.items()} if is_counted else {}
+def _chosen(pair: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the setting that stands for a pair."""
+    settings = [rows for _, rows in pair.groupby("setting", sort=False)]
+    candidates = [Candidate(dict(zip(rows["seed"], rows["student_validation"], strict=True))) for rows in settings]
+    return settings[choose(candidates, set(pair["seed"])).winner]
 
 
 def _limits(config: Config) -> list[str]:

@@ -10,6 +10,7 @@ from kdexp.results import figures, wording
 from kdexp.results.diagnostics import Calibration, TokenizerStatistics, calibration_table, tokenizer_table
 from kdexp.results.report import Block, BulletList, FigureBlock, Heading, Paragraph, TableBlock
 from kdexp.results.statistics import PairedDifference, exact_mcnemar
+from kdexp.results.verdict import ALPHA, Finding
 from kdexp.study.cross_wording import (
     CONDITION_NAMES,
     WARNINGS,
@@ -19,13 +20,10 @@ from kdexp.study.cross_wording import (
     show_interval,
 )
 from kdexp.study.rules import (
-    ALPHA,
     CONDITIONS,
     OWN_TOKENS,
     Contrast,
-    Finding,
     Question,
-    Support,
     Verdict,
     explained_by_teachers,
     has_examples,
@@ -101,28 +99,17 @@ def report_blocks(
 
 
 def verdict_blocks(verdict: Verdict) -> list[Block]:
-    """What was found, mechanism by mechanism: what the terminal shows of the report."""
-    blocks: list[Block] = [Heading(TITLE)]
-    for mechanism in verdict.mechanisms:
-        claims = mechanism_claim(mechanism, verdict.margin)
-        blocks += [
-            Paragraph(f"{WARNINGS[mechanism.question]}: {mechanism.support}. {claims}"),
-            BulletList(mechanism_sentences(mechanism, verdict)),
-        ]
-    return blocks
+    """What was found, under its title: what the terminal shows of the report."""
+    return [Heading(TITLE), *_opening(verdict)]
 
 
 def _opening(verdict: Verdict) -> list[Block]:
-    """The verdict, whose title the page already has, each claim in the sentence that measures it."""
+    """The verdict, mechanism by mechanism, whose title the page already has."""
     blocks: list[Block] = []
     for mechanism in verdict.mechanisms:
-        if mechanism.support == Support.not_measured:
-            blocks.append(Paragraph(f"{WARNINGS[mechanism.question]}: not measured."))
-            continue
-        blocks += [
-            Paragraph(f"{WARNINGS[mechanism.question]}: that this does harm is {mechanism.support}."),
-            BulletList(mechanism_sentences(mechanism, verdict)),
-        ]
+        blocks.append(Paragraph(f"{WARNINGS[mechanism.question]}: {mechanism_claim(mechanism, verdict.margin)}."))
+        if mechanism.contrasts:
+            blocks.append(BulletList(mechanism_sentences(mechanism, verdict)))
     return blocks
 
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from kdexp.results import wording
+from kdexp.results import verdict, wording
 from kdexp.results.statistics import Interval
+from kdexp.results.verdict import Finding
 from kdexp.study.rules import (
     HIDDEN_POSITION,
     HIDDEN_WORDS,
     OWN_TOKENS,
     STUDENT_IDS,
     Contrast,
-    Finding,
     Mechanism,
     Question,
     Support,
@@ -31,7 +31,7 @@ WARNINGS = {
     Question.hidden_position: "A hidden-state term across families, position by position",
 }
 _SUBJECTS = {
-    Question.gain: "the teacher",
+    Question.gain: "distillation",
     Question.crossing: "crossing",
     Question.student_ids: "feeding the student's ids",
     Question.hidden_words: "the hidden-state term aligned on words",
@@ -55,28 +55,22 @@ def mechanism_claim(mechanism: Mechanism, margin: float) -> str:
     return "; ".join(claims)
 
 
-def mechanism_sentences(mechanism: Mechanism, verdict: Verdict) -> list[str]:
-    """Each of the comparisons in words, and what else keeps a finding from being put down to crossing."""
-    if mechanism.support == Support.not_measured:
-        return ["No run of this study compares it."]
-    sentences = [_sentence(contrast, verdict.margin) for contrast in mechanism.contrasts]
+def mechanism_sentences(mechanism: Mechanism, found: Verdict) -> list[str]:
+    """What was measured, and what keeps it from being put down to crossing; the claim is `mechanism_claim`'s."""
+    sentences = [_sentence(contrast, found.margin) for contrast in mechanism.contrasts]
     if mechanism.question in (Question.hidden_words, Question.hidden_position):
         worse = [contrast for contrast in mechanism.contrasts if contrast.finding == Finding.worse]
-        sentences += [_beside_own_family(contrast, verdict.contrasts) for contrast in worse]
+        sentences += [_beside_own_family(contrast, found.contrasts) for contrast in worse]
     return sentences
 
 
 def claim(question: Question, finding: Finding, margin: float) -> str:
     """The few words that a finding allows."""
-    if finding == Finding.unsettled:
-        return "not settled by these data"
-    if finding == Finding.equivalent:
-        return f"equivalent within ±{margin:g} points"
-    return f"{_SUBJECTS[question]} {'helps' if finding == Finding.better else 'hurts'}"
+    return verdict.claim(finding, _SUBJECTS[question], margin)
 
 
 def _sentence(contrast: Contrast, margin: float) -> str:
-    """One comparison in words: what was measured first, then what it allows to say."""
+    """One comparison in words."""
     compared = {
         Question.crossing: f"A {contrast.student} student gains {{}} from the {contrast.teacher} teacher "
         f"than from that of its own family",
@@ -87,13 +81,7 @@ def _sentence(contrast: Contrast, margin: float) -> str:
     }[contrast.question]
     difference = contrast.difference
     measured = compared.format(f"{abs(difference.mean):.2f} points {'more' if difference.mean >= 0 else 'less'}")
-    if difference.interval is None:
-        reason = "one seed" if difference.num_seeds == 1 else "seeds without any spread"
-        return f"{measured} ({reason}: no interval, no claim)."
-    interval = f"95 % {show_interval(difference.interval)} over {difference.num_seeds} seeds"
-    if contrast.bootstrap is not None:
-        interval += f", {show_interval(contrast.bootstrap)} over seeds and examples"
-    text = f"{measured} ({interval}): {claim(contrast.question, contrast.finding, margin)}."
+    text = f"{measured} ({verdict.over_seeds(difference, contrast.bootstrap)})."
     if explained_by_teachers(contrast, margin):
         better = "better" if contrast.teacher_difference > 0 else "worse"
         text += (

@@ -1,19 +1,11 @@
 """What a cross-family study found, by fixed rules; `cross_report` puts it into words.
 
-The rules, for every comparison (differences are paired by seed, in points: 100 times the metric):
+Differences are paired by seed, in points: 100 times the metric. When one is claimed, `kdexp.results.verdict` says.
 
-1. Fewer than two seeds, or seeds that do not differ at all: no interval, and nothing is claimed.
-2. Better or worse: the paired t test's p-value, Holm-corrected, is below 5 %, and the 95 % bootstrap interval
-   over seeds and test examples, where there is one, excludes zero on the same side.
-3. Equivalent within +-margin: TOST's p-value, Holm-corrected, is below 5 %, and the 90 % bootstrap interval,
-   where there is one, lies within the margin.
-4. Otherwise these data do not settle it.
-
-A difference that is both shown and smaller than the margin is told as a difference. Holm's correction runs
-over two families of comparisons, each by itself: the gains over no teacher, and the contrasts between
-conditions and pairs. What is said about crossing families needs teachers that are equally good: where they
-differ by more than the margin on validation in the direction that would explain the finding, that is said
-instead.
+Holm's correction runs over two families of comparisons, each by itself: the gains over no teacher, and the
+contrasts between conditions and pairs. What is said about crossing families needs teachers that are equally good:
+where they differ by more than the margin on validation in the direction that would explain the finding, that is
+said instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,8 +23,7 @@ from kdexp.results.statistics import (
     paired_t,
     two_level_bootstrap,
 )
-
-ALPHA = 0.05
+from kdexp.results.verdict import Equivalence, Finding, find
 
 OWN_TOKENS = "own_tokens"
 STUDENT_IDS = "student_ids"
@@ -62,13 +53,6 @@ class Question(StrEnum):
     student_ids = STUDENT_IDS  # against own tokens, as are the next two
     hidden_words = HIDDEN_WORDS
     hidden_position = HIDDEN_POSITION
-
-
-class Finding(StrEnum):
-    better = "better"
-    worse = "worse"
-    equivalent = "equivalent"
-    unsettled = "unsettled"
 
 
 class Support(StrEnum):
@@ -195,21 +179,6 @@ def judge(runs: pd.DataFrame, *, margin: float) -> Verdict:
     return Verdict(gains, contrasts, [_mechanism(question, contrasts, margin) for question in asked], margin)
 
 
-def _find(contrast: Contrast, margin: float) -> Finding:
-    """Apply the rules of this module to one comparison."""
-    difference, bootstrap, bootstrap_90 = contrast.difference, contrast.bootstrap, contrast.bootstrap_90
-    if difference.interval is None or contrast.p_holm is None:
-        return Finding.unsettled
-    sign = np.sign(difference.mean)
-    same_side = bootstrap is None or (bootstrap.excludes_zero() and np.sign(bootstrap.low) == sign)
-    if contrast.p_holm < ALPHA and same_side:
-        return Finding.better if sign > 0 else Finding.worse
-    is_within = bootstrap_90 is None or bootstrap_90.lies_within(margin)
-    if contrast.p_equivalence is not None and contrast.p_equivalence < ALPHA and is_within:
-        return Finding.equivalent
-    return Finding.unsettled
-
-
 def _mechanism(question: Question, contrasts: Sequence[Contrast], margin: float) -> Mechanism:
     """What the comparisons of one question say together."""
     asked = [contrast for contrast in contrasts if contrast.question == question and contrast.is_cross]
@@ -275,7 +244,8 @@ def _compare(
     assert retention is not None
     intervals = None if by_example is None else two_level_bootstrap(by_example, (0.95, 0.90))
     bootstrap, bootstrap_90 = intervals or (None, None)
-    teachers = [100 * float(each["teacher_validation"].mean()) for each in (rows, reference) if each is not None]
+    compared = [rows] if reference is None else [rows, reference]
+    teachers = [100 * float(group["teacher_validation"].mean()) for group in compared]
     return Contrast(
         question,
         *key,
@@ -295,10 +265,11 @@ def _gains(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _retention(rows: pd.DataFrame) -> np.ndarray:
-    """Student by teacher on test, in points. A metric that is zero or below has no retention."""
+    """Student by teacher on test, in points; nan of a teacher that scores nothing or was given ids it cannot read."""
     teacher = rows["teacher_test"].to_numpy(float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(teacher > 0, 100 * rows["student_test"].to_numpy(float) / teacher, np.nan)
+        is_told = (teacher > 0) & (rows["condition"] != STUDENT_IDS).to_numpy()
+        return np.where(is_told, 100 * rows["student_test"].to_numpy(float) / teacher, np.nan)
 
 
 def _gains_by_example(rows: pd.DataFrame) -> np.ndarray | None:
@@ -326,4 +297,15 @@ def _corrected(contrasts: Sequence[Contrast], margin: float) -> list[Contrast]:
         replace(contrast, p_holm=p_holm, p_equivalence=p_equivalence)
         for contrast, p_holm, p_equivalence in zip(contrasts, different, equivalent, strict=True)
     ]
-    return [replace(contrast, finding=_find(contrast, margin)) for contrast in corrected]
+    return [
+        replace(
+            contrast,
+            finding=find(
+                contrast.difference,
+                contrast.p_holm,
+                contrast.bootstrap,
+                Equivalence(margin, contrast.p_equivalence, contrast.bootstrap_90),
+            ),
+        )
+        for contrast in corrected
+    ]

@@ -1,8 +1,9 @@
 """What a sweep found: every setting over its seeds, chosen on validation, reported on test."""
 
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,15 @@ import pandas as pd
 from kdexp.cache import Cache
 from kdexp.results.record import RunRecord
 from kdexp.results.statistics import paired_t
+from kdexp.study.choice import Candidate, Choice, choose
 from kdexp.study.counted import count, left_behind, missing, number
+from kdexp.study.evidence import Evidence, gather
 from kdexp.tracking.store import StoredRun, Study
 
 _MOST_COMPARED = 40  # MLflow asks for them one by one, and a link with more does not open everywhere
-_SCORES = ("validation", "test", "baseline", "teacher", "gain", "gain_low", "gain_high")
+_SCORES = ("validation", "test", "baseline", "teacher", "gain", "rows_low", "rows_high")
+INTERNAL = ("steps", "is_trial")
+"""Columns of `runs` that only the choice reads."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +31,13 @@ class StudySummary:
     Attributes:
         settings: Params that vary, the seed left out: one row of `table` per combination.
         runs: One row per finished run: `run_id`, settings, `seed`, `validation`, `test`, `baseline`, `teacher`,
-            `gain`, `gain_low`, `gain_high` (over test rows).
+            `gain`, and its 95 % interval over test rows: `rows_low`, `rows_high`.
         table: One row per setting: `seeds`, mean and spread (sample standard deviation over seeds) of validation
-            and test, and the gain on test with its 95 % interval over seeds (paired t); those with the most seeds
-            first, and among them the best on validation.
+            and test, and the gain on test with its 95 % interval over seeds (paired t), `gain_low`, `gain_high`:
+            nan where there are fewer than two seeds or they do not differ. Of a single seed the interval over test
+            rows, `rows_low`, `rows_high`. Those that compete first, the chosen one before all; see `choice`.
+        choice: What was chosen on validation, by the places in `table`; None where no run is finished.
+        evidence: The chosen setting's gain; None where it has no baseline.
         counts: Number of runs by MLflow's status.
         missing: Jobs that are not finished, with the reason where one is known.
         left_out: Finished runs that do not count, with the reason.
@@ -49,11 +57,18 @@ class StudySummary:
     left_out: list[str]
     links: dict[str, str]
     finished: Sequence[StoredRun] = ()
+    choice: Choice | None = None
+    evidence: Evidence | None = None
 
     @property
     def best(self) -> pd.Series | None:
         """The setting chosen on validation."""
         return None if self.table.empty else self.table.iloc[0]
+
+    @property
+    def is_cross_family(self) -> bool:
+        """Whether a study of its own judges what these runs show."""
+        return "condition" in self.settings
 
 
 def summarize_study(uri: str | None, name: str, cache_dir: str) -> list[StudySummary]:
@@ -82,7 +97,9 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
     swept = parent.tags.get("kdexp.swept", "").split(",") if parent else []
     counted = count(finished, [name for name in swept if name])
     noted = json.loads(study.text_artifact(parent_id, "jobs.json") or "{}") if parent_id else {}
-    frame = _frame(counted.records, counted.settings)
+    records, settings = _in_order(counted.records, noted, finished), counted.settings
+    frame = _frame(records, settings)
+    table, choice = _table(frame, settings, _planned_seeds(noted, runs))
     run_ids = [str(record.run_id) for record in counted.records]
     return StudySummary(
         study=study.name,
@@ -91,12 +108,14 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
         metric=counted.records[0].metric if counted.records else "",
         settings=counted.settings,
         runs=frame,
-        table=_table(frame, counted.settings),
+        table=table,
         counts=_counts(runs),
         missing=missing(noted, runs, finished),
         left_out=counted.left_out + (left_behind(parent, all_runs) if parent else []),
         links=_links(study, parent_id, run_ids),
         finished=[run for run in finished if run.run_id in run_ids],
+        choice=choice,
+        evidence=gather(study, _of_winner(records, frame, table.iloc[0], settings)) if choice else None,
     )
 
 
@@ -153,10 +172,11 @@ def _frame(records: Sequence[RunRecord], settings: Sequence[str]) -> pd.DataFram
         {"run_id": record.run_id, "name": record.name}
         | {name: number(record.settings.get(name)) for name in (*settings, "seed")}
         | _scores(record)
+        | {"steps": record.costs.get("student_steps", np.nan), "is_trial": record.is_trial}
         for record in records
         if not (record.is_trial and chosen(record) in confirmed)
     ]
-    return pd.DataFrame(rows, columns=["run_id", "name", *settings, "seed", *_SCORES])
+    return pd.DataFrame(rows, columns=["run_id", "name", *settings, "seed", *_SCORES, *INTERNAL])
 
 
 def _scores(record: RunRecord) -> dict[str, float]:
@@ -169,34 +189,72 @@ def _scores(record: RunRecord) -> dict[str, float]:
     return {name: np.nan if score is None else score for name, score in zip(_SCORES, scores, strict=True)}
 
 
-def _table(frame: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
-    groups = frame.groupby(list(settings), dropna=False, sort=True) if settings else [((), frame)]
-    rows = []
-    for values, group in groups:
-        if group.empty:
-            continue
-        row: dict[str, object] = dict(zip(settings, values, strict=True)) | {"seeds": len(group)}
-        for name in ("validation", "test"):
-            row |= {name: group[name].mean(), f"{name}_spread": group[name].std()}
-        row |= dict(zip(("test_low", "test_high"), _interval_over_seeds(group["test"]), strict=True))
-        row |= {name: group[name].mean() for name in ("baseline", "teacher", "gain")}
-        low, high = _interval_over_seeds(group["gain"])
-        if len(group) == 1:  # one seed: what is known is what other test rows would change
-            low, high = group["gain_low"].iloc[0], group["gain_high"].iloc[0]
-        rows.append(row | {"gain_low": low, "gain_high": high})
-    if not rows:
-        return pd.DataFrame()
-    # What was seen with fewer seeds is less sure, and the best of many such was also lucky.
-    return pd.DataFrame(rows).sort_values(["seeds", "validation"], ascending=False, ignore_index=True)
+def _table(
+    frame: pd.DataFrame, settings: Sequence[str], planned: Collection[object]
+) -> tuple[pd.DataFrame, Choice | None]:
+    """The settings, those that compete first, and what was chosen, by the places in the table.
+
+    Args:
+        frame: In the order of the sweep.
+    """
+    grouped = frame.groupby(list(settings), dropna=False, sort=False) if settings else [((), frame)]
+    groups = [(values, group) for values, group in grouped if not group.empty]
+    if not groups:
+        return pd.DataFrame(), None
+    candidates = [
+        Candidate(dict(zip(group["seed"], group["validation"], strict=True)), group["steps"].mean())
+        for _, group in groups
+    ]
+    # Trials of a search have one seed, and were judged by the search: what it confirmed is not compared with them.
+    running = [place for place, (_, group) in enumerate(groups) if not group["is_trial"].any()]
+    running = running or list(range(len(groups)))
+    choice = choose([candidates[place] for place in running], planned)
+    order = [running[place] for place in choice.competing]
+    order += sorted(set(range(len(groups))) - set(order), key=lambda place: -groups[place][1]["validation"].mean())
+    places = {place: order.index(running[place]) for place in range(len(running))}
+    table = pd.DataFrame([_row(settings, *groups[place]) for place in order])
+    return table, choice.renumbered(places)
+
+
+def _row(settings: Sequence[str], values: tuple[object, ...], group: pd.DataFrame) -> dict[str, object]:
+    row: dict[str, object] = dict(zip(settings, values, strict=True)) | {"seeds": len(group)}
+    for name in ("validation", "test"):
+        row |= {name: group[name].mean(), f"{name}_spread": group[name].std()}
+    row |= dict(zip(("test_low", "test_high"), _interval_over_seeds(group["test"]), strict=True))
+    row |= {name: group[name].mean() for name in ("baseline", "teacher", "gain")}
+    row |= dict(zip(("gain_low", "gain_high"), _interval_over_seeds(group["gain"]), strict=True))
+    return row | {name: group[name].iloc[0] if len(group) == 1 else np.nan for name in ("rows_low", "rows_high")}
 
 
 def _interval_over_seeds(values: pd.Series) -> tuple[float, float]:
-    """95 % interval of a mean; nan where there are fewer than two seeds, the mean itself where they do not differ."""
-    values = values.dropna()
-    if len(values) < 2:
-        return np.nan, np.nan
-    found = paired_t(values.to_numpy())
-    return (found.interval.low, found.interval.high) if found.interval else (found.mean, found.mean)
+    """95 % interval of a mean; nan where there are fewer than two seeds, or they do not differ."""
+    interval = paired_t(values.dropna().to_numpy()).interval if values.notna().sum() > 1 else None
+    return (interval.low, interval.high) if interval else (np.nan, np.nan)
+
+
+def _planned_seeds(noted: Mapping[str, str], runs: Sequence[StoredRun]) -> set[object]:
+    """Those that each setting is to have; of a search those of its confirmation, once it has one."""
+    trained = [run for run in runs if run.params.get("trial", "None") == "None"]
+    seeds = {number(run.params["seed"]) for run in trained or runs if "seed" in run.params}
+    if len(trained) < len(runs):
+        return seeds
+    return seeds | {number(seed) for name in noted.values() for seed in re.findall(r"(?:^| )seed=(\S+)", name)}
+
+
+def _in_order(records: Sequence[RunRecord], noted: Mapping[str, str], runs: Sequence[StoredRun]) -> list[RunRecord]:
+    """As the sweep has them; those that it does not have, and those of no sweep, as they were run."""
+    places = {key: place for place, key in enumerate(noted)}
+    place_of = {run.run_id: places.get(run.config_hash, len(places)) for run in runs}
+    return sorted(records, key=lambda record: place_of[str(record.run_id)])
+
+
+def _of_winner(
+    records: Sequence[RunRecord], frame: pd.DataFrame, best: pd.Series, names: list[str]
+) -> list[RunRecord]:
+    """The runs of the chosen setting."""
+    is_chosen = (frame[names].isna() & best[names].isna()) | (frame[names] == best[names])
+    run_ids = set(frame[is_chosen.all(axis=1)]["run_id"])
+    return [record for record in records if record.run_id in run_ids]
 
 
 def _links(study: Study, parent_id: str | None, run_ids: list[str]) -> dict[str, str]:

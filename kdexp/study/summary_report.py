@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from kdexp.errors import UserError
 from kdexp.naming import command_line
-from kdexp.results import figures, wording
+from kdexp.results import figures, verdict, wording
 from kdexp.results.record import GAIN, SPLITS, metric_name
 from kdexp.results.report import (
     Block,
@@ -24,7 +24,7 @@ from kdexp.results.report import (
     html_page,
     markdown_page,
 )
-from kdexp.results.statistics import Interval
+from kdexp.results.statistics import Gain, Interval
 from kdexp.results.terminal import print_blocks
 from kdexp.study.about import about_blocks
 from kdexp.study.summary import StudySummary, grid, grid_axes, setting_label, summarize_study
@@ -35,6 +35,7 @@ from kdexp.tracking.store import NOTE_TAG, Study
 from kdexp.tracking.uri import ui_command
 
 _MOST_CURVES = 8
+_MOST_NAMED = 5
 _MOST_GAINS = 40  # the best on validation: more are not read
 _MOST_NOTED = 10  # on MLflow's pages
 _MOST_ROWS = 15  # in the terminal
@@ -45,31 +46,78 @@ def findings(summary: StudySummary) -> list[str]:
     best = summary.best
     if best is None:
         return ["No run is finished yet."]
+    if summary.is_cross_family:
+        return ["What crossing families does is judged in the study's own report: cross_family/report.html."]
     is_repeated = best["seeds"] > 1
     seeds = f"{best['seeds']:.0f} seeds" if is_repeated else "1 seed"
     validation, test = (wording.mean_and_spread(best[name], best[f"{name}_spread"], " %") for name in SPLITS)
-    interval = f" (95 % [{100 * best['test_low']:.2f}, {100 * best['test_high']:.2f}])" if is_repeated else ""
+    low, high = 100 * best["test_low"], 100 * best["test_high"]
+    interval = "" if np.isnan(low) else f" (95 % [{low:.2f}, {high:.2f}] over seeds, t)"
     lines = [
-        f"Chosen on validation among {len(summary.table)} settings: {setting_label(best, summary.settings)} "
+        f"Chosen on validation among {_num_compared(summary)} settings: {setting_label(best, summary.settings)} "
         f"(validation {summary.metric} {validation}, {seeds}).",
+        *_choice_lines(summary),
         f"Its result on test: {test}{interval}; teacher {100 * best['teacher']:.2f} %.",
+        *_gain_lines(summary),
     ]
-    if not np.isnan(best["gain"]):
-        interval = wording.interval(100 * best["gain_low"], 100 * best["gain_high"])
-        lines.append(
-            f"Gain over the same student without a teacher: {wording.points(100 * best['gain'])} points"
-            + (f" (95 % {interval})" if interval else "")
-            + f" ({'over seeds, paired t' if is_repeated else 'over test rows; one seed'}): "
-            + f"{wording.verdict(best['gain_low'], best['gain_high'], witness='these runs')}."
-        )
     if summary.table["seeds"].max() < 3:
         lines.append("Fewer than three seeds: repeat with seed=0,1,2,3,4 before you believe a difference.")
-    rivals = int((summary.table["validation"] > best["validation"] - (best["validation_spread"] or 0)).sum()) - 1
-    if rivals > 0 and is_repeated:
-        lines.append(
-            f"{rivals} other settings lie within one spread of the best on validation: it is not the only one."
-        )
     return lines
+
+
+def _num_compared(summary: StudySummary) -> int:
+    """Settings that competed; of a search also those that it tried."""
+    assert summary.choice
+    return len(summary.table) - len(summary.choice.incomplete)
+
+
+def _choice_lines(summary: StudySummary) -> list[str]:
+    """On what the choice rests, and how sure it is."""
+    choice = summary.choice
+    assert choice
+    lines, seeds = [], ", ".join(f"{seed:g}" if isinstance(seed, float) else str(seed) for seed in choice.seeds)
+    if not choice.is_complete:
+        lines.append(f"No setting is finished on every planned seed: compared on seed {seeds} alone.")
+    if choice.incomplete:
+        lines.append(
+            f"Not compared, since not finished on seed {seeds}: {_named(summary, choice.incomplete, with_score=True)}."
+        )
+    if choice.tied:
+        lines.append(
+            f"The same on validation: {_named(summary, choice.tied)}; fewer steps, then the sweep's order, decide."
+        )
+    if choice.near:
+        lines.append(f"Within one paired standard error of it on validation: {_named(summary, choice.near)}.")
+    return lines
+
+
+def _named(summary: StudySummary, places: Sequence[int], *, with_score: bool = False) -> str:
+    labels = []
+    for place in places[:_MOST_NAMED]:
+        row = summary.table.iloc[place]
+        score = f" ({row['seeds']:.0f} finished, {100 * row['validation']:.2f} %)" if with_score else ""
+        labels.append(setting_label(row, summary.settings) + score)
+    more = len(places) - len(labels)
+    return "; ".join(labels) + (f" and {more} more" if more else "")
+
+
+def _gain_lines(summary: StudySummary) -> list[str]:
+    """What the chosen setting gains, and what that allows to be said."""
+    evidence, best = summary.evidence, summary.best
+    if evidence is None or best is None:
+        return []
+    gain = f"Gain over the same student without a teacher: {wording.points(evidence.difference.mean)} points"
+    if evidence.difference.num_seeds == 1:
+        interval = wording.interval(100 * best["rows_low"], 100 * best["rows_high"])
+        said = verdict.claim_of_one_seed(Gain(best["gain"], best["rows_low"], best["rows_high"]))
+        return [f"{gain} (95 % {interval} over test rows; one seed): {said}."]
+    lines = [f"{gain} ({verdict.over_seeds(evidence.difference, evidence.bootstrap)}): "]
+    lines[0] += f"{verdict.claim(evidence.finding)}."
+    return lines + [
+        f"Its gain in {wording.METRICS.get(name, name)}: {wording.points(difference.mean)} points "
+        f"({verdict.over_seeds(difference)})."
+        for name, difference in evidence.others.items()
+    ]
 
 
 def shown_table(summary: StudySummary) -> pd.DataFrame:
@@ -79,11 +127,19 @@ def shown_table(summary: StudySummary) -> pd.DataFrame:
     for split in SPLITS:
         pairs = zip(table[split], table[f"{split}_spread"], strict=True)
         shown[f"{split} {summary.metric}, %"] = [wording.mean_and_spread(mean, spread) for mean, spread in pairs]
-    shown["gain, points [95 %]"] = [
+    ends, over = _interval_shown(summary)
+    shown[f"gain, points [95 % over {over}]"] = [
         "" if np.isnan(gain) else f"{wording.points(gain)} {wording.interval(low, high)}".rstrip()
-        for gain, low, high in 100 * table[["gain", "gain_low", "gain_high"]].to_numpy(float)
+        for gain, low, high in 100 * table[["gain", *ends]].to_numpy(float)
     ]
     return shown
+
+
+def _interval_shown(summary: StudySummary) -> tuple[tuple[str, str], str]:
+    """Columns of the gains' intervals, and over what they are: one kind in a table or figure."""
+    if summary.table["seeds"].max() > 1:
+        return ("gain_low", "gain_high"), "seeds"
+    return ("rows_low", "rows_high"), "test rows"
 
 
 def heatmap(summary: StudySummary) -> Figure:
@@ -110,16 +166,17 @@ def _cell(mean: float, spread: float) -> str:
 
 
 def gain_figure(summary: StudySummary) -> Figure:
-    """Gain over the baseline on test by setting, with its interval: right of the line, distillation helped."""
+    """Gain over the baseline on test by setting, with its interval."""
+    (low, high), over = _interval_shown(summary)
     rows = [
         figures.IntervalRow(
             setting_label(row, summary.settings),
             100 * row["gain"],
-            None if np.isnan(row["gain_low"]) else Interval(100 * row["gain_low"], 100 * row["gain_high"]),
+            None if np.isnan(row[low]) else Interval(100 * row[low], 100 * row[high]),
         )
         for _, row in summary.table.dropna(subset=["gain"]).head(_MOST_GAINS).iterrows()
     ]
-    label = f"gain over the baseline on test, points of {summary.metric} (95 % interval)"
+    label = f"gain over the baseline on test, points of {summary.metric} (95 % over {over})"
     return figures.interval_figure(rows, label)
 
 
@@ -168,7 +225,8 @@ def report_blocks(summary: StudySummary, shown: Mapping[str, FigureBlock]) -> li
         Paragraph(
             "A setting is chosen on validation and reported on test. The baseline is the same student, seed and "
             "schedule without a teacher; gain is student minus baseline, paired by seed. ± is the sample standard "
-            "deviation over seeds. Intervals are not corrected for the number of settings compared."
+            "deviation over seeds. Intervals are not corrected for the number of settings compared. "
+            "docs/statistics.md has the rules by which a setting is chosen and a difference is claimed."
         ),
         Heading("In MLflow"),
         BulletList([f"{name}: {link}" for name, link in summary.links.items() if len(link) < 500]),

@@ -3,10 +3,9 @@
 A name means the same in both files, and may be written in SQL without quotes. Shares are fractions, as in MLflow.
 """
 
-import numpy as np
 import pandas as pd
 
-from kdexp.study.summary import StudySummary
+from kdexp.study.summary import INTERNAL, StudySummary
 
 _SHARES = ("accuracy", "f1")  # how the names of metrics end that are fractions
 
@@ -18,8 +17,8 @@ def runs_table(summary: StudySummary) -> pd.DataFrame:
     names |= {split: f"{split}_{measured}" for split in ("validation", "test")}
     names |= {role: f"{role}_test_{measured}" for role in ("baseline", "teacher")}
     names |= {"gain": f"gain_{measured}"}
-    names |= {f"gain_{end}": f"gain_{measured}_{end}_over_test_rows" for end in ("low", "high")}
-    return summary.runs.rename(columns=names)
+    names |= {f"rows_{end}": f"gain_{measured}_{end}_over_test_rows" for end in ("low", "high")}
+    return summary.runs.drop(columns=list(INTERNAL)).rename(columns=names)
 
 
 def settings_table(summary: StudySummary) -> pd.DataFrame:
@@ -27,18 +26,15 @@ def settings_table(summary: StudySummary) -> pd.DataFrame:
 
     Of a single seed the gain has its interval over test rows instead, in columns of their own.
     """
-    measured, table = _measured(summary.metric), summary.table.copy()
-    is_single = table["seeds"] == 1
-    for end in ("low", "high"):
-        table[f"gain_{measured}_{end}_over_test_rows"] = np.where(is_single, table[f"gain_{end}"], np.nan)
-        table[f"gain_{end}"] = np.where(is_single, np.nan, table[f"gain_{end}"])
+    measured = _measured(summary.metric)
     names = {split: f"mean_{split}_{measured}" for split in ("validation", "test")}
     names |= {f"{split}_spread": f"spread_{split}_{measured}" for split in ("validation", "test")}
     names |= {f"test_{end}": f"test_{measured}_{end}_over_seeds" for end in ("low", "high")}
     names |= {role: f"mean_{role}_test_{measured}" for role in ("baseline", "teacher")}
     names |= {"gain": f"mean_gain_{measured}"}
     names |= {f"gain_{end}": f"gain_{measured}_{end}_over_seeds" for end in ("low", "high")}
-    return table.rename(columns=names)
+    names |= {f"rows_{end}": f"gain_{measured}_{end}_over_test_rows" for end in ("low", "high")}
+    return summary.table.rename(columns=names)
 
 
 def _measured(metric: str) -> str:

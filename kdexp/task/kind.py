@@ -267,11 +267,14 @@ class TaskKind(ABC):
         return np.array([score(student, sample) - score(baseline, sample) for sample in rows])
 
     @abstractmethod
-    def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> None:
-        """Refuse a teacher that is not better than the trivial answer.
+    def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> str | None:
+        """Refuse a teacher that is not better than the trivial answer, where the rows are enough to tell.
+
+        Returns:
+            What to say of it where they are not, `answers ...`; None where it is better.
 
         Raises:
-            UserError: With both scores and the likely reasons.
+            UserError: With both scores, `answers ...`; how to mend it is added by who knows how it was made.
         """
 
     @abstractmethod

@@ -11,6 +11,7 @@ from torch import Tensor
 from kdexp.errors import UserError
 from kdexp.loss.base import Outputs
 from kdexp.loss.hard import hard_loss
+from kdexp.task.chance import POWER, chance_test, power
 from kdexp.task.kind import Answers, Labels, TaskKind
 from kdexp.task.labels import class_indices, class_names, label_key, label_notices
 from kdexp.task.table import Column, shorten
@@ -72,25 +73,20 @@ class SingleLabel(TaskKind):
         )
         return (right - baseline_right)[rows].mean(axis=-1)
 
-    def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> None:
-        """One-sided exact binomial test at 1 % against the most frequent class: small splits are judged fairly."""
-        from scipy.special import bdtrc  # scipy.stats has this test too, and takes a quarter of a second to import
-
-        total = labels.num_rows
-        num_correct = int((answers.values.argmax(-1).numpy() == labels.values).sum())
-        majority = float(np.bincount(labels.values, minlength=self.num_outputs).max() / total)
-        accuracy = num_correct / total
-        if bdtrc(num_correct - 1, total, majority) < 0.01:  # P(at least so many | always the most frequent class)
-            return
-        below = accuracy < 1 / self.num_outputs - 0.05
-        reason = "are its class names in the wrong order?" if below else "is it fine-tuned for this task?"
-        raise UserError(
-            role,
-            f"answers {accuracy:.1%} of {total} validation rows correctly, no better than always answering "
-            f"the most frequent class ({majority:.1%}): {reason}",
-            f"fine-tune it longer ({role}.train.epochs), check {role}.labels=[...], or go on all the same "
-            f"with {role}.chance_check=false",
-        )
+    def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> str | None:
+        given = answers.values.argmax(-1).numpy()
+        found = chance_test(given, labels.values, self.num_outputs)
+        if found.is_better:
+            return None
+        if power(labels.values, self.num_outputs) < POWER:
+            return f"{found}: too few rows to tell whether it is better than chance"
+        if (given == given[0]).all():
+            reason = f"it answers '{self.label_names[given[0]]}' on every row"
+        elif found.num_correct < found.num_expected:
+            reason = "are its class names in the wrong order?"
+        else:
+            reason = "it has not learned the task"
+        raise UserError(role, f"{found}: {reason}", f"set {role}.chance_check=false to go on all the same")
 
     def agreement(self, student: Answers, teacher: Answers) -> float:
         return float((student.values.argmax(-1) == teacher.values.argmax(-1)).float().mean())
@@ -131,6 +127,7 @@ def class_order(teacher_names: Sequence[str], task_names: Sequence[str], role: s
         f"{role}.labels",
         f"the teacher's classes [{shorten(teacher_names)}] are not the task's [{shorten(task_names)}]",
         f"name the teacher's classes in its own order with {role}.labels=[...], "
+        f"say which class of the task each of them is with {role}.label_map={{its class: the task's}}, "
         f"or give it a new head with {role}.finetune=true",
     )
 

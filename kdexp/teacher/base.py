@@ -4,7 +4,7 @@ Nothing else in kdexp knows what a teacher is made of. What only some teachers c
 is a capability of its own, asked for by the code that needs it and refused in one line where it is missing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -34,6 +34,7 @@ class TeacherAnswers:
         key: Names their content: equal keys, equal answers.
         num_forwarded: Rows that this run had to ask about; 0 where the answers come from the cache.
         members: Each one's, of several teachers; empty where there is one.
+        notices: What a person should know of them.
     """
 
     answers: Answers
@@ -41,6 +42,7 @@ class TeacherAnswers:
     num_forwarded: int
     seconds: float
     members: Mapping[str, "TeacherAnswers"] = field(default_factory=dict)
+    notices: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,12 @@ class Preparation:
     Attributes:
         seconds: Of the fine-tuning, when it was done; 0 where none was needed.
         from_cache: An earlier run did it.
+        history: (step, metrics) of the fine-tuning as it went: `train/...` and `validation/...`.
     """
 
     seconds: float = 0.0
     from_cache: bool = False
+    history: Sequence[tuple[int, Mapping[str, float]]] = ()
 
 
 class Teacher(Protocol):

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from kdexp.errors import UserError
+from kdexp.loss.base import Outputs
 from kdexp.model.config import ModelConfig
 from kdexp.ranges import Checked, Positive, Range, Seed, Weight, later
 from kdexp.training.config import Tokenization, TrainConfig
@@ -36,11 +37,26 @@ class TeacherConfig(Checked):
     Attributes:
         chance_check: It has to be better than the trivial answer before it may teach.
         weight: Share in what several teachers answer together, relative to the others'.
+        label_map: Where its classes are not the task's: the task's class by the teacher's, None to leave one out.
+        outputs: What its outputs say, where a head's own config does not: one of several classes (softmax), or yes or
+            no for each label (sigmoid).
     """
 
     name: str
     chance_check: bool = True
     weight: Positive = 1.0
+    label_map: Any = later(None)
+    outputs: Outputs | None = later(None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        label_map = self.label_map
+        if label_map is not None and not (isinstance(label_map, dict) and label_map):
+            raise UserError(
+                "label_map", f"got {label_map}", "expected {teacher's class: task's class}, null to leave out"
+            )
+        if self.outputs == Outputs.number:
+            raise UserError("outputs", "got number", "expected classes or yes_no")
 
     @property
     def origin(self) -> str:

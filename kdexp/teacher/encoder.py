@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,13 +12,17 @@ from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.fingerprint import library_versions, weights_fingerprint
 from kdexp.hardware import Hardware
+from kdexp.loss.base import Outputs
 from kdexp.model.encoder import Encoder, label_names, predict
 from kdexp.model.load import load_encoder, load_finished
 from kdexp.model.tokens import tokenize, tokenizer_fingerprint
+from kdexp.task.kind import TaskKind
 from kdexp.task.load import Task
+from kdexp.task.single_label import class_order
 from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation, Scale, Teacher, TeacherAnswers
 from kdexp.teacher.config import EncoderTeacherConfig, TeacherRows
+from kdexp.teacher.translation import Translation, translation_of
 from kdexp.training import checks
 from kdexp.training.loop import Lesson, schedule_parts, train_model
 
@@ -44,6 +48,7 @@ class EncoderTeacher:
         self.members: Mapping[str, Teacher] = {}
         self.digest, self.preparation = "", Preparation()
         self.output_order: list[int] = []
+        self.translation = self._find_translation()
 
     def prepare(self) -> None:
         """Fine-tune it if it needs that (once: it is kept in the cache), and freeze it."""
@@ -51,7 +56,34 @@ class EncoderTeacher:
             self._fine_tune()
         checks.freeze(self.encoder.model)
         self.digest = weights_fingerprint(self.encoder.model.state_dict())
-        self.output_order = self.task.kind.output_order(label_names(self.encoder.model.config), self.role)
+        names = label_names(self.encoder.model.config)
+        self.output_order = (
+            self.task.kind.output_order(names, self.role) if self.translation is None else [*range(len(names))]
+        )
+
+    def _find_translation(self) -> Translation | None:
+        """How what it answers becomes the task's; None where it answers the task's own classes.
+
+        Raises:
+            UserError: Its head cannot answer the task.
+        """
+        settings, kind = self.settings, self.task.kind
+        if not self.encoder.answers_task:
+            for name in ("label_map", "outputs"):
+                if getattr(settings, name) is not None:
+                    problem = "is of a head that comes with a checkpoint, but this teacher is fine-tuned on the task"
+                    raise UserError(f"{self.role}.{name}", problem, "remove it, or choose a fine-tuned checkpoint")
+            return None
+        config = self.encoder.model.config
+        names = label_names(config)
+        said = kind.outputs if config.problem_type is None else checks.outputs_of(config)
+        found = translation_of(self.role, settings, names, settings.outputs or said, kind)
+        if found is not None:
+            return found
+        if _numbers_classes(names, kind):
+            return Translation.open(names, kind.label_names)
+        kind.output_order(names, self.role)
+        return None
 
     def fingerprint(self) -> str:
         return self.fingerprint_as(self.encoder)
@@ -141,7 +173,7 @@ class EncoderTeacher:
             record["num_steps"],
         )
         self.encoder = load_finished(entry.path, task.kind, encoder.max_length)
-        self.preparation = Preparation(record["seconds"], entry.hit)
+        self.preparation = Preparation(record["seconds"], entry.hit, record["history"])
 
 
 class StudentIds:
@@ -171,6 +203,19 @@ class StudentIds:
         self.teacher.verify()
 
 
+def _numbers_classes(names: Sequence[str], kind: TaskKind) -> bool:
+    """Whether a head has as many classes as the task, and calls them LABEL_0, ... where the task has names."""
+    if kind.outputs != Outputs.classes or kind.has_units or len(names) != kind.num_outputs:
+        return False
+    if not checks.are_generic(names):
+        return False
+    try:
+        class_order(names, kind.label_names)
+    except UserError:
+        return True
+    return False
+
+
 def load_encoder_teacher(
     role: str, settings: EncoderTeacherConfig, task: Task, cache: Cache, hardware: Hardware
 ) -> EncoderTeacher:
@@ -187,10 +232,10 @@ def load_encoder_teacher(
         raise UserError(
             f"{role}.learns_from", problem, "label some of train only: task.transfer=rest task.train_size=500"
         )
-    encoder = load_encoder(role, settings, task, cache, seed=settings.seed, new_head=settings.finetune is True)
-    if encoder.answers_task:
-        task.kind.output_order(label_names(encoder.model.config), role)
-    elif settings.finetune is False:
+    encoder = load_encoder(
+        role, settings, task, cache, seed=settings.seed, new_head=settings.finetune is True, foreign_head=True
+    )
+    if not encoder.answers_task and settings.finetune is False:
         raise UserError(
             f"{role}.finetune",
             "is false, but the teacher has no classification head for this task",

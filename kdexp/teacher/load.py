@@ -12,6 +12,7 @@ from kdexp.teacher.config import EncoderTeacherConfig, PredictionsTeacherConfig,
 from kdexp.teacher.encoder import StudentIds, load_encoder_teacher
 from kdexp.teacher.logits import Cached, Ensemble
 from kdexp.teacher.predictions import load_predictions
+from kdexp.teacher.translated import translated
 
 
 def open_teacher(
@@ -49,7 +50,8 @@ def _open(
     match settings:
         case EncoderTeacherConfig():
             teacher = load_encoder_teacher(role, settings, task, cache, hardware)
-            return Cached(teacher if foreign is None else StudentIds(teacher, foreign), cache)
+            cached = Cached(teacher if foreign is None else StudentIds(teacher, foreign), cache)
+            return translated(cached, teacher.translation, task)
     if foreign is not None:
         raise UserError(
             "tokenization",
@@ -58,6 +60,6 @@ def _open(
         )
     match settings:
         case PredictionsTeacherConfig():
-            return load_predictions(role, settings, task, cache)
+            return translated(*load_predictions(role, settings, task, cache), task)
         case _:
             raise TypeError(f"no teacher of {type(settings).__name__}")

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -170,10 +171,10 @@ def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswer
     for name, split in splits.items():
         given = teacher.answer(split, name)
         _refuse_nan(teacher, given, name)
+        if name in ("validation", "train"):
+            given = replace(given, notices=_check(unchecked, given, course.task, name))
         if name in course.training_splits or len(given.answers.answered_rows):
             answers[name] = given
-        if name in ("validation", "train"):
-            _check(unchecked, given, course.task, name)
     logger.info(
         "teacher logits: %s of %s rows forwarded, the rest kept from earlier runs",
         f"{sum(answer.num_forwarded for answer in answers.values()):,}",
@@ -197,12 +198,16 @@ def _refuse_nan(teacher: Teacher, answers: TeacherAnswers, split: str) -> None:
             )
 
 
-def _check(unchecked: dict[str, Teacher], answers: TeacherAnswers, task: Task, split: str) -> None:
+def _check(unchecked: dict[str, Teacher], answers: TeacherAnswers, task: Task, split: str) -> list[str]:
     """Say how good each teacher is on the rows that it answers, and refuse one that knows nothing.
 
     Args:
         unchecked: By name; those that answer are taken out.
+
+    Returns:
+        Notices of those of which that cannot be told.
     """
+    notices = []
     for name, member in list(unchecked.items()):
         given, labels = answers.members.get(name, answers).answers, task.labels(split)
         rows = given.answered_rows
@@ -213,5 +218,32 @@ def _check(unchecked: dict[str, Teacher], answers: TeacherAnswers, task: Task, s
         del unchecked[name]
         score = task.kind.metrics(given, labels)[task.primary_metric]
         logger.info("teacher %s: %.1f %% on %s", name, 100 * score, split)
-        if member.checks_chance:
-            task.kind.refuse_chance(given, labels, member.role)
+        if not member.checks_chance:
+            continue
+        try:
+            notice = task.kind.refuse_chance(given, labels, member.role)
+        except UserError as error:
+            role = f"teacher_{name}" if answers.members else "teacher"
+            raise UserError(member.role, f"on {split} it {error.problem}", _advice(member, role)) from None
+        if notice:
+            notices.append(f"{member.role}: on {split} it {notice}")
+            logger.warning("%s", notices[-1])
+    return notices
+
+
+def _advice(member: Teacher, role: str) -> str:
+    """What may help a teacher that knows nothing, by how it was made.
+
+    Args:
+        role: Under which its learning curve is logged.
+    """
+    if member.preparation.history:
+        advice = (
+            f"its learning curve is {role}/train/loss in MLflow; train it longer ({member.role}.train.epochs), at a "
+            f"lower rate ({member.role}.train.learning_rate), take a larger one or another task"
+        )
+    else:
+        advice = (
+            f"is it fine-tuned for this task? Check {member.role}.labels=[...], or set {member.role}.finetune=true"
+        )
+    return f"{advice}; or go on all the same with {member.role}.chance_check=false"

@@ -21,6 +21,7 @@ from kdexp.teacher.base import Preparation, Scale, Teacher, TeacherAnswers
 from kdexp.teacher.config import PredictionsTeacherConfig
 from kdexp.teacher.score_file import ScoreReader
 from kdexp.teacher.scores import Question, ScoreFile, split_rows
+from kdexp.teacher.translation import Translation, source_names, translation_of
 
 logger = logging.getLogger(__name__)
 
@@ -143,8 +144,13 @@ def read_scores(role: str, settings: PredictionsTeacherConfig, question: Questio
 _DECISIVE = ("text", "columns", "values", "label", "confidence", "floor")
 
 
-def load_predictions(role: str, settings: PredictionsTeacherConfig, task: Task, cache: Cache) -> PredictionsTeacher:
+def load_predictions(
+    role: str, settings: PredictionsTeacherConfig, task: Task, cache: Cache
+) -> tuple[PredictionsTeacher, Translation | None]:
     """Read a file of answers, and count which of the task's rows it answers.
+
+    Returns:
+        The teacher, and how its answers become the task's.
 
     Raises:
         UserError: The file cannot be read, or does not answer the task.
@@ -152,9 +158,12 @@ def load_predictions(role: str, settings: PredictionsTeacherConfig, task: Task, 
     if task.kind.has_units:
         problem = f"a file has one answer for each row, but this task asks for labels of words ({task.kind.name})"
         raise UserError(role, problem, "choose an encoder as the teacher")
-    question = Question(list(task.label_names), task.kind.outputs, task.train.is_pair)
+    names = source_names(settings.label_map, task.label_names)
+    outputs = settings.outputs or task.kind.outputs
+    translation = translation_of(role, settings, names, outputs, task.kind)
+    question = Question(names, outputs, task.train.is_pair)
     scores = read_scores(role, settings, question, cache)
     (digest,) = (sha for _, sha in path_digest(Path(settings.path).expanduser()))
     teacher = PredictionsTeacher(role, settings, scores, digest)
     teacher.take_stock(task)
-    return teacher
+    return teacher, translation

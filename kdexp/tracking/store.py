@@ -200,12 +200,16 @@ class Study:
             except (MlflowException, OSError):
                 return None
 
-    def table_artifact(self, run_id: str, path: str) -> "pd.DataFrame":
-        """A Parquet artifact of a run."""
+    def table_artifact(self, run_id: str, path: str) -> "pd.DataFrame | None":
+        """A Parquet artifact of a run, or None where it is not there."""
         import pandas as pd
+        from mlflow.exceptions import MlflowException
 
         with TemporaryDirectory() as folder, quiet("mlflow"):
-            return pd.read_parquet(self._client.download_artifacts(run_id, path, folder))
+            try:
+                return pd.read_parquet(self._client.download_artifacts(run_id, path, folder))
+            except (MlflowException, OSError):
+                return None
 
     def mark_job_killed(self, config_hash: str, cache: "Cache") -> None:
         """Mark what others left of a job whose lock this process holds."""

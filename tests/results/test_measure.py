@@ -41,3 +41,9 @@ def test_nothing_is_divided_by_a_score_of_zero(teacher, student, baseline, capsy
     print_result(RunRecord(**{**vars(record), "costs": {"seconds": 1.0}}), "mlflow ui", "cache")
     assert ("retention" in capsys.readouterr().out) == (teacher is RIGHT)
     prediction_figure(Rows(), models)
+
+
+def test_a_teacher_that_was_fed_foreign_ids_has_nothing_to_retain():
+    models = {"teacher": RIGHT, "student": RIGHT}
+    assert measure(Rows(), models, name="run", settings={"tokenization": "own"}).retention == 1
+    assert measure(Rows(), models, name="run", settings={"tokenization": "student_ids"}).retention is None

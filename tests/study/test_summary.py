@@ -1,9 +1,11 @@
 """A sweep's summary, read from runs as the store holds them."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from kdexp.study.summary import grid, grid_axes, setting_label, summarize
@@ -35,6 +37,9 @@ class Store:
 
     def text_artifact(self, run_id, path):
         return json.dumps(self._noted)
+
+    def table_artifact(self, run_id, path):
+        return None
 
     def history(self, run_id, metric):
         assert metric == "validation/accuracy"
@@ -92,8 +97,8 @@ def test_one_seed_is_told_with_the_interval_over_test_rows():
     assert findings(summary) == [
         "Chosen on validation among 2 settings: loss.alpha=0.5 (validation accuracy 80.00 %, 1 seed).",
         "Its result on test: 72.00 %; teacher 90.00 %.",
-        "Gain over the same student without a teacher: +2.00 points (95 % [+1.00, +3.00]) "
-        "(over test rows; one seed): distillation helped.",
+        "Gain over the same student without a teacher: +2.00 points "
+        "(95 % [+1.00, +3.00] over test rows; one seed): this student is better than its baseline.",
         "Fewer than three seeds: repeat with seed=0,1,2,3,4 before you believe a difference.",
     ]
 
@@ -106,12 +111,71 @@ def test_several_seeds_are_told_with_the_interval_over_seeds():
     # R: t.test(c(0, 1, -1)) gives -2.484138 to 2.484138.
     assert findings(summary) == [
         "Chosen on validation among 2 settings: loss.alpha=0.5 (validation accuracy 80.00 % ± 1.00, 3 seeds).",
-        "Its result on test: 70.00 % ± 1.00 (95 % [67.52, 72.48]); teacher 90.00 %.",
-        "Gain over the same student without a teacher: +0.00 points (95 % [-2.48, +2.48]) "
-        "(over seeds, paired t): no difference that these runs can tell from chance.",
-        "1 other settings lie within one spread of the best on validation: it is not the only one.",
+        "Within one paired standard error of it on validation: loss.alpha=0.1.",
+        "Its result on test: 70.00 % ± 1.00 (95 % [67.52, 72.48] over seeds, t); teacher 90.00 %.",
+        "Gain over the same student without a teacher: +0.00 points "
+        "(95 % [-2.48, +2.48] over 3 seeds, paired t): not settled by these data.",
     ]
     assert shown_table(summary).iloc[0].tolist() == [0.5, 3, "80.00 ± 1.00", "70.00 ± 1.00", "+0.00 [-2.48, +2.48]"]
+
+
+def test_seeds_that_do_not_differ_have_no_interval_and_show_nothing():
+    runs = [job(0.5, 2, seed, 0.0075) for seed in (0, 1)]
+    summary = summarize(Store(runs), "parent")
+    assert findings(summary)[2] == (
+        "Gain over the same student without a teacher: +0.75 points (no interval: 2 seeds that do not differ): "
+        "not settled by these data."
+    )
+    assert shown_table(summary)["gain, points [95 % over seeds]"].tolist() == ["+0.75"]
+
+
+def test_what_other_rows_might_show_is_asked_too():
+    """Seeds that agree about three rows of a hundred are no evidence about other rows."""
+    answers = pd.DataFrame({"gold": ["a"] * 100, "student": ["a"] * 100, "baseline": ["a"] * 97 + ["b"] * 3})
+    store = Store([job(0.5, 2, seed, 0.03, validation=0.7 + seed / 100) for seed in (0, 1, 2)])
+    for run, gain in zip(store.runs()[1:], (0.03, 0.0301, 0.0299), strict=True):
+        run.metrics.update({"kd/gain": gain, "test/accuracy": 1.0, "baseline/test/accuracy": 0.97})
+    assert findings(summarize(store, "parent"))[2].endswith("distillation helped.")
+    store.table_artifact = lambda run_id, path: answers
+    summary = summarize(store, "parent")
+    assert summary.evidence.bootstrap.low == pytest.approx(0.0, abs=1.0)
+    assert "over seeds and test rows, bootstrap): not settled by these data." in findings(summary)[2]
+
+
+def test_a_better_score_is_not_passed_over_in_silence():
+    """Seeds 0 and 1 are planned: a setting that lacks one does not compete, and is named with what it has."""
+    runs = [job(0.5, 2, seed, 0.0, validation=0.505) for seed in (0, 1)] + [job(0.1, 2, 0, 0.0, validation=0.7)]
+    summary = summarize(Store(runs), "parent")
+    said = findings(summary)
+    assert said[0].startswith("Chosen on validation among 1 settings: loss.alpha=0.5 (validation accuracy 50.50 %")
+    assert said[1] == "Not compared, since not finished on seed 0, 1: loss.alpha=0.1 (1 finished, 70.00 %)."
+    assert summary.table["loss.alpha"].tolist() == [0.5, 0.1]
+    # Where a seed is planned that nobody has, those that all have are compared, and named.
+    noted = {"0.5-2-2-None": "loss.alpha=0.5 seed=2"}
+    said = findings(summarize(Store(runs, noted), "parent"))
+    assert said[0].startswith("Chosen on validation among 2 settings: loss.alpha=0.1")
+    assert said[1] == "No setting is finished on every planned seed: compared on seed 0 alone."
+
+
+def test_ties_are_named_and_go_to_fewer_steps():
+    runs = [job(alpha, 2, seed, 0.0) for alpha in (0.1, 0.5) for seed in (0, 1)]
+    for run in runs:
+        run.metrics["cost/student_steps"] = 300 if run.params["loss.alpha"] == "0.1" else 200
+    summary = summarize(Store(runs), "parent")
+    assert summary.best["loss.alpha"] == 0.5
+    assert findings(summary)[1] == (
+        "The same on validation: loss.alpha=0.1; fewer steps, then the sweep's order, decide."
+    )
+
+
+def test_a_cross_family_study_is_judged_by_its_own_report():
+    conditions = {0.5: "own_tokens", 0.1: "student_ids"}
+    store = Store([job(alpha, 2, seed, 0.05 + seed / 100) for alpha in conditions for seed in (0, 1)])
+    for run in store.runs()[1:]:
+        run.params["condition"] = conditions[float(run.params["loss.alpha"])]
+    store._runs[0] = replace(PARENT, tags=PARENT.tags | {"kdexp.swept": "condition,seed"})
+    (said,) = findings(summarize(store, "parent"))
+    assert said == "What crossing families does is judged in the study's own report: cross_family/report.html."
 
 
 def test_the_metric_is_the_tasks():
@@ -183,7 +247,9 @@ def test_the_heatmap_shows_every_setting_and_frames_the_chosen_one(grid_of_six):
 
 def test_the_gains_are_drawn_where_they_are(grid_of_six):
     summary = summarize(grid_of_six, "parent")
-    axes = gain_figure(summary).axes[0]
+    figure = gain_figure(summary)
+    assert figure.get_supxlabel().endswith("(95 % over seeds)")
+    axes = figure.axes[0]
     drawn = [tuple(line.get_xdata()) for line in axes.lines]
     for _, row in summary.table.iterrows():
         assert (pytest.approx(100 * row["gain"]),) in drawn

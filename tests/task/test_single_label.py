@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from kdexp.errors import UserError
+from kdexp.task.chance import chance_test, power
 from kdexp.task.kind import Answers, Labels
 from kdexp.task.single_label import SingleLabel
 
@@ -29,22 +30,73 @@ def test_other_classes_are_refused_with_both_lists(teacher):
         YES_NO.output_order(teacher, "teacher")
 
 
-def test_a_teacher_near_chance_is_refused_with_the_likely_reason():
-    balanced = Labels(np.array([0] * 50 + [1] * 50))
+BALANCED = Labels(np.array([0] * 50 + [1] * 50))
 
-    def answers(num_right):
-        correct = torch.tensor([1.0] * num_right + [-1.0] * (100 - num_right))
-        sign = torch.tensor(1 - 2 * balanced.values) * correct
-        return Answers(torch.stack([sign, -sign], dim=1))
 
-    YES_NO.refuse_chance(answers(80), balanced, "teacher")
-    with pytest.raises(UserError, match="is it fine-tuned for this task"):
-        YES_NO.refuse_chance(answers(52), balanced, "teacher")
+def right_on(labels, num_right):
+    correct = torch.tensor([1.0] * num_right + [-1.0] * (labels.num_rows - num_right))
+    sign = torch.tensor(1 - 2 * labels.values) * correct
+    return Answers(torch.stack([sign, -sign], dim=1))
+
+
+def test_a_teacher_near_chance_is_refused_with_what_was_tested():
+    assert YES_NO.refuse_chance(right_on(BALANCED, 80), BALANCED, "teacher") is None
+    with pytest.raises(UserError) as refused:
+        YES_NO.refuse_chance(right_on(BALANCED, 52), BALANCED, "teacher")
+    # All rows of one class and two of the other are right: Fisher's p is that of scipy.stats.hypergeom.sf.
+    assert str(refused.value).startswith(
+        "teacher: answers 52 of 100 rows correctly; as many answers of each class would be right on "
+        "50.0 by chance (Cohen's kappa 0.04, p = 0.25), and the most frequent class is right on 50: it has not learned"
+    )
     with pytest.raises(UserError, match="are its class names in the wrong order"):
-        YES_NO.refuse_chance(answers(8), balanced, "teacher")
+        YES_NO.refuse_chance(right_on(BALANCED, 8), BALANCED, "teacher")
     mostly_no = Labels(np.array([0] * 90 + [1] * 10))
-    with pytest.raises(UserError, match=r"most frequent class \(90.0%\)"):
+    with pytest.raises(UserError, match="it answers 'no' on every row"):
         YES_NO.refuse_chance(right_and_wrong(100, 0), mostly_no, "teacher")
+
+
+@pytest.mark.parametrize(
+    ("counts", "is_better"),
+    [((3, 3), False), ((97, 3), True), ((500, 5), True), ((100, 0), False), ((2, 1), False)],
+)
+def test_a_perfect_teacher_is_never_refused(counts, is_better):
+    """Where so few rows cannot show that it is better, that is said instead."""
+    labels = Labels(np.repeat([0, 1], counts))
+    said = YES_NO.refuse_chance(right_on(labels, labels.num_rows), labels, "teacher")
+    assert (said is None) == is_better
+    if said:
+        assert said.startswith(f"answers {labels.num_rows} of {labels.num_rows} rows correctly")
+        assert said.endswith("too few rows to tell whether it is better than chance")
+
+
+def test_chance_of_several_classes_is_that_of_permuted_labels():
+    from scipy.stats import permutation_test
+    from sklearn.metrics import cohen_kappa_score
+
+    random = np.random.default_rng(0)
+    for num_classes, skill in ((3, 0.0), (3, 0.2), (5, 0.1), (28, 0.05)):
+        labels = random.integers(0, num_classes, 150)
+        given = np.where(random.random(150) < skill, labels, random.integers(0, num_classes, 150))
+        found = chance_test(given, labels, num_classes)
+        assert found.kappa == pytest.approx(cohen_kappa_score(labels, given))
+        expected = permutation_test(
+            (labels,),
+            lambda permuted, axis, given=given: (permuted == given).sum(axis=axis),
+            permutation_type="pairings",
+            alternative="greater",
+            vectorized=True,
+            n_resamples=1999,
+            rng=0,
+        )
+        assert found.p_value == pytest.approx(expected.pvalue, abs=4 * np.sqrt(0.25 / 1999))
+
+
+def test_a_teacher_that_knows_nothing_is_rarely_let_through_and_one_that_knows_something_is_found():
+    random, labels = np.random.default_rng(0), np.repeat([0, 1, 2], 40)
+    by_chance = [chance_test(random.permutation(labels), labels, 3).is_better for _ in range(100)]
+    assert sum(by_chance) <= 5  # the 99.9 % point of 100 trials at 1 %
+    assert power(labels, 3) == 1.0
+    assert power(np.repeat([0, 1, 2], 2), 3) < 0.9
 
 
 def test_metrics_by_hand():
@@ -58,9 +110,8 @@ def test_metrics_by_hand():
     assert metrics["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
 
 
-def test_metrics_and_the_test_of_chance_are_those_of_scikit_learn_and_scipy():
+def test_macro_f1_is_that_of_scikit_learn():
     """Written out, because importing these takes longer than the rest of a start."""
-    from scipy.stats import binomtest
     from sklearn.metrics import f1_score
 
     random = np.random.default_rng(0)
@@ -72,13 +123,6 @@ def test_metrics_and_the_test_of_chance_are_those_of_scikit_learn_and_scipy():
         answers = Answers(torch.nn.functional.one_hot(torch.tensor(given), num_classes).float())
         expected = f1_score(gold, given, average="macro", zero_division=0)
         assert kind.metrics(answers, Labels(gold))["macro_f1"] == expected
-        majority = np.bincount(gold).max() / num_rows
-        chance = binomtest(int((given == gold).sum()), num_rows, min(majority, 1.0), alternative="greater").pvalue
-        if chance < 0.01:
-            kind.refuse_chance(answers, Labels(gold), "teacher")
-        else:
-            with pytest.raises(UserError, match="no better than always answering"):
-                kind.refuse_chance(answers, Labels(gold), "teacher")
 
 
 def test_agreement_is_of_classes():

@@ -19,6 +19,7 @@ from kdexp.task.split import Split
 from kdexp.teacher.base import Scale, refuse_unfit_answers
 from kdexp.teacher.config import PredictionsTeacherConfig
 from kdexp.teacher.predictions import load_predictions
+from kdexp.teacher.translated import translated
 from kdexp.tracking.store import Study
 
 NAMES = ["cold", "mild", "hot"]
@@ -61,7 +62,7 @@ def load(tmp_path):
         else:
             table.to_json(path, orient="records", lines=True)
         config = PredictionsTeacherConfig(name="predictions", path=str(path), **settings)
-        return load_predictions("teacher", config, task, Cache(tmp_path / "cache"))
+        return translated(*load_predictions("teacher", config, task, Cache(tmp_path / "cache")), task)
 
     return open_it
 
@@ -273,9 +274,9 @@ def test_beside_other_teachers_those_that_answer_share_the_weight(tmp_path):
     table.assign(cold=0.5, hot=0.5).to_csv(tmp_path / "flat.csv", index=False)
     from kdexp.teacher.logits import Ensemble
 
-    first = load_predictions("teacher", settings(tmp_path).teacher, asked := _task(tmp_path), Cache(tmp_path / "c"))
+    first, _ = load_predictions("teacher", settings(tmp_path).teacher, asked := _task(tmp_path), Cache(tmp_path / "c"))
     flat = settings(tmp_path, f"teacher.path={tmp_path}/flat.csv").teacher
-    second = load_predictions("more_teachers.flat", flat, asked, Cache(tmp_path / "c"))
+    second, _ = load_predictions("more_teachers.flat", flat, asked, Cache(tmp_path / "c"))
     together = Ensemble({"first": first, "second": second}, {"first": 3.0, "second": 1.0})
     given = together.answer(asked.train, "train")
     alone = given.members["first"].answers
