@@ -19,7 +19,7 @@ from kdexp.loss.base import Loss
 from kdexp.loss.logit import LOSSES
 from kdexp.loss.terms import TERMS
 from kdexp.model.config import ModelConfig
-from kdexp.ranges import Checked, Positive, Seed, established
+from kdexp.ranges import Checked, Positive, PositiveInt, Seed, established
 from kdexp.student.config import STUDENTS, Init, StaticStudentConfig, StudentConfig
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.teacher.config import TEACHERS, EncoderTeacherConfig, TeacherConfig, Tokenization
@@ -55,6 +55,19 @@ class CrossFamilyConfig(Checked):
 
 
 @dataclass(kw_only=True)
+class FewLabelsConfig(Checked):
+    """The study of few labels.
+
+    Attributes:
+        sizes: Numbers of labelled rows, ascending; None follows the data.
+        labelled: The size that the sentence speaks of; None: the second one.
+    """
+
+    sizes: list[PositiveInt] | None = None
+    labelled: PositiveInt | None = None
+
+
+@dataclass(kw_only=True)
 class Config(Checked):
     """One run: complete, and within range.
 
@@ -87,6 +100,7 @@ class Config(Checked):
     varied: list[str] = field(default_factory=list)
     families: list[str] = field(default_factory=list)
     cross_family: CrossFamilyConfig = field(default_factory=CrossFamilyConfig)
+    few_labels: FewLabelsConfig = field(default_factory=FewLabelsConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -282,6 +296,7 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
         "varied",
         "families",
         "cross_family",
+        "few_labels",
     ):
         del parts[irrelevant]
     for irrelevant in ("num_workers", "num_threads", "num_parallel"):

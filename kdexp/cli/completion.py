@@ -1,7 +1,8 @@
 """Tab completion of groups, options and settings, from the files and classes that declare them.
 
 Hydra completes too, but imports itself and composes a whole config first, which takes longer than a person waits. It
-is asked for what is not answered here: files, values, single terms and further teachers, its own settings.
+is asked for what is not answered here: what a setting holds now, single terms and further teachers, its own
+settings.
 """
 
 import os
@@ -43,6 +44,8 @@ def complete(line: str) -> list[str] | None:
         return None
     word = "" if line.endswith(" ") or not words else words.pop()
     name, equals, beginning = word.partition("=")
+    if equals and beginning.startswith((".", "/")):
+        return sorted(f"{name}={path}" for path in _paths(beginning))
     if equals:
         choices = options(name) if name in GROUPS else _values(name, words)
         if not choices:
@@ -51,7 +54,7 @@ def complete(line: str) -> list[str] | None:
     if not re.fullmatch(r"[\w.]*", word) or word.startswith("hy"):
         return None
     path, _, beginning = word.rpartition(".")
-    fields = _fields(path, words)
+    fields = fields_at(path, words)
     if fields is None:
         return None
     prefix = f"{path}." if path else ""
@@ -62,13 +65,24 @@ def complete(line: str) -> list[str] | None:
     return sorted({name for name in names if name.startswith(word)})
 
 
+def _paths(beginning: str) -> list[str]:
+    """Files and folders whose path begins so."""
+    folder, start = (beginning, "") if os.path.isdir(beginning) else os.path.split(beginning)
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return [os.path.join(folder, name) for name in names if name.startswith(start)]
+
+
 def _values(setting: str, words: Sequence[str]) -> list[str]:
     path, _, field = setting.rpartition(".")
-    return legal_values((_fields(path, words) or {}).get(field))
+    return legal_values((fields_at(path, words) or {}).get(field))
 
 
-def _fields(path: str, words: Sequence[str]) -> dict[str, Any] | None:
-    """Types, by name, of what stands under a path (`teacher.train`); None where no class says so."""
+def fields_at(path: str, words: Sequence[str]) -> dict[str, Any] | None:
+    """Types, by name, of what stands under a path (`teacher.train`); None where no class says so.
+
+    Args:
+        words: What else the command line says: it may choose an option.
+    """
     settings: Any = Config
     for depth, part in enumerate(filter(None, path.split("."))):
         is_chosen = depth == 0 and part in SCHEMAS

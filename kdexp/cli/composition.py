@@ -6,6 +6,7 @@ the setting that a person typed.
 This module imports neither torch nor transformers.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kdexp.cli.completion import fields_at
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.config import SweeperConfig
 from kdexp.cli.explain import explain, unknown_setting
@@ -54,15 +56,19 @@ def build(node: DictConfig) -> Any:
         raise error.under(_refused_part(node)) from error.__cause__
 
 
-def refuse_null_options(overrides: Sequence[str]) -> None:
-    """Refuse `student=null`, on which Hydra fails.
+def refuse_lax_values(overrides: Sequence[str]) -> None:
+    """Refuse `student=null`, on which Hydra fails, and `baseline=7`, which OmegaConf takes for true.
 
     Raises:
-        UserError: A group was given no option.
+        UserError: A group was given no option, or a setting that is true or false a number.
     """
-    for group in GROUPS:
-        if f"{group}=null" in overrides:
-            raise UserError(group, "got null", f"expected one of {', '.join(options(group))}")
+    for name, _, value in (override.partition("=") for override in overrides):
+        if name in GROUPS and value == "null":
+            raise UserError(name, "got null", f"expected one of {', '.join(options(name))}")
+        path, _, field = name.rpartition(".")
+        is_number = re.fullmatch(r"[-+.\d]*\d", value) and value not in ("0", "1")
+        if is_number and (fields_at(path, overrides) or {}).get(field) is bool:
+            raise UserError(name, f"got {value}", "expected true or false")
 
 
 def _refused_part(node: DictConfig) -> str:

@@ -28,7 +28,8 @@ class SweeperConfig:
         params: The study's own values (`loss.alpha: 0,0.5,1`, or for a search `interval(0, 1)`); what the command line
             says replaces them.
         search: Settings that Optuna proposes, in place of a grid of the listed values.
-        study: `grid`, or `cross_family`: the grid for every pair of families.
+        study: `grid`; `cross_family`, the grid for every pair of families; or `few_labels`, for every number of
+            labelled rows.
     """
 
     _target_: str = f"{PLUGIN_MODULE}.KdexpSweeper"

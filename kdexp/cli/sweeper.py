@@ -67,6 +67,8 @@ class KdexpSweeper(Sweeper):
             self._sweep_search(overrides, self.search)
         elif self.study == "cross_family":
             self._sweep_cross_family(overrides)
+        elif self.study == "few_labels":
+            self._sweep_few_labels(overrides)
         else:
             self._sweep_grid(overrides)
 
@@ -95,6 +97,23 @@ class KdexpSweeper(Sweeper):
         if self.only_plans:
             return self._plan(jobs, names, "cross_family")
         run_cross_family(jobs, names, self.launch)
+
+    def _sweep_few_labels(self, overrides: dict[str, Override]) -> None:
+        from kdexp.study.few_labels import SWEPT, run_few_labels, rungs
+
+        swept, fixed = self._split(overrides)
+        base = self.compose(fixed, [])
+        if base.config is None:
+            raise base.refusal or AssertionError("a job has a config or a refusal")
+        jobs = [
+            self.compose(fixed, [*rung, *combination])
+            for rung in rungs(base.config, fixed)
+            for combination in _combinations(swept.values())
+        ]
+        names = [*SWEPT, *swept]
+        if self.only_plans:
+            return self._plan(jobs, names, "few_labels")
+        run_few_labels(jobs, names, self.launch)
 
     def _plan(self, jobs: "Sequence[Job]", swept: Sequence[str], kind: str) -> None:
         from kdexp.study.plan import plan

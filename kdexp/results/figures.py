@@ -172,6 +172,43 @@ def curves_figure(curves: Mapping[str, Sequence[tuple[int, float]]], label: str)
     return figure
 
 
+@dataclass(frozen=True)
+class CurvePoint:
+    """One point of a learning curve.
+
+    Attributes:
+        place: Such as the number of labelled rows.
+        interval: None where it is unknown.
+    """
+
+    place: int
+    value: float
+    interval: Interval | None
+
+
+def learning_curves_figure(curves: Mapping[str, Sequence[CurvePoint]], place: str, value: str) -> Figure:
+    """Curves with their intervals over a logarithmic axis, each drawn a little beside the others.
+
+    Args:
+        place, value: What the axes show.
+    """
+    figure = PlainFigure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, points) in enumerate(curves.items()):
+        places = [point.place * 1.02 ** (number - len(curves) / 2) for point in points]
+        (line,) = axes.plot(places, [point.value for point in points], marker="o", ms=4, label=name)
+        for x, point in zip(places, points, strict=True):
+            if point.interval is not None:
+                axes.plot([x, x], [point.interval.low, point.interval.high], color=line.get_color(), lw=1.2)
+    axes.set_xscale("log")
+    ticks = sorted({point.place for points in curves.values() for point in points})
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel=place, ylabel=value)
+    axes.legend(fontsize=8)
+    return figure
+
+
 def confusion_matrices_figure(
     answers: Mapping[str, Sequence[int]], labels: Sequence[int], label_names: Sequence[str], split: str
 ) -> Figure:

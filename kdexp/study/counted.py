@@ -35,6 +35,7 @@ _NO_SETTINGS = (
     "condition",
     "families",
     "cross_family.",
+    "few_labels.",
     "baseline",
 )
 _MOST_NAMES = 5
@@ -122,11 +123,18 @@ def _settings(swept: Sequence[str], records: Sequence[RunRecord]) -> list[str]:
     What the sweep varies comes first, then what else is needed to tell the records apart.
     """
     names = [f"{name}.name" if name in _GROUPS else name for name in swept] or list(_USUAL_SETTINGS)
-    settings = [name for name in names if name != "seed" and len({_value(record, name) for record in records}) > 1]
+    # A seed of its own kind is no setting where it is the run's.
+    tied = {name for name in names if name.endswith("seed") and _is_tied(records, name)}
+    settings = [name for name in names if name not in tied and len({_value(record, name) for record in records}) > 1]
     for name in _further_params(records, names):
         if _num_places(records, [*settings, name]) > _num_places(records, settings):
             settings.append(name)
     return settings
+
+
+def _is_tied(records: Sequence[RunRecord], name: str) -> bool:
+    """Whether it is the run's seed wherever it is set."""
+    return all(_value(record, name) in (None, _value(record, "seed")) for record in records)
 
 
 def _further_params(records: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
@@ -137,7 +145,9 @@ def _further_params(records: Sequence[RunRecord], names: Sequence[str]) -> list[
     return sorted(
         name
         for name in shared
-        if not name.startswith(_NO_SETTINGS) and len({record.settings[name] for record in records}) > 1
+        if not name.startswith(_NO_SETTINGS)
+        and len({record.settings[name] for record in records}) > 1
+        and not (name.endswith("_seed") and _is_tied(records, name))
     )
 
 

@@ -15,8 +15,8 @@ def progress_line(place: int, num_jobs: int, seconds: Sequence[float]) -> str:
     line = f"job {place} of {num_jobs}"
     if not seconds:
         return line
-    each = statistics.median(seconds[1:] or seconds)
-    return f"{line}, about {duration((num_jobs - place + 1) * each)} left"
+    seconds_per_job = statistics.median(seconds[1:] or seconds)
+    return f"{line}, about {duration((num_jobs - place + 1) * seconds_per_job)} left"
 
 
 def duration(seconds: float) -> str:

@@ -66,7 +66,9 @@ def _time(runs: Sequence[StoredRun], num_left: int, num_parallel: int) -> str:
     seconds = [run.metrics["cost/seconds"] for run in runs if "cost/seconds" in run.metrics]
     if not seconds:
         return "how long it takes is not known: no run of this study is finished yet"
-    each = statistics.median(seconds)
+    median = statistics.median(seconds)
     rounds = -(-num_left // num_parallel)
-    whole = duration(rounds * each)
-    return f"about {whole}: the median of {len(seconds)} finished runs of this study is {duration(each)}"
+    return (
+        f"about {duration(rounds * median)}: "
+        f"the median of {len(seconds)} finished runs of this study is {duration(median)}"
+    )

@@ -34,7 +34,8 @@ def prechecked(jobs: Sequence[Job], cache: Cache) -> list[Job]:
 
 def _kind(config: TaskConfig, cache: Cache) -> TaskKind | UserError:
     if isinstance(config, EmbeddedTaskConfig):  # its text is made up, and need not be made twice
-        config = replace(config, train_size=8, validation_size=8, test_size=8, transfer_size=0)
+        few = min(8, config.transfer_size) if config.has_pool else 0
+        config = replace(config, train_size=8, validation_size=8, test_size=8, transfer_size=few)
     try:
         return load_task(config, cache).kind
     except UserError as error:

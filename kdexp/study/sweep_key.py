@@ -27,6 +27,7 @@ _IRRELEVANT = (
     "varied",
     "families",
     "cross_family.",
+    "few_labels.",
 )
 
 

@@ -194,12 +194,12 @@ def _stratified_order(strata: np.ndarray, stream: str) -> np.ndarray:
     """
     random = Random(stream)
     numbers = np.unique(strata)
-    rows = [array("q", np.flatnonzero(strata == number).tobytes()) for number in numbers]
-    for each in rows:
-        random.shuffle(each)
-    shares = [(np.arange(len(each)) + 0.5) / len(each) for each in rows]
-    repeated = np.repeat(numbers, [len(each) for each in rows])
-    shuffled = np.concatenate([np.frombuffer(each, dtype=np.int64) for each in rows])
+    groups = [array("q", np.flatnonzero(strata == number).tobytes()) for number in numbers]
+    for rows in groups:
+        random.shuffle(rows)
+    shares = [(np.arange(len(rows)) + 0.5) / len(rows) for rows in groups]
+    repeated = np.repeat(numbers, [len(rows) for rows in groups])
+    shuffled = np.concatenate([np.frombuffer(rows, dtype=np.int64) for rows in groups])
     return shuffled[np.lexsort((shuffled, repeated, np.concatenate(shares)))]
 
 

@@ -200,7 +200,7 @@ def _public_shards(
 ) -> list[tuple[list[Iterator[list[str]]], np.ndarray | None]]:
     texts = [[column.batches() for column in texts_of(table, text)] for table in shards]
     labels = [_public_labels(table, config, kind) if with_labels else None for table in shards]
-    if any(each is None for each in labels):
+    if any(column is None for column in labels):
         labels = [None] * len(shards)
     return list(zip(texts, labels, strict=True))
 

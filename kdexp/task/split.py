@@ -35,7 +35,7 @@ class Texts(Collection[str]):
                 yield from values
 
     def __contains__(self, text: object) -> bool:
-        return any(text == each for each in self)
+        return any(text == held for held in self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +168,13 @@ class Split:
         columns = [self._column(name) for name in names]
         for start in range(0, len(self), size):
             yield [column.slice(start, size).to_pylist() for column in columns]
+
+
+def rows_within(split: Split, whole: Split) -> np.ndarray:
+    """[rows], where each row of a split lies in another one that has the same texts and more."""
+    keys = whole.text_keys
+    order = np.argsort(keys, kind="stable")
+    return order[np.searchsorted(keys, split.text_keys, sorter=order)]
 
 
 Shard = tuple[Sequence[Iterable[list[str]]], Sequence | np.ndarray | None]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
@@ -15,7 +16,7 @@ from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.task.kind import Answers
 from kdexp.task.load import Task
-from kdexp.task.split import Split
+from kdexp.task.split import Split, rows_within
 from kdexp.teacher.base import Preparation, Scale, ShowsFeatures, Teacher, TeacherAnswers, may_abstain
 from kdexp.training.course import Course
 
@@ -169,7 +170,7 @@ def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswer
     splits = course.evaluation_splits | course.training_splits
     answers, unchecked = {}, dict(teacher.members or {teacher.name: teacher})
     for name, split in splits.items():
-        given = teacher.answer(split, name)
+        given = _answer(teacher, course.task, split, name, has_transfer="transfer" in splits)
         _refuse_nan(teacher, given, name)
         if name in ("validation", "train"):
             given = replace(given, notices=_check(unchecked, given, course.task, name))
@@ -181,6 +182,27 @@ def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswer
         f"{sum(len(split) for split in splits.values()) * max(len(teacher.members), 1):,}",
     )
     return answers
+
+
+def _answer(teacher: Teacher, task: Task, split: Split, name: str, *, has_transfer: bool) -> TeacherAnswers:
+    """Rows that are drawn from a pool are asked about once, all together, whichever of them are labelled."""
+    if task.pool is None or not has_transfer or name not in ("train", "transfer"):
+        return teacher.answer(split, name)
+    return _rows_of(teacher.answer(task.pool, "all text"), rows_within(split, task.pool), split.text_digest)
+
+
+def _rows_of(answers: TeacherAnswers, rows: np.ndarray, text: str) -> TeacherAnswers:
+    """The answers about some rows.
+
+    Args:
+        text: Digest of their text.
+    """
+    return replace(
+        answers,
+        answers=answers.answers.take(rows),
+        key=f"{answers.key} of {text}",
+        members={name: _rows_of(member, rows, text) for name, member in answers.members.items()},
+    )
 
 
 def _refuse_nan(teacher: Teacher, answers: TeacherAnswers, split: str) -> None:

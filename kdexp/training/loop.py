@@ -47,6 +47,9 @@ _TRAIN_METRICS = {
 
 _TRAINERS_OWN = {"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
 
+_MOST_VALIDATIONS = 20
+"""Of one that goes through few rows many times."""
+
 LogCallback = Callable[[dict[str, float], int], None]
 """Takes metrics and the optimizer step they belong to."""
 
@@ -162,7 +165,7 @@ def train_model(
 
     teacher = [lesson.teacher.model] if lesson.teacher else []
     with hardware.threads_for(encoder.model, *teacher), progress(description, total_steps) as advance:
-        callback = _Watcher(advance, on_log, lesson.settings)
+        callback = _TrainingMonitor(advance, on_log, lesson.settings)
         trainer = DistillationTrainer(
             encoder.model,
             arguments,
@@ -221,8 +224,7 @@ def _arguments(
         # taken for such.
         ddp_find_unused_parameters=False,
         seed=seed,
-        eval_strategy="epoch",
-        save_strategy="epoch",
+        **_validation(lesson, schedule, total_steps),
         # The one before stays until this one is complete: whenever a process is killed, one can be read.
         save_total_limit=2,
         load_best_model_at_end=schedule.select == CheckpointSelection.best,
@@ -236,6 +238,20 @@ def _arguments(
     # One process drives one GPU: DataParallel over all that are visible would split each batch.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def _validation(lesson: Lesson, schedule: TrainConfig, total_steps: int) -> dict[str, Any]:
+    """When checkpoints are written and validated: after each pass.
+
+    A student whose steps are those of one that has much more text would go through its few rows a hundred times:
+    it is validated 20 times, or four times per epoch of the schedule.
+    """
+    rows = schedule.batch_size * schedule.gradient_accumulation * total_steps
+    most = max(_MOST_VALIDATIONS, 4 * (schedule.epochs or 1))
+    if lesson.num_steps is None or rows <= most * len(lesson.train_rows):
+        return {"eval_strategy": "epoch", "save_strategy": "epoch"}
+    steps = math.ceil(total_steps / most)
+    return {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": steps, "save_steps": steps}
 
 
 def rows_per_process(schedule: TrainConfig, hardware: Hardware, settings: str = "train") -> int:
@@ -282,7 +298,7 @@ def diverged(problem: str, settings: str) -> UserError:
     )
 
 
-class _Watcher(TrainerCallback):
+class _TrainingMonitor(TrainerCallback):
     """Passes on what the Trainer logs, moves the progress bar, and stops a loss that is no number."""
 
     def __init__(self, advance: Callable[[int], None], on_log: LogCallback | None, settings: str) -> None:

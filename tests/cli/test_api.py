@@ -27,6 +27,8 @@ def test_what_is_composed_is_complete_and_in_range():
         (["teacher=[bert,roberta]"], "teacher: got a list of options, which would be merged into one"),
         (["loss.alpha=0.1,0.2"], "loss.alpha: got several values, 0.1,0.2; compare them with -m"),
         (["student=null"], "student: got null; expected one of albert"),
+        (["baseline=7"], "baseline: got 7; expected true or false"),
+        (["teacher.chance_check=2.5"], "teacher.chance_check: got 2.5; expected true or false"),
         (["alpha"], "command line: got 'alpha'; expected setting=value, such as seed=1"),
         (
             ["experiment=alpha_temperature", "seed=1"],

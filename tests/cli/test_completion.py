@@ -36,7 +36,7 @@ def ask(line: str, shell: str = "bash") -> list[str]:
         ("kdexp loss=ce loss.", ["loss.name=", "loss.terms."]),
         ("kdexp loss=dkd loss.nont", ["loss.nontarget_weight="]),
         ("kdexp -m loss=ce loss=jsd loss.b", ["loss.beta="]),
-        ("kdexp task.tr", ["task.train_size=", "task.transfer_size="]),
+        ("kdexp task.tr", ["task.train_size=", "task.transfer=", "task.transfer_size="]),
         ("kdexp task=file task.tr", ["task.train=", "task.train_size=", "task.transfer="]),
         ("kdexp teacher.train.ep", ["teacher.train.epochs="]),
         ("kdexp train.select=", ["train.select=best", "train.select=last"]),
@@ -44,7 +44,7 @@ def ask(line: str, shell: str = "bash") -> list[str]:
         ("kdexp loss=nope loss.al", None),
         ("kdexp nothing.", None),
         ("kdexp seed=", None),
-        ("kdexp task.train=./", None),
+        ("kdexp task.train=./nowhere/x", []),
         ("kdexp hydra/launcher=", None),
         ("kdexp +teacher@more_teachers.x=", None),
         ("kdexp loss.terms.", None),
@@ -82,9 +82,17 @@ def test_a_shell_gets_it_without_hydra():
     assert asked.stdout == "loss.temperature=\n"
 
 
-def test_what_it_leaves_open_hydra_answers(tmp_path):
+@pytest.mark.parametrize("beginning", ["", "ro", "folder", "folder/", "nothing"])
+def test_files_as_hydra_completes_them(tmp_path, beginning):
     (tmp_path / "rows.csv").touch()
-    assert ask(f"kdexp task=file task.train={tmp_path}/ro") == [f"task.train={tmp_path}/rows.csv"]
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "more.csv").touch()
+    line = f"task.train={tmp_path}/{beginning}"
+    loader = ConfigLoaderImpl(create_config_search_path(conf_dir()))
+    assert complete(f"kdexp {line}") == BashCompletion(loader)._query("config", line)
+
+
+def test_what_it_leaves_open_hydra_answers():
     assert set(ask("kdexp hydra/sweeper=")) == {"hydra/sweeper=basic", "hydra/sweeper=kdexp"}
     assert set(ask("kdexp terms=rkd loss.terms.rkd.we", "fish")) >= {
         "loss.terms.rkd.weight=",
