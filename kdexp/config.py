@@ -16,15 +16,15 @@ from kdexp.export.config import FORMATS, ExportFormat
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import Loss
-from kdexp.loss.logit import LOSSES
+from kdexp.loss.logit import LOSSES, MSE
 from kdexp.loss.terms import TERMS
 from kdexp.model.config import ModelConfig
 from kdexp.ranges import Checked, Positive, PositiveInt, Seed, established
 from kdexp.student.config import STUDENTS, Init, StaticStudentConfig, StudentConfig
-from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
+from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, KindName, PublicTaskConfig, TaskConfig
 from kdexp.teacher.config import TEACHERS, EncoderTeacherConfig, TeacherConfig, Tokenization
 from kdexp.tracking.config import TrackingConfig
-from kdexp.training.config import StudentTrainConfig
+from kdexp.training.config import StudentTrainConfig, TrainConfig
 
 # Compact sizes by role: a teacher large enough to be worth imitating and a student small enough to
 # need it, both trainable in seconds on two CPU cores; measured on the embedded tasks.
@@ -117,6 +117,7 @@ class Config(Checked):
         self._refuse_transfer()
         if not (self.student.follows_teacher or isinstance(self.student, StaticStudentConfig)):
             self.student = _complete_size(self.student, _STUDENT_SIZE)
+        self.loss = _complete_loss(self.loss, self.task)
         self.controls = self._complete_controls()
         self.cache_dir = str(Path(self.cache_dir).expanduser().absolute())
 
@@ -231,6 +232,14 @@ def _complete_size(model: Model, size: dict[str, int]) -> Model:
     return model if model.checkpoint is not None else _complete(model, size)
 
 
+def _complete_loss(loss: Loss, task: TaskConfig) -> Loss:
+    """What of a loss depends on the task's kind: logits of sigmoids and numbers mean something as they are."""
+    if not isinstance(loss, MSE) or loss.centered is not None:
+        return loss
+    has_classes = getattr(task, "kind", KindName.single_label) in (KindName.single_label, KindName.token_labels)
+    return replace(loss, centered=has_classes)
+
+
 def _complete_teacher(teacher: TeacherConfig) -> TeacherConfig:
     if not isinstance(teacher, EncoderTeacherConfig):
         return teacher
@@ -247,6 +256,12 @@ def teacher_settings(config: Config) -> dict[str, TeacherConfig]:
     return {"teacher": config.teacher} | {
         f"more_teachers.{name}": further for name, further in config.more_teachers.items()
     }
+
+
+def schedules(config: Config) -> dict[str, TrainConfig]:
+    """Every training's schedule by what its settings begin with: `train`, `teacher.train`, ..."""
+    taught = {f"{role}.train": getattr(item, "train", None) for role, item in teacher_settings(config).items()}
+    return {"train": config.train} | {setting: train for setting, train in taught.items() if train is not None}
 
 
 def teacher_names(config: Config) -> list[str]:

@@ -223,6 +223,9 @@ def announce(config: Config, hardware: Hardware, task: Task, teacher: Teacher, s
     threads = _threads(hardware, shown_encoders(teacher) | {"student": student})
     counts = ", ".join(f"{role.replace('_', ' ')} {number}" for role, number in threads.items())
     say(f"hardware: {hardware.name}, {number_format}, threads: {counts}")
+    for control in config.controls.values():
+        if line := control.announcement(config.train):
+            say(line)
     if config.tokenization == Tokenization.student_ids:
         logger.warning("ablation: the teacher is fed the student's token ids, which mean nothing to it")
     if config.train.use_transfer and task.transfer is None:

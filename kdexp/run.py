@@ -10,8 +10,9 @@ import transformers
 import yaml
 
 from kdexp.cache import Cache
-from kdexp.config import Config, teacher_settings
+from kdexp.config import Config, schedules, teacher_settings
 from kdexp.controls.train import train_controls
+from kdexp.controls.tuned import choices
 from kdexp.export.files import Source, export_student
 from kdexp.export.measured import file_answers, measure_files
 from kdexp.export.packages import refuse_missing_packages
@@ -23,7 +24,14 @@ from kdexp.model.encoder import Encoder
 from kdexp.naming import announce, command_line, describe_run, teacher_tags
 from kdexp.processes import Processes
 from kdexp.results.diagnostics import Diagnostics, diagnose
-from kdexp.results.measure import ModelAnswers, measure, prediction_figure, prediction_table
+from kdexp.results.measure import (
+    ModelAnswers,
+    decided,
+    measure,
+    prediction_figure,
+    prediction_figure_name,
+    prediction_table,
+)
 from kdexp.results.note import run_note
 from kdexp.results.record import SPLITS, Role, RunRecord, curve_metrics, legibility_metrics
 from kdexp.student.load import follow_teacher, load_student
@@ -41,6 +49,7 @@ from kdexp.tracking.student_model import StudentFiles
 from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable
 from kdexp.training.checks import check_fit
 from kdexp.training.course import Course
+from kdexp.training.loop import weighted_kind
 
 
 def run(
@@ -105,11 +114,12 @@ def _run(
             config.export, Source.of(course, trained["student"].folder, trained["student"].answers), cache
         )
 
-        models = _models(teacher, answers, student, trained) | file_answers(files)
+        models = decided(task, _models(teacher, answers, student, trained) | file_answers(files))
         record = replace(
             measure(
                 task, models, name=description.name, settings=description.params, notices=_notices(teacher, answers)
             ),
+            choices=choices(config.controls, trained),
             diagnostics=_diagnose(config, task, teacher, answers, student),
             shipped=measure_files(task, models, readers, files, cache),
             costs=_costs(teacher, answers, features, trained, hardware) | {"seconds": time.perf_counter() - started},
@@ -138,13 +148,15 @@ def _open(
 
 
 def _refuse_unfit(config: Config, task: Task, teacher: Teacher, student: Encoder) -> None:
-    """Refuse, before anything is trained, what does not go together.
+    """Refuse what does not go together, before anything is written.
 
     Raises:
         UserError: With the reason.
     """
     refuse_missing_packages(config.export)
     check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
+    for setting, schedule in schedules(config).items():
+        weighted_kind(task, schedule, setting)
     refuse_unfit_answers(config.loss, teacher)
     refuse_unfit_features(config.loss.terms, teacher, student)
 
@@ -200,7 +212,7 @@ def _log(
     tracked.log_table(prediction_table(task, models, with_text=with_text), "predictions.parquet")
     figure = prediction_figure(task, models)
     if figure is not None:
-        tracked.log_figure(figure, "figures/confusion_matrices.png")
+        tracked.log_figure(figure, f"figures/{prediction_figure_name(task)}.png")
     # At the last step, so that MLflow's latest validation value is that of the kept weights.
     tracked.log_metrics(record.metrics(), step=student.num_steps)
     notes = [*task.announcements, *course.encoder.notes, *record.notices]

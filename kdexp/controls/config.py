@@ -1,6 +1,7 @@
 """What can be set of the controls: one class each, and one file in conf/controls."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kdexp.errors import UserError
 from kdexp.loss.base import LogitLoss, Loss
@@ -22,6 +23,10 @@ class Control(Checked):
     def complete(self, schedule: StudentTrainConfig) -> "Control":
         """The same, with what depends on the student's schedule filled in."""
         return self
+
+    def announcement(self, schedule: StudentTrainConfig) -> str:
+        """What it costs, in one line; "" where that is one training."""
+        return ""
 
 
 @dataclass(kw_only=True)
@@ -82,15 +87,44 @@ class Tuned(Control):
         Args:
             schedule: What they have in common.
         """
-        unit = "epochs" if schedule.max_steps is None else "max_steps"
-        lengths, rates = getattr(self, unit), self.learning_rates
-        assert lengths
-        assert rates
-        return [
-            replace(schedule, learning_rate=rate, **{unit: length})
-            for length in sorted(lengths)
-            for rate in sorted(rates)
+        rates, (unit, lengths) = self._rates, self._lengths(schedule)
+        settings: list[dict[str, Any]] = [
+            {unit: length, "learning_rate": rate} for length in lengths for rate in rates
         ]
+        return [replace(schedule, **chosen) for chosen in settings]
+
+    def announcement(self, schedule: StudentTrainConfig) -> str:
+        rates, (unit, lengths) = self._rates, self._lengths(schedule)
+        grid = f"learning rate {', '.join(f'{rate:g}' for rate in rates)}; {unit} {', '.join(map(str, lengths))}"
+        steps = len(rates) * sum(lengths) / getattr(schedule, unit)
+        return (
+            f"tuned: student and baseline each choose among {len(rates) * len(lengths)} schedules ({grid}) on "
+            f"validation: {2 * len(rates) * len(lengths)} trainings, {steps:.3g} times the steps of student and "
+            "baseline; alpha and temperature stay as they are"
+        )
+
+    def edge(self, chosen: StudentTrainConfig) -> str:
+        """On which edges of the grid a schedule lies; "" where it lies inside.
+
+        The shortest length is none: fewer steps are seldom better, and the best epoch is kept.
+        """
+        rates, (unit, lengths) = self._rates, self._lengths(chosen)
+        edges = {
+            "the lowest learning rate": len(rates) > 1 and chosen.learning_rate == rates[0],
+            "the highest learning rate": len(rates) > 1 and chosen.learning_rate == rates[-1],
+            f"the most {unit.removeprefix('max_')}": len(lengths) > 1 and getattr(chosen, unit) == lengths[-1],
+        }
+        return " and ".join(edge for edge, is_there in edges.items() if is_there)
+
+    @property
+    def _rates(self) -> list[float]:
+        assert self.learning_rates
+        return sorted(self.learning_rates)
+
+    def _lengths(self, schedule: StudentTrainConfig) -> tuple[str, list[int]]:
+        """The unit, and the lengths in it."""
+        unit = "epochs" if schedule.max_steps is None else "max_steps"
+        return unit, sorted(getattr(self, unit))
 
 
 CONTROLS: dict[str, type[Control]] = {"pseudo_labels": PseudoLabels, "tuned": Tuned}

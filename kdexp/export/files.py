@@ -198,7 +198,9 @@ def _parity(name: str, folder: Path, encoder: Encoder, source: Source) -> Parity
     """Compare with torch, in batches that hold long rows and short ones together."""
     given = _answer(f"{name}, in batches", folder, encoder, source, "test", BATCH_ROWS)
     expected = _torch_answers(encoder, source)
-    return Parity(float((given.values - expected.values).abs().max()), 1 - source.task.kind.agreement(given, expected))
+    kind, labels = source.task.kind, source.task.labels("validation")
+    given, expected = (kind.decided(item, source.answers["validation"], labels) for item in (given, expected))
+    return Parity(float((given.values - expected.values).abs().max()), 1 - kind.agreement(given, expected))
 
 
 def _torch_answers(encoder: Encoder, source: Source) -> Answers:

@@ -25,6 +25,16 @@ class Outputs(StrEnum):
     yes_no = "yes_no"  # for each of several labels
     number = "number"
 
+    @property
+    def in_words(self) -> str:
+        match self:
+            case Outputs.classes:
+                return "classes of which one is right"
+            case Outputs.yes_no:
+                return "a yes or no for each label"
+            case Outputs.number:
+                return "a number"
+
 
 @dataclass(kw_only=True)
 class Loss(Checked):
@@ -89,6 +99,10 @@ class CrossEntropy(Loss):
 class LogitLoss(Loss):
     """A loss that compares the student's logits with the teacher's.
 
+    Where each label is a question of its own (`Outputs.yes_no`), a loss that compares distributions compares those of
+    "yes" and "no", which are a sigmoid's: two classes with the logits z and 0. It is then the mean over the labels, as
+    the hard loss is; at temperature T, sigmoid(z / T).
+
     Attributes:
         alpha: Weight of the gold labels at the first step: 1 = no teacher, 0 = teacher only.
         alpha_end: At the last step, with a linear ramp between; None keeps `alpha`.
@@ -97,7 +111,9 @@ class LogitLoss(Loss):
     alpha: Alpha = 0.5
     alpha_end: Alpha | None = None
 
-    outputs: ClassVar[frozenset[Outputs]] = frozenset({Outputs.classes})
+    outputs: ClassVar[frozenset[Outputs]] = frozenset({Outputs.classes, Outputs.yes_no})
+    compares_outputs: ClassVar[bool] = False
+    """It compares the outputs themselves, and not a distribution that they stand for."""
     degenerate: ClassVar[str] = "one class leaves nothing to compare"
     reads_others: ClassVar[bool] = False
     """Whether a term of its own compares the classes beside the target with each other."""
@@ -126,15 +142,23 @@ class LogitLoss(Loss):
         labels: Tensor,
         *,
         num_examples: Tensor | int | None = None,
+        outputs: Outputs = Outputs.classes,
     ) -> Tensor:
         """The soft loss: mean over rows, a scalar.
 
         Args:
-            student_logits, teacher_logits: [batch, classes]
-            labels: [batch], gold classes, -100 where there is none: the teacher's class then takes its place.
+            student_logits, teacher_logits: [batch, outputs]
+            labels: [batch], gold classes, -100 where there is none: the teacher's class then takes its place. Of other
+                outputs no loss reads them.
+            outputs: What the logits say.
         """
-        total = self.total(precise(student_logits), precise(teacher_logits.detach()), labels)
-        return total / (len(student_logits) if num_examples is None else num_examples)
+        student, teacher = precise(student_logits), precise(teacher_logits.detach())
+        num_rows, num_outputs = student.shape
+        if outputs == Outputs.yes_no and not self.compares_outputs:
+            total = self.total(_yes_or_no(student), _yes_or_no(teacher), labels) / num_outputs
+        else:
+            total = self.total(student, teacher, labels)
+        return total / (num_rows if num_examples is None else num_examples)
 
     def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """Sum over rows: all that a loss has to write.
@@ -149,6 +173,12 @@ class LogitLoss(Loss):
 def targets(labels: Tensor, teacher: Tensor) -> Tensor:
     """[batch, 1]: the gold class, or the teacher's where there is none."""
     return labels.where(labels != IGNORED_LABEL, teacher.argmax(-1)).unsqueeze(-1)
+
+
+def _yes_or_no(logits: Tensor) -> Tensor:
+    """[batch * labels, 2] of [batch, labels]: softmax of the two is the sigmoid of the one, and its complement."""
+    pairs = logits.reshape(-1, 1).expand(-1, 2)
+    return pairs.where(logits.new_tensor([1.0, 0.0]).bool(), 0.0)
 
 
 def precise(logits: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """The hard loss: what the gold labels say."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -12,6 +14,7 @@ def hard_loss(
     *,
     num_examples: Tensor | int | None = None,
     label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
 ) -> Tensor:
     """Cross-entropy with the gold labels, in float32 (float64 where that is what it is given): a scalar.
 
@@ -21,11 +24,14 @@ def hard_loss(
     Args:
         student_logits: [batch, classes]
         labels: [batch], class indices
+        class_weights: [classes], by which a row's loss is multiplied; the mean is over rows all the same.
         num_examples: Rows of the whole optimizer step, by which the sum is divided; None takes those at hand.
     """
+    logits = precise(student_logits)
     total = cross_entropy(
-        precise(student_logits),
+        logits,
         labels,
+        weight=None if class_weights is None else logits.new_tensor(class_weights),
         reduction="sum",
         ignore_index=IGNORED_LABEL,
         label_smoothing=label_smoothing,

@@ -82,13 +82,15 @@ class MSE(LogitLoss):
     See Ba & Caruana 2014, https://arxiv.org/abs/1312.6184, eq. 1.
 
     Attributes:
-        centered: First remove each row's mean logit, which no softmax depends on.
+        centered: First remove each row's mean logit, which no softmax depends on, and sigmoids and numbers do.
+            A run's None is true for classes of which one is right, and false otherwise.
     """
 
     name: str = "mse"
-    centered: bool
+    centered: bool | None = None
 
     outputs: ClassVar[frozenset[Outputs]] = frozenset(Outputs)
+    compares_outputs: ClassVar[bool] = True
     min_classes: ClassVar[int] = 1
 
     @property
@@ -97,7 +99,7 @@ class MSE(LogitLoss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.centered, bool):
+        if not isinstance(self.centered, bool | None):
             raise UserError("centered", f"got {self.centered!r}", "expected true or false")
 
     @property
@@ -109,6 +111,30 @@ class MSE(LogitLoss):
         if self.centered:
             difference = difference - difference.mean(-1, keepdim=True)
         return difference.square().mean(-1).sum()
+
+
+@dataclass(kw_only=True)
+class Huber(LogitLoss):
+    """Half the squared difference where it is below delta, delta * (difference - delta / 2) above: mean over outputs.
+
+    See Huber 1964, https://doi.org/10.1214/aoms/1177703732. Single absurd answers of the teacher weigh less than in
+    `MSE`. A run's numbers are standardised: delta is in standard deviations of the training labels.
+
+    Attributes:
+        delta: Where it goes from squared to linear.
+    """
+
+    name: str = "huber"
+    delta: Positive
+
+    outputs: ClassVar[frozenset[Outputs]] = frozenset({Outputs.number})
+    compares_outputs: ClassVar[bool] = True
+    min_classes: ClassVar[int] = 1
+
+    def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        difference = (student - teacher).abs()
+        small = difference.clamp(max=self.delta)
+        return (small * (difference - small / 2)).mean(-1).sum()
 
 
 @dataclass(kw_only=True)
@@ -188,6 +214,7 @@ class DKD(LogitLoss):
     target_weight: Weight
     nontarget_weight: Weight
 
+    outputs: ClassVar[frozenset[Outputs]] = frozenset({Outputs.classes})
     min_classes: ClassVar[int] = 3
     degenerate: ClassVar[str] = _ONE_OTHER_CLASS
     reads_others: ClassVar[bool] = True
@@ -228,6 +255,7 @@ class NKD(LogitLoss):
     temperature: Positive
     nontarget_weight: Weight
 
+    outputs: ClassVar[frozenset[Outputs]] = frozenset({Outputs.classes})
     min_classes: ClassVar[int] = 3
     degenerate: ClassVar[str] = _ONE_OTHER_CLASS
     reads_others: ClassVar[bool] = True
@@ -262,6 +290,7 @@ class DIST(LogitLoss):
     inter_weight: Weight
     intra_weight: Weight
 
+    outputs: ClassVar[frozenset[Outputs]] = frozenset({Outputs.classes})
     min_classes: ClassVar[int] = 3
     reads_others: ClassVar[bool] = True
     degenerate: ClassVar[str] = (
@@ -292,6 +321,7 @@ class LogitStd(KD):
 
     name: str = "logit_std"
 
+    outputs: ClassVar[frozenset[Outputs]] = frozenset({Outputs.classes})
     min_classes: ClassVar[int] = 3
     degenerate: ClassVar[str] = "two logits standardise to the same two numbers whatever they are"
 
@@ -308,6 +338,7 @@ LOSSES: dict[str, type[Loss]] = {
     "kd": KD,
     "soft_ce": SoftCE,
     "mse": MSE,
+    "huber": Huber,
     "reverse_kl": ReverseKL,
     "jsd": JSD,
     "tvd": TVD,

@@ -1,16 +1,24 @@
 """What the controls of a run say: the names of their models, and what the gain is made of."""
 
 from kdexp.results import wording
-from kdexp.results.record import PSEUDO_LABELS, Role, RunRecord
+from kdexp.results.record import GOLD, PSEUDO_LABELS, TUNED, TUNED_BASELINE, Choice, Role, RunRecord
 from kdexp.results.statistics import Gain
 
-NAMES: dict[Role, str] = {PSEUDO_LABELS: "student of pseudo-labels"}
+NAMES: dict[Role, str] = {
+    PSEUDO_LABELS: "student of pseudo-labels",
+    GOLD: "gold labels on all text",
+    TUNED_BASELINE: "tuned baseline",
+    TUNED: "tuned student",
+}
 """The controls' models as tables call them."""
+
+CONTRAST_NAMES = {"text": "text and labels", "soft": "soft labels", "tuned": "gain, both tuned"}
+"""The contrasts as tables call them."""
 
 
 def control_facts(record: RunRecord) -> list[tuple[str, str]]:
     """What to say below the gain."""
-    facts = []
+    facts: list[tuple[str, str]] = []
     if "text" in record.contrasts:
         parts = [
             f"{_points(record.contrasts['text'])} {text_part(record.settings.get('terms', 'none'))} "
@@ -18,7 +26,20 @@ def control_facts(record: RunRecord) -> list[tuple[str, str]]:
             f"{_points(record.contrasts['soft'])} soft labels (distilled minus pseudo-labels)",
         ]
         facts += [("made of", parts[0]), ("", parts[1])]
+    if GOLD in record.scores:
+        facts.append(
+            ("", f"{100 * record.scores[GOLD].test[record.metric]:.2f} % with gold labels on all text: the ceiling")
+        )
+    if "tuned" in record.contrasts:
+        best = f"{_points(record.contrasts['tuned'])} best against best (tuned student minus tuned baseline)"
+        chosen = [f"{NAMES[role]}: {_chosen(choice)}" for role, choice in record.choices.items()]
+        facts += [("tuned", best), ("", "; ".join(chosen))]
     return facts
+
+
+def _chosen(choice: Choice) -> str:
+    edge = ", on the grid's edge" if choice.is_on_edge else ""
+    return f"learning rate {choice.learning_rate:g}, {choice.num_steps:,} steps{edge}"
 
 
 def text_part(terms: str) -> str:

@@ -19,6 +19,9 @@ from kdexp.results.statistics import Interval
 MOST_CLASSES = 20
 """Of a confusion matrix; more could not be read, and drawing them takes minutes."""
 
+MOST_LABELS = 40
+"""Of bars."""
+
 _MOST_CELLS_WITH_ZERO = 10
 
 
@@ -239,6 +242,55 @@ def confusion_matrices_figure(
         axes.set(xlabel="predicted", ylabel="gold", title=f"{model} on {split}")
     if len(shown) < num_classes:
         figure.suptitle(f"the {len(shown)} of {num_classes} classes that are mixed up most often")
+    return figure
+
+
+def label_f1_figure(
+    answers: Mapping[str, Sequence[set[str]]], gold: Sequence[set[str]], label_names: Sequence[str], split: str
+) -> Figure:
+    """F1 of each label, one colour per model, the most frequent label on top; of many labels the most frequent.
+
+    Args:
+        answers: [rows], the labels that are told of each, by model.
+        gold: [rows]
+    """
+    counts = {name: sum(name in row for row in gold) for name in label_names}
+    shown = sorted(label_names, key=lambda name: -counts[name])[:MOST_LABELS]
+    figure = PlainFigure(figsize=(9, 1.4 + 0.34 * max(len(shown), 3)), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / len(answers)
+    for number, (model, told) in enumerate(answers.items()):
+        places = np.arange(len(shown)) + (number - (len(answers) - 1) / 2) * height
+        axes.barh(places, [_label_f1(name, told, gold) for name in shown], height, label=model)
+    axes.set_yticks(range(len(shown)), lettering.labels([f"{name} ({counts[name]:,})" for name in shown]))
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    more = f", the {len(shown)} most frequent of {len(label_names)} labels" if len(shown) < len(label_names) else ""
+    axes.set(xlim=(0, 1), xlabel=f"F1 on {split} (rows with the label in brackets){more}")
+    figure.legend(loc="outside upper center", ncols=len(answers))
+    return figure
+
+
+def _label_f1(name: str, told: Sequence[set[str]], gold: Sequence[set[str]]) -> float:
+    """2 TP / (2 TP + FP + FN), 0 where the label occurs nowhere."""
+    hits = sum(name in given and name in right for given, right in zip(told, gold, strict=True))
+    both = sum((name in given) + (name in right) for given, right in zip(told, gold, strict=True))
+    return 2 * hits / both if both else 0.0
+
+
+def numbers_figure(answers: Mapping[str, Sequence[float]], gold: Sequence[float], split: str) -> Figure:
+    """Numbers that are told against gold ones, one panel per model; on the line both are equal.
+
+    Args:
+        answers: [rows], by model.
+        gold: [rows]
+    """
+    figure = PlainFigure(figsize=(4 * len(answers), 4), layout="constrained")
+    panels = figure.subplots(1, len(answers), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, (model, told) in zip(panels, answers.items(), strict=True):
+        axes.plot(gold, told, ".", ms=3, alpha=0.4)
+        axes.axline((gold[0], gold[0]), slope=1, color="black", lw=0.8)
+        axes.set(xlabel="gold", title=f"{model} on {split}")
+    panels[0].set_ylabel("told")
     return figure
 
 

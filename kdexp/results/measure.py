@@ -1,7 +1,7 @@
 """What a run measures of its models: everything here that depends on what the task asks goes through its kind."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,21 @@ class ModelAnswers:
     num_parameters: int | None
 
 
+def decided(task: "Task", models: Mapping[Role, ModelAnswers]) -> dict[Role, ModelAnswers]:
+    """The models with the thresholds that each one's answers on validation choose, where the kind has such."""
+    labels = task.labels("validation")
+    return {
+        role: replace(
+            model,
+            answers={
+                split: task.kind.decided(answers, model.answers.get("validation"), labels)
+                for split, answers in model.answers.items()
+            },
+        )
+        for role, model in models.items()
+    }
+
+
 def measure(
     task: "Task",
     models: Mapping[Role, ModelAnswers],
@@ -47,7 +62,7 @@ def measure(
         settings: Params as MLflow is to show them.
         notices: What is known already that a person should know.
     """
-    metric = task.primary_metric
+    metric, models = task.primary_metric, decided(task, models)
     labels = {split: task.labels(split) for split in SPLITS}
     scores = {
         role: Scores(
@@ -148,19 +163,38 @@ def prediction_table(task: "Task", models: Mapping[Role, ModelAnswers], *, with_
     return pd.DataFrame(columns)
 
 
-def prediction_figure(task: "Task", models: Mapping[Role, ModelAnswers]) -> "Figure | None":
-    """Gold classes against predicted ones on test, one panel per model; None where answers are no classes."""
-    if task.kind.outputs != Outputs.classes:
-        return None
-    from kdexp.results.figures import confusion_matrices_figure
+def prediction_figure_name(task: "Task") -> str:
+    """What `prediction_figure` is called as a file."""
+    match task.kind.outputs:
+        case Outputs.classes:
+            return "confusion_matrices"
+        case Outputs.yes_no:
+            return "label_f1"
+        case Outputs.number:
+            return "numbers"
 
-    return confusion_matrices_figure(
-        {
-            role: answers.values.argmax(-1).tolist()
-            for role, model in models.items()
-            if (answers := model.answers.get("test")) and len(answers.answered_rows) == answers.num_rows
-        },
-        task.labels("test").values.tolist(),
-        task.label_names,
-        "test",
-    )
+
+def prediction_figure(task: "Task", models: Mapping[Role, ModelAnswers]) -> "Figure":
+    """What each model answers on test beside the gold labels; those that answered every row.
+
+    Of classes confusion matrices; of labels the F1 of each; of numbers told against gold.
+    """
+    from kdexp.results import figures
+
+    labels = task.labels("test")
+    answers = {
+        role: given
+        for role, model in models.items()
+        if (given := model.answers.get("test")) and len(given.answered_rows) == given.num_rows
+    }
+    match task.kind.outputs:
+        case Outputs.classes:
+            told = {role: item.values.argmax(-1).tolist() for role, item in answers.items()}
+            return figures.confusion_matrices_figure(told, labels.values.tolist(), task.label_names, "test")
+        case Outputs.yes_no:
+            gold = [set(row) for row in task.kind.gold(labels)]
+            names = {role: [set(row) for row in task.kind.decisions(item)] for role, item in answers.items()}
+            return figures.label_f1_figure(names, gold, task.label_names, "test")
+        case Outputs.number:
+            numbers = {role: task.kind.decisions(item) for role, item in answers.items()}
+            return figures.numbers_figure(numbers, task.kind.gold(labels), "test")

@@ -4,7 +4,7 @@ MLflow's metric names are spelled here and nowhere else.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -22,14 +22,21 @@ several; `baseline`, the same student without a teacher; `control/<name>`; `expo
 
 PSEUDO_LABELS = "control/pseudo_labels"
 """The student that was taught the teacher's one-hot answers."""
+GOLD = "control/gold"
+"""The student that was given the gold labels of all text: the ceiling."""
+TUNED, TUNED_BASELINE = "control/tuned", "control/tuned_baseline"
+"""Distilled student and baseline, each with the best of the same schedules."""
 
 SPLITS = ("validation", "test")
 
 CONTRASTS: dict[str, tuple[Role, Role]] = {
     "text": (PSEUDO_LABELS, "baseline"),
     "soft": ("student", PSEUDO_LABELS),
+    "tuned": (TUNED, TUNED_BASELINE),
 }
-"""What is told beside the gain, each a role minus another: its two parts add up to the gain."""
+"""What is told beside the gain, each a role minus another."""
+PARTS = ("text", "soft")
+"""Those that add up to the gain."""
 
 GAIN = "kd/gain"
 _LOW, _HIGH = "_low", "_high"
@@ -79,6 +86,20 @@ class Scores:
     num_parameters: int | None = None
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A schedule that was chosen on validation.
+
+    Attributes:
+        num_steps: Optimizer steps.
+        is_on_edge: A better one may lie beyond the grid.
+    """
+
+    learning_rate: float
+    num_steps: int
+    is_on_edge: bool
+
+
 class StoredMetrics(Protocol):
     """A run as a store holds it: what `tracking.store.StoredRun` is."""
 
@@ -104,6 +125,7 @@ class RunRecord:
         scores: By role. Of a stored run that did not reach its end, as far as it came.
         gain: Student minus baseline, on test.
         contrasts: The same of other pairs, by their name in `CONTRASTS`.
+        choices: The schedules of roles that chose among several.
         retention: Student divided by teacher, on test; None where the teacher's score is not above zero, or it was fed
             ids that it cannot read.
         agreement: How far `student`, `baseline`, ... answer the test rows as the teacher does, as a share; of a
@@ -121,6 +143,7 @@ class RunRecord:
     settings: dict[str, str] = field(default_factory=dict)
     gain: Gain | None = None
     contrasts: dict[str, Gain] = field(default_factory=dict)
+    choices: dict[Role, Choice] = field(default_factory=dict)
     retention: float | None = None
     agreement: dict[Role, float] = field(default_factory=dict)
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
@@ -159,6 +182,11 @@ class RunRecord:
         for name, gain in self.contrasts.items():
             metrics |= _gain_metrics(contrast_metric(name), gain)
         metrics |= shipped_metrics(self.shipped)
+        metrics |= {
+            f"{role}/{name}": float(value)
+            for role, choice in self.choices.items()
+            for name, value in asdict(choice).items()
+        }
         metrics |= {f"cost/{name}": value for name, value in self.costs.items()}
         metrics |= {
             f"cost/{role}{_PARAMETERS}": scores.num_parameters
@@ -190,6 +218,9 @@ class RunRecord:
             scores=scores,
             gain=_gain(metrics, GAIN),
             contrasts={name: gain for name, gain in contrasts.items() if gain},
+            choices={
+                role: _choice(metrics, role) for role in (TUNED, TUNED_BASELINE) if f"{role}/num_steps" in metrics
+            },
             retention=metrics.get(_RETENTION),
             agreement=_agreement(metrics),
             diagnostics=_diagnostics(metrics, scores, float(run.params.get("loss.temperature", 1.0))),
@@ -212,6 +243,11 @@ def _gain(metrics: Mapping[str, float], metric: str) -> Gain | None:
     if metric not in metrics:
         return None
     return Gain(metrics[metric], metrics.get(f"{metric}{_LOW}", np.nan), metrics.get(f"{metric}{_HIGH}", np.nan))
+
+
+def _choice(metrics: Mapping[str, float], role: Role) -> Choice:
+    rate, steps, edge = (metrics[f"{role}/{item.name}"] for item in fields(Choice))
+    return Choice(rate, int(steps), edge == 1)
 
 
 def _scores(metrics: Mapping[str, float]) -> dict[Role, Scores]:

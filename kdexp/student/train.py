@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from kdexp.arrow import Column, Rows
 from kdexp.fingerprint import library_versions
 from kdexp.loss.base import IGNORED_LABEL, Loss
@@ -16,11 +14,12 @@ from kdexp.model.answer_files import read_answers, write_answers
 from kdexp.model.encoder import predict
 from kdexp.model.tokens import Tokens
 from kdexp.results.record import metric_name
-from kdexp.task.kind import UNITS, Answers
+from kdexp.task.kind import UNITS, Answers, TaskKind
 from kdexp.teacher.base import TeacherAnswers
 from kdexp.teacher.features import TeacherFeatures
+from kdexp.training.config import StudentTrainConfig
 from kdexp.training.course import Course
-from kdexp.training.loop import Lesson, LogCallback, num_optimizer_steps, schedule_parts, train_model
+from kdexp.training.loop import Lesson, LogCallback, num_optimizer_steps, schedule_parts, train_model, weighted_kind
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +34,14 @@ class TrainedStudent:
     Attributes:
         folder: Model and tokenizer, as `save_pretrained` writes them.
         answers: On `validation` and `test`.
+        schedule: That it was trained with.
         num_teacher_rows: Rows that a teacher in the loop forwarded in this run.
         from_cache: It was trained by an earlier run with the same settings.
     """
 
     folder: Path
     answers: dict[str, Answers]
+    schedule: StudentTrainConfig
     train_seconds: float
     num_steps: int
     num_teacher_rows: int
@@ -103,6 +104,7 @@ def train_student(
     return TrainedStudent(
         folder=entry.path / "model",
         answers=read_answers(entry.path),
+        schedule=course.schedule,
         train_seconds=record["seconds"],
         num_steps=record["num_steps"],
         num_teacher_rows=0 if entry.hit else record["num_teacher_rows"],
@@ -132,7 +134,7 @@ def _parts(
         "seed": course.seed,
         "numerics": course.hardware.numerics,
         "versions": library_versions(),
-    }
+    } | course.task.selection_parts
 
 
 def _lesson(
@@ -148,7 +150,7 @@ def _lesson(
         terms = FeatureTerms(course.encoder.model.config, features.teacher_config, loss.terms, seed=course.seed)
     has_transfer = "transfer" in tokens and (answers is not None or features is not None)
     return Lesson(
-        kind=course.task.kind,
+        kind=weighted_kind(course.task, course.schedule, "train"),
         train_rows=_training_rows(course, tokens, answers, features),
         validation_rows=tokens["validation"].rows(labels=course.task.validation.labels),
         loss=loss,
@@ -208,7 +210,7 @@ def _training_rows(
     if answers is None and features is None:
         return tokens["train"].rows(labels=gold["train"])
     if "transfer" in tokens:
-        gold["transfer"] = _unlabelled(tokens["transfer"])
+        gold["transfer"] = _unlabelled(course.task.kind, tokens["transfer"])
     return Rows(
         *(
             tokens[name].columns
@@ -220,8 +222,8 @@ def _training_rows(
     )
 
 
-def _unlabelled(tokens: Tokens) -> Column:
+def _unlabelled(kind: TaskKind, tokens: Tokens) -> Column:
     """No gold label for any unit."""
     if UNITS not in tokens.columns:
-        return np.full(len(tokens), IGNORED_LABEL)
+        return kind.unlabelled(len(tokens))
     return [[IGNORED_LABEL] * sum(row[UNITS]) for row in map(tokens.rows().__getitem__, range(len(tokens)))]

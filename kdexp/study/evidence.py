@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kdexp.results.record import RunRecord
-from kdexp.results.statistics import Interval, PairedDifference, paired_t, two_level_bootstrap
+from kdexp.results.record import CONTRASTS, PARTS, Role, RunRecord, is_teacher
+from kdexp.results.statistics import Interval, PairedDifference, holm, paired_t, two_level_bootstrap
 from kdexp.results.verdict import Finding, find
 from kdexp.tracking.store import Study
 
@@ -15,22 +15,36 @@ PREDICTIONS = "predictions.parquet"
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """A gain over the same student without a teacher, in points.
+class Comparison:
+    """One role minus another, in points.
 
     Attributes:
         difference: Mean over seeds with the paired t interval.
         bootstrap: 95 %, over seeds and test rows; None where rows are not right or wrong, or seeds are too few.
-        others: The same of further metrics, by name.
+        p_value: Of no difference, Holm-corrected for what is claimed together with it; None without an interval.
     """
 
     difference: PairedDifference
     bootstrap: Interval | None
-    others: Mapping[str, PairedDifference]
+    p_value: float | None
 
     @property
     def finding(self) -> Finding:
-        return find(self.difference, self.difference.p_value, self.bootstrap)
+        return find(self.difference, self.p_value, self.bootstrap)
+
+
+@dataclass(frozen=True)
+class Evidence(Comparison):
+    """A gain over the same student without a teacher, in points.
+
+    Attributes:
+        others: The same of further metrics, by name.
+        contrasts: The same of what the controls tell, by their name in `results.record.CONTRASTS`. The two parts of
+            the gain are corrected together, and their bootstraps draw the same seeds and rows.
+    """
+
+    others: Mapping[str, PairedDifference]
+    contrasts: Mapping[str, Comparison]
 
 
 def gather(study: Study, records: Sequence[RunRecord]) -> Evidence | None:
@@ -42,34 +56,59 @@ def gather(study: Study, records: Sequence[RunRecord]) -> Evidence | None:
     gains = [record.gain.value for record in records if record.gain is not None]
     if not gains or len(gains) < len(records):
         return None
+    correct = _correctness(study, records) if len(records) > 1 else None
+    difference = paired_t(100 * np.array(gains))
     return Evidence(
-        difference=paired_t(100 * np.array(gains)),
-        bootstrap=_bootstrap(study, records) if len(records) > 1 else None,
+        difference=difference,
+        bootstrap=_bootstrap(correct, "student", "baseline"),
+        p_value=difference.p_value,
         others={name: paired_t(100 * values) for name, values in _other_gains(records).items()},
+        contrasts=_contrasts(records, correct),
     )
 
 
-def correctness(record: RunRecord, predictions: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Which test rows student and baseline answered right, where that is what the metric counts; else nothing."""
+def correctness(record: RunRecord, predictions: pd.DataFrame) -> dict[Role, np.ndarray]:
+    """Which test rows each model answered right, where that is what the metric counts; else nothing."""
     if not pd.api.types.is_string_dtype(predictions["gold"]) or "baseline" not in predictions:
         return {}
-    correct = {role: (predictions[role] == predictions["gold"]).to_numpy() for role in ("student", "baseline")}
+    roles = [role for role in record.scores if role in predictions and not is_teacher(role)]
+    correct = {role: (predictions[role] == predictions["gold"]).to_numpy() for role in roles}
     is_counted = all(
         np.isclose(values.mean(), record.scores[role].test[record.metric]) for role, values in correct.items()
     )
     return correct if is_counted else {}
 
 
-def _bootstrap(study: Study, records: Sequence[RunRecord]) -> Interval | None:
+def _correctness(study: Study, records: Sequence[RunRecord]) -> dict[Role, np.ndarray] | None:
+    """[seeds, rows] of each role that all runs have; None where rows are not right or wrong, or not the same."""
     tables = [study.table_artifact(str(record.run_id), PREDICTIONS) for record in records]
     correct = [
         {} if table is None else correctness(record, table) for record, table in zip(records, tables, strict=True)
     ]
     if not all(correct) or len({len(rows["student"]) for rows in correct}) > 1:
         return None
-    differences = np.stack([rows["student"].astype(float) - rows["baseline"].astype(float) for rows in correct])
-    intervals = two_level_bootstrap(100 * differences)
+    shared = [role for role in correct[0] if all(role in rows for rows in correct)]
+    return {role: np.stack([rows[role] for rows in correct]).astype(float) for role in shared}
+
+
+def _bootstrap(correct: Mapping[Role, np.ndarray] | None, role: Role, other: Role) -> Interval | None:
+    if correct is None or role not in correct or other not in correct:
+        return None
+    intervals = two_level_bootstrap(100 * (correct[role] - correct[other]))
     return intervals[0] if intervals else None
+
+
+def _contrasts(records: Sequence[RunRecord], correct: Mapping[Role, np.ndarray] | None) -> dict[str, Comparison]:
+    """What all runs have of them."""
+    names = [name for name in CONTRASTS if all(name in record.contrasts for record in records)]
+    differences = {name: paired_t([100 * record.contrasts[name].value for record in records]) for name in names}
+    p_values = {name: difference.p_value for name, difference in differences.items()}
+    parts = [name for name in PARTS if name in differences]
+    p_values |= dict(zip(parts, holm([p_values[name] for name in parts]), strict=True))
+    return {
+        name: Comparison(difference, _bootstrap(correct, *CONTRASTS[name]), p_values[name])
+        for name, difference in differences.items()
+    }
 
 
 def _other_gains(records: Sequence[RunRecord]) -> dict[str, np.ndarray]:

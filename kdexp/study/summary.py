@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kdexp.cache import Cache
-from kdexp.results.record import RunRecord
+from kdexp.results.record import CONTRASTS, RunRecord
 from kdexp.results.statistics import paired_t
 from kdexp.study.choice import Candidate, Choice, choose
 from kdexp.study.counted import count, left_behind, missing, number
@@ -31,12 +31,13 @@ class StudySummary:
     Attributes:
         settings: Params that vary, the seed left out: one row of `table` per combination.
         runs: One row per finished run: `run_id`, settings, `seed`, `validation`, `test`, `baseline`, `teacher`,
-            `gain`, and its 95 % interval over test rows: `rows_low`, `rows_high`.
+            `gain`, and its 95 % interval over test rows: `rows_low`, `rows_high`. Of controls `gain_<contrast>`.
         table: One row per setting: `seeds`, mean and spread (sample standard deviation over seeds) of validation
             and test, and the gain on test with its 95 % interval over seeds (paired t), `gain_low`, `gain_high`:
             nan where there are fewer than two seeds or they do not differ. Of a single seed the interval over test
             rows, `rows_low`, `rows_high`. Those that compete first, the chosen one before all; see `choice`.
         choice: What was chosen on validation, by the places in `table`; None where no run is finished.
+        chosen: The runs of the chosen setting.
         evidence: The chosen setting's gain; None where it has no baseline.
         counts: Number of runs by MLflow's status.
         missing: Jobs that are not finished, with the reason where one is known.
@@ -58,6 +59,7 @@ class StudySummary:
     links: dict[str, str]
     finished: Sequence[StoredRun] = ()
     choice: Choice | None = None
+    chosen: Sequence[RunRecord] = ()
     evidence: Evidence | None = None
 
     @property
@@ -101,6 +103,7 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
     frame = _frame(records, settings)
     table, choice = _table(frame, settings, _planned_seeds(noted, runs))
     run_ids = [str(record.run_id) for record in counted.records]
+    chosen = _of_winner(records, frame, table.iloc[0], settings) if choice else []
     return StudySummary(
         study=study.name,
         uri=study.uri,
@@ -115,7 +118,8 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
         links=_links(study, parent_id, run_ids),
         finished=[run for run in finished if run.run_id in run_ids],
         choice=choice,
-        evidence=gather(study, _of_winner(records, frame, table.iloc[0], settings)) if choice else None,
+        chosen=chosen,
+        evidence=gather(study, chosen) if chosen else None,
     )
 
 
@@ -172,11 +176,18 @@ def _frame(records: Sequence[RunRecord], settings: Sequence[str]) -> pd.DataFram
         {"run_id": record.run_id, "name": record.name}
         | {name: number(record.settings.get(name)) for name in (*settings, "seed")}
         | _scores(record)
+        | {f"gain_{name}": gain.value for name, gain in record.contrasts.items()}
         | {"steps": record.costs.get("student_steps", np.nan), "is_trial": record.is_trial}
         for record in records
         if not (record.is_trial and chosen(record) in confirmed)
     ]
-    return pd.DataFrame(rows, columns=["run_id", "name", *settings, "seed", *_SCORES, *INTERNAL])
+    names = [f"gain_{name}" for name in CONTRASTS if any(name in record.contrasts for record in records)]
+    return pd.DataFrame(rows, columns=["run_id", "name", *settings, "seed", *_SCORES, *names, *INTERNAL])
+
+
+def contrasts_of(table: pd.DataFrame) -> list[str]:
+    """What controls tell in `runs` or `table`, by its name in `CONTRASTS`."""
+    return [name for name in CONTRASTS if f"gain_{name}" in table]
 
 
 def _scores(record: RunRecord) -> dict[str, float]:
@@ -221,8 +232,10 @@ def _row(settings: Sequence[str], values: tuple[object, ...], group: pd.DataFram
     for name in ("validation", "test"):
         row |= {name: group[name].mean(), f"{name}_spread": group[name].std()}
     row |= dict(zip(("test_low", "test_high"), _interval_over_seeds(group["test"]), strict=True))
-    row |= {name: group[name].mean() for name in ("baseline", "teacher", "gain")}
-    row |= dict(zip(("gain_low", "gain_high"), _interval_over_seeds(group["gain"]), strict=True))
+    row |= {name: group[name].mean() for name in ("baseline", "teacher")}
+    for name in ("gain", *(f"gain_{name}" for name in contrasts_of(group))):
+        row[name] = group[name].mean()
+        row |= dict(zip((f"{name}_low", f"{name}_high"), _interval_over_seeds(group[name]), strict=True))
     return row | {name: group[name].iloc[0] if len(group) == 1 else np.nan for name in ("rows_low", "rows_high")}
 
 

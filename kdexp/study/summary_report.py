@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from kdexp.errors import UserError
 from kdexp.naming import command_line
 from kdexp.results import figures, verdict, wording
+from kdexp.results.control_report import CONTRAST_NAMES
 from kdexp.results.record import GAIN, SPLITS, metric_name
 from kdexp.results.report import (
     Block,
@@ -27,7 +28,8 @@ from kdexp.results.report import (
 from kdexp.results.statistics import Gain, Interval
 from kdexp.results.terminal import print_blocks
 from kdexp.study.about import about_blocks
-from kdexp.study.summary import StudySummary, grid, grid_axes, setting_label, summarize_study
+from kdexp.study.control_wording import control_lines
+from kdexp.study.summary import StudySummary, contrasts_of, grid, grid_axes, setting_label, summarize_study
 from kdexp.study.summary_tables import runs_table, settings_table
 from kdexp.tracking.run import TrackedRun
 from kdexp.tracking.secrets import redact
@@ -59,6 +61,7 @@ def findings(summary: StudySummary) -> list[str]:
         *_choice_lines(summary),
         f"Its result on test: {test}{interval}; teacher {100 * best['teacher']:.2f} %.",
         *_gain_lines(summary),
+        *(control_lines(summary.evidence, summary.chosen) if summary.evidence else []),
     ]
     if summary.table["seeds"].max() < 3:
         lines.append("Fewer than three seeds: repeat with seed=0,1,2,3,4 before you believe a difference.")
@@ -132,6 +135,12 @@ def shown_table(summary: StudySummary) -> pd.DataFrame:
         "" if np.isnan(gain) else f"{wording.points(gain)} {wording.interval(low, high)}".rstrip()
         for gain, low, high in 100 * table[["gain", *ends]].to_numpy(float)
     ]
+    for name in contrasts_of(table):
+        column = f"gain_{name}"
+        shown[f"{CONTRAST_NAMES[name]}, points"] = [
+            "" if np.isnan(gain) else f"{wording.points(gain)} {wording.interval(low, high)}".rstrip()
+            for gain, low, high in 100 * table[[column, f"{column}_low", f"{column}_high"]].to_numpy(float)
+        ]
     return shown
 
 
@@ -264,7 +273,9 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
         if name in shown:
             parent.log_figure(shown[name].figure, f"summary/{name}.png")
     best = summary.best
-    numbers = ("validation", "test", "test_low", "test_high", "gain", "gain_low", "gain_high", "seeds")
+    gains = ("gain", *(f"gain_{name}" for name in contrasts_of(summary.table)))
+    numbers = ["validation", "test", "test_low", "test_high", "seeds"]
+    numbers += [f"{gain}{end}" for gain in gains for end in ("", "_low", "_high")]
     parent.log_metrics({f"best/{name}": best[name] for name in numbers if not pd.isna(best[name])})
     parent.set_tags({"kdexp.best": setting_label(best, summary.settings)})
     scores = [metric_name(split, summary.metric) for split in SPLITS]

@@ -5,7 +5,7 @@ A name means the same in both files, and may be written in SQL without quotes. S
 
 import pandas as pd
 
-from kdexp.study.summary import INTERNAL, StudySummary
+from kdexp.study.summary import INTERNAL, StudySummary, contrasts_of
 
 _SHARES = ("accuracy", "f1")  # how the names of metrics end that are fractions
 
@@ -18,6 +18,7 @@ def runs_table(summary: StudySummary) -> pd.DataFrame:
     names |= {role: f"{role}_test_{measured}" for role in ("baseline", "teacher")}
     names |= {"gain": f"gain_{measured}"}
     names |= {f"rows_{end}": f"gain_{measured}_{end}_over_test_rows" for end in ("low", "high")}
+    names |= {f"gain_{name}": f"gain_{name}_{measured}" for name in contrasts_of(summary.runs)}
     return summary.runs.drop(columns=list(INTERNAL)).rename(columns=names)
 
 
@@ -34,6 +35,9 @@ def settings_table(summary: StudySummary) -> pd.DataFrame:
     names |= {"gain": f"mean_gain_{measured}"}
     names |= {f"gain_{end}": f"gain_{measured}_{end}_over_seeds" for end in ("low", "high")}
     names |= {f"rows_{end}": f"gain_{measured}_{end}_over_test_rows" for end in ("low", "high")}
+    for name in contrasts_of(summary.table):
+        names[f"gain_{name}"] = f"mean_gain_{name}_{measured}"
+        names |= {f"gain_{name}_{end}": f"gain_{name}_{measured}_{end}_over_seeds" for end in ("low", "high")}
     return summary.table.rename(columns=names)
 
 

@@ -1,6 +1,7 @@
 """What can be set of a task."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -29,13 +30,22 @@ class KindName(StrEnum):
     token_labels = "token_labels"
 
 
+ClassWeights = str | Sequence[float]
+"""`none`, `balanced`, or a number for each class."""
+
 REST = "rest"
 """`task.transfer`: the rows of train that are not among the labelled ones."""
 
 
 @dataclass(kw_only=True)
 class TaskConfig(Checked):
+    """
+    Attributes:
+        primary_metric: Decides gain, checkpoint selection and verdict; None is the kind's own.
+    """
+
     name: str
+    primary_metric: str | None = later(None)
 
     @property
     def transfer_file(self) -> Path | None:
@@ -89,8 +99,9 @@ class PublicTaskConfig(TaskConfig):
     revision: str | None = None
     path: str | None = None
     text: Any
-    label: str
-    labels: list[str]
+    label: Any
+    labels: list[str] | None = None
+    separator: str | None = later(None)
     train_size: PositiveInt | None = None
     validation_size: PositiveInt
     test_size: PositiveInt | None = None
@@ -110,6 +121,8 @@ class FileTaskConfig(TaskConfig):
     """A person's own files: CSV, TSV, JSON, Parquet, or folders that `datasets` saved.
 
     Attributes:
+        label: A column; of several labels, that which lists them or one for each.
+        separator: Between several labels in one value; None is a comma.
         transfer: Text that the teacher labels: a file, or `rest`, the rows of train beyond `train_size`.
         subset_seed: Draws which `train_size` rows are labelled; None takes `seed`.
         encoding: Of text files, as Python calls it.
@@ -124,8 +137,9 @@ class FileTaskConfig(TaskConfig):
     test: str | None = None
     transfer: str | None = None
     text: Any
-    label: str
+    label: Any
     labels: list[str] | None = None
+    separator: str | None = later(None)
     header: bool = True
     encoding: str = later("utf-8")
     quoting: Quoting = later(Quoting.auto)

@@ -8,115 +8,28 @@ one row after another, so that losses and metrics see `[units, outputs]` whateve
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kdexp.errors import UserError
 from kdexp.loss.base import IGNORED_LABEL, Outputs
+from kdexp.task.answers import Answers as Answers
+from kdexp.task.answers import Labels as Labels
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokenizerBase
 
     from kdexp.arrow import Ragged
+    from kdexp.task.config import ClassWeights
     from kdexp.task.table import Column
 
 UNITS = "units"
 """Column of tokens, for kinds whose units are not rows: 1 where a token answers for a unit, else 0."""
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The gold labels of a split.
-
-    Attributes:
-        values: [units] or [units, outputs]
-        lengths: [rows], the number of units of each row; None where each row is one unit.
-    """
-
-    values: np.ndarray
-    lengths: np.ndarray | None = None
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.values) if self.lengths is None else len(self.lengths)
-
-    def take(self, rows: np.ndarray) -> "Labels":
-        """The labels of these rows, which may repeat."""
-        units, lengths = _units_of(rows, self.lengths)
-        return Labels(self.values[units], lengths)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a model says about a split.
-
-    Attributes:
-        values: [units, outputs], float32, on the CPU: logits, or log-probabilities.
-        lengths: [rows], the number of units of each row; None where each row is one unit.
-    """
-
-    values: Tensor
-    lengths: np.ndarray | None = None
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.values) if self.lengths is None else len(self.lengths)
-
-    @property
-    def answered_rows(self) -> np.ndarray:
-        """Numbers of the rows that have an answer: nan throughout says nothing."""
-        rows = np.arange(self.num_rows)
-        units = self.values.isnan().all(dim=-1).numpy()
-        if not units.any():
-            return rows
-        return rows[~units] if self.lengths is None else np.setdiff1d(rows, np.repeat(rows, self.lengths)[units])
-
-    def take(self, rows: np.ndarray) -> "Answers":
-        """The answers about these rows, which may repeat."""
-        units, lengths = _units_of(rows, self.lengths)
-        return Answers(self.values[torch.from_numpy(units)], lengths)
-
-    def in_order(self, outputs: Sequence[int]) -> "Answers":
-        """The same, with the outputs in another order."""
-        return Answers(self.values[:, list(outputs)], self.lengths)
-
-    def by_row(self) -> "Tensor | UnitsByRow":
-        """Row by row, views: [outputs], or [units, outputs] where a row may have several."""
-        return self.values if self.lengths is None else UnitsByRow(self.values, self.lengths)
-
-
-class UnitsByRow(Sequence[Tensor]):
-    """Views of what the units of each row have: [units, outputs].
-
-    Args:
-        values: [units of all rows, outputs]
-        lengths: [rows]
-    """
-
-    def __init__(self, values: Tensor, lengths: np.ndarray) -> None:
-        self._values = values
-        self._ends = np.cumsum(lengths)
-        self._starts = self._ends - lengths
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self._values[self._starts[row] : self._ends[row]]
-
-
-def _units_of(rows: np.ndarray, lengths: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Places of the units of some rows, and how many each has."""
-    if lengths is None:
-        return rows, None
-    starts = np.cumsum(lengths) - lengths
-    taken = lengths[rows]
-    within = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
-    return np.repeat(starts[rows], taken) + within, taken
 
 
 class TaskKind(ABC):
@@ -127,14 +40,22 @@ class TaskKind(ABC):
         outputs: What a soft loss may assume of the outputs: `classes` of which one is right.
         has_units: A row has several units; `tokenize` then gives the column `UNITS`.
         head: Ending of the model classes of transformers that answer it: `AutoModel` + head.
+        smooths_labels: `label_smoothing` means something.
+        takes_columns: Its labels may stand in several columns of 0 and 1, one for each output.
+        primary_metrics: Metrics that may be the primary one, because larger is better; the first is the default.
         label_names: A name for each output.
-        primary_metric: The metric that selects checkpoints and that gains are told in; larger is better.
+        primary_metric: The metric that selects checkpoints and that gains are told in.
+
+    A kind may hold what it takes from the training labels, such as the scale of numbers: `fitted` gives it that.
     """
 
     name: ClassVar[str]
     outputs: ClassVar[Outputs]
     head: ClassVar[str] = "ForSequenceClassification"
     has_units: ClassVar[bool] = False
+    smooths_labels: ClassVar[bool] = True
+    takes_columns: ClassVar[bool] = False
+    primary_metrics: ClassVar[tuple[str, ...]] = ()
     label_names: Sequence[str]
     primary_metric: str
 
@@ -144,7 +65,7 @@ class TaskKind(ABC):
     @classmethod
     @abstractmethod
     def from_column(cls, column: "Column", names: Sequence[str] | None) -> Self:
-        """The kind with the label names that the label column of the training file holds.
+        """The kind with the label names that the label column (or columns) of the training file holds.
 
         Args:
             names: The label names, where a person has set them.
@@ -164,6 +85,40 @@ class TaskKind(ABC):
             UserError: A row has no label or an unknown one.
         """
 
+    def with_primary(self, metric: str | None) -> Self:
+        """The kind with another primary metric; None leaves it.
+
+        Raises:
+            UserError: It is none of this kind's, or one of which less is better.
+        """
+        if metric is None or metric == self.primary_metric:
+            return self
+        if metric not in self.primary_metrics:
+            raise UserError(
+                "task.primary_metric",
+                f"got {metric}, which is none of a {self.name} task's",
+                f"expected one of {', '.join(self.primary_metrics) or self.primary_metric}",
+            )
+        return replace(self, primary_metric=metric)  # type: ignore[type-var]
+
+    def fitted(self, labels: Labels) -> Self:
+        """The kind with what it takes from the labels of the training split; most take nothing."""
+        return self
+
+    def weighted(self, weights: "ClassWeights", labels: Labels) -> Self:
+        """The kind whose hard loss weights classes.
+
+        Args:
+            weights: `none`, `balanced`, or a number for each output.
+            labels: Of the training split.
+
+        Raises:
+            UserError: With the setting `class_weights`.
+        """
+        if weights != "none":
+            raise UserError("class_weights", f"got {weights}, but a {self.name} task has no classes", "expected none")
+        return self
+
     def labels(self, column: "np.ndarray | Ragged") -> Labels:
         """The labels of a split, from its encoded column; one with a list per row has several units per row."""
         if isinstance(column, np.ndarray):
@@ -182,6 +137,10 @@ class TaskKind(ABC):
         own = labels != IGNORED_LABEL
         lengths = own.sum(axis=1)
         return Answers(torch.from_numpy(values[own]), lengths), Labels(labels[own], lengths)
+
+    def unlabelled(self, num_rows: int) -> Sequence[Any] | np.ndarray:
+        """The encoded column of rows that have no gold label, each of one unit."""
+        return np.full(num_rows, IGNORED_LABEL)
 
     def strata(self, labels: Labels) -> np.ndarray:
         """[rows], integers: rows of one stratum are shared out evenly when some are held out."""
@@ -225,6 +184,14 @@ class TaskKind(ABC):
         """
         return list(range(self.num_outputs))
 
+    def from_head(self, answers: Answers, config: Mapping[str, Any]) -> Answers:
+        """A model's outputs in the units of this kind's own.
+
+        Args:
+            config: Of the model; what it lacks of `head_config` is as transformers has it.
+        """
+        return answers
+
     def tokenize(
         self,
         tokenizer: "PreTrainedTokenizerBase",
@@ -247,6 +214,23 @@ class TaskKind(ABC):
             num_examples: Units of the step; None means those at hand.
         """
 
+    def thresholds(self, answers: Answers, labels: Labels) -> np.ndarray | None:
+        """What answers are decided at, chosen on validation: [outputs]; None where nothing is to be chosen."""
+        return None
+
+    def decided(self, answers: Answers, validation: Answers | None, labels: Labels) -> Answers:
+        """Answers with the thresholds that the same model's answers on validation, and its labels, choose.
+
+        Args:
+            validation: None where the model has none there; rows without an answer choose nothing.
+        """
+        rows = np.empty(0, dtype=int) if validation is None else validation.answered_rows
+        if validation is None or not len(rows):
+            return answers
+        if len(rows) < validation.num_rows:
+            validation, labels = validation.take(rows), labels.take(rows)
+        return replace(answers, thresholds=self.thresholds(validation, labels))
+
     @abstractmethod
     def metrics(self, answers: Answers, labels: Labels) -> dict[str, float]:
         """Every metric by name; `primary_metric` is one of them."""
@@ -265,6 +249,13 @@ class TaskKind(ABC):
             return self.metrics(answers.take(sample), labels.take(sample))[self.primary_metric]
 
         return np.array([score(student, sample) - score(baseline, sample) for sample in rows])
+
+    def beats(self, answers: Answers, trivial: Answers, labels: Labels) -> bool:
+        """Whether the primary metric is above that of trivial answers on 99 % of 1,000 resamples of the rows."""
+        rows = np.random.default_rng(0).integers(0, labels.num_rows, (1000, labels.num_rows))
+        batch = max(1, 5_000_000 // labels.num_rows)
+        gains = [self.gain(answers, trivial, labels, rows[start : start + batch]) for start in range(0, 1000, batch)]
+        return float(np.quantile(np.concatenate(gains), 0.01)) > 0
 
     @abstractmethod
     def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> str | None:
@@ -292,6 +283,14 @@ class TaskKind(ABC):
     def row_scores(self, answers: Answers) -> np.ndarray | None:
         """How sure each row's answer is, from 0 to 1, [rows]; None of a kind whose answers have no probability."""
         return None
+
+    def served(self, answers: Answers) -> Mapping[str, Any]:
+        """What a logged student needs beside its label names to tell the same decisions, as JSON values.
+
+        Args:
+            answers: The student's, with what was chosen on validation.
+        """
+        return {}
 
     def scores(self, answers: Answers) -> dict[str, list[float]]:
         """Columns that stand beside the decisions: `probability_<class>`, or none."""

@@ -3,6 +3,8 @@
 from kdexp.errors import UserError
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, KindName, PublicTaskConfig, TaskConfig
 from kdexp.task.kind import TaskKind
+from kdexp.task.multi_label import MultiLabel
+from kdexp.task.regression import Regression
 from kdexp.task.single_label import SingleLabel
 
 
@@ -25,5 +27,9 @@ def _named(kind: KindName) -> type[TaskKind]:
     match kind:
         case KindName.single_label:
             return SingleLabel
+        case KindName.multi_label:
+            return MultiLabel
+        case KindName.regression:
+            return Regression
         case _:
             raise UserError("task.kind", f"{kind} is not there yet", f"expected {KindName.single_label}")

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -25,7 +25,7 @@ def class_names(column: Column, labels: Sequence[str] | None) -> list[str]:
         UserError: The column holds a single class, or does not look like classes at all.
     """
     if labels is not None:
-        given = [_spelled(label) for label in labels]
+        given = [spelled(label) for label in labels]
         if len(set(given)) < max(2, len(given)):
             raise UserError("task.labels", f"[{shorten(labels)}]", "name two classes or more, each once")
         return given
@@ -36,17 +36,33 @@ def class_names(column: Column, labels: Sequence[str] | None) -> list[str]:
         raise UserError(setting, problem, "a classifier needs two classes or more")
     if column.class_names is not None:
         return list(column.class_names)
-    if not all(_NUMBER.fullmatch(name) for name in names):
-        ordered = sorted(names)
-    else:
-        ordered = sorted(names, key=lambda name: (float(name), name))
-        if len(names) > 10 and any("." in name for name in names):
-            problem = f"{where} holds {len(names):,} different numbers such as {ordered[1]}: scores, not classes"
-            raise UserError(setting, problem, "sort the scores into classes, or name another column")
+    ordered = in_order(names)
+    if are_numbers(names) and len(names) > 10 and any("." in name for name in names):
+        problem = f"{where} holds {len(names):,} different numbers such as {ordered[1]}: scores, not classes"
+        remedy = "learn them as numbers with task.kind=regression, sort them into classes, or name another column"
+        raise UserError(setting, problem, remedy)
     if len(names) > 20 and len(names) > len(column) / 2:
         problem = f"{where} holds {len(names):,} different values in {len(column):,} rows: not classes"
         raise UserError(setting, problem, f"name the label column; the columns are: {shorten(column.table.names)}")
     return ordered
+
+
+def is_number(name: str) -> bool:
+    return _NUMBER.fullmatch(name) is not None
+
+
+def are_numbers(names: Collection[str]) -> bool:
+    return all(map(is_number, names))
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """Numbers in their order, names in alphabetical order."""
+    return sorted(names, key=lambda name: (float(name), name)) if are_numbers(names) else sorted(names)
+
+
+def with_meanings(known: Mapping[str, int]) -> dict[str, int]:
+    """The same, found by what labels mean too: 1.50 is 1.5, and True is true."""
+    return {meaning(name): index for name, index in known.items()} | dict(known)
 
 
 def class_indices(column: Column, known: Mapping[str, int]) -> np.ndarray:
@@ -58,11 +74,11 @@ def class_indices(column: Column, known: Mapping[str, int]) -> np.ndarray:
     Raises:
         UserError: A row has no label or an unknown one.
     """
-    by_value = {_value(name): index for name, index in known.items()}
+    values = with_meanings(known)
 
     def index(row: int, aliases: tuple[str, ...]) -> int:
         for alias in aliases:
-            found = known.get(alias, by_value.get(_value(alias)))
+            found = values.get(alias, values.get(meaning(alias)))
             if found is not None:
                 return found
         problem = f"{column.where(row)}: unknown label '{aliases[0]:.60}'"
@@ -97,16 +113,17 @@ def label_notices(names: Sequence[str]) -> list[str]:
             f"classes differ only by case or blanks: {shown}{more}; each is a class of its own, "
             "give them one spelling if they are one"
         )
-    several = _several_labels(names)
+    several = several_labels(names)
     if several:
         notices.append(
             f"labels such as '{several[0]:.40}' look like several in one row, in {len(several):,} of {len(names):,} "
-            "classes: each combination is taken for a class of its own, as a row has one label"
+            "classes: each combination is taken for a class of its own, as a row has one label "
+            "(task.kind=multi_label takes them apart)"
         )
     return notices
 
 
-def _several_labels(names: Sequence[str]) -> list[str]:
+def several_labels(names: Sequence[str]) -> list[str]:
     """The names that are made of several, where putting parts together explains more classes than there are parts."""
     for separator in _SEPARATORS:
         parts = {name: _parts(name, separator) for name in names}
@@ -136,17 +153,17 @@ def _aliases(column: Column) -> Iterator[tuple[str, ...]]:
     _refuse_missing_labels(column)
     names = column.class_names
     for value in column:
-        text = _spelled(value)
+        text = spelled(value)
         yield (text,) if names is None else (names[int(value)], text)
 
 
-def _spelled(value: Any) -> str:
+def spelled(value: Any) -> str:
     """A whole number is `1` even where a missing value elsewhere made it `1.0`; JSON's true and false stay so."""
     text = str(value).lower() if isinstance(value, bool) else str(value).strip()
     return text.split(".")[0] if _WHOLE_FLOAT.fullmatch(text) else text
 
 
-def _value(label: str) -> str:
+def meaning(label: str) -> str:
     """Numbers and truth values count by what they mean: 1.50 is 1.5, and True is true."""
     if _NUMBER.fullmatch(label):
         return _canonical(label)

@@ -20,6 +20,7 @@ from kdexp.ranges import established
 from kdexp.task import inference, reviews
 from kdexp.task.arrange import HELD_OUT, Arrangement, Selection, arrange, clean_transfer, draw_subset
 from kdexp.task.columnar import is_saved_dataset
+from kdexp.task.columns_of import gold_column, label_columns, refuse_label_settings, text_columns
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
 from kdexp.task.file import Reading, read_table
 from kdexp.task.kind import Labels, TaskKind
@@ -67,6 +68,12 @@ class Task:
         return [*self.notes, *self.kind.announcements(self.labels("train"))]
 
     @property
+    def selection_parts(self) -> dict[str, str]:
+        """What decides a training beside its data, for keys: a primary metric that is not the kind's own."""
+        own = type(self.kind)(self.label_names).primary_metric
+        return {} if self.primary_metric == own else {"primary_metric": self.primary_metric}
+
+    @property
     def known_text(self) -> Split:
         """All text that belongs to the task and to no other split: what tokenizers are trained on."""
         return self.pool or self.train
@@ -97,13 +104,14 @@ def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] | None =
     kind = kind or kind_class(config)
     match config:
         case EmbeddedTaskConfig():
-            return _load_embedded(config, cache)
+            task = _load_embedded(config, cache)
         case PublicTaskConfig():
-            return _load_public(config, cache, kind)
+            task = _load_public(config, cache, kind)
         case FileTaskConfig():
-            return _load_file(config, cache, kind)
+            task = _load_file(config, cache, kind)
         case _:
             raise TypeError(f"no loader for {type(config).__name__}")
+    return replace(task, kind=task.kind.with_primary(config.primary_metric).fitted(task.labels("train")))
 
 
 def _load_embedded(config: EmbeddedTaskConfig, cache: Cache) -> Task:
@@ -164,8 +172,9 @@ def _require_embedded(name: str) -> str:
 
 
 def _load_public(config: PublicTaskConfig, cache: Cache, kind: type[TaskKind]) -> Task:
-    text = _text_columns(config.text, config.label)
-    sources = public_sources(config, [*text, config.label])
+    refuse_label_settings(config, kind)
+    text = text_columns(config.text, config.label)
+    sources = public_sources(config, [*text, *label_columns(config.label)])
     digests = sources.digests | _transfer_digest(config)
     return _kept(config, kind, digests, cache, lambda scratch: _arrange_public(config, kind, text, sources, scratch))
 
@@ -174,7 +183,11 @@ def _arrange_public(
     config: PublicTaskConfig, kind_type: type[TaskKind], text: list[str], sources: PublicSources, scratch: Path
 ) -> Arrangement:
     tables = sources.read(scratch)
-    kind = kind_type(list(config.labels))
+    kind = (
+        kind_type(list(config.labels))
+        if config.labels
+        else kind_type.from_column(gold_column(tables["train"][0], config), None)
+    )
     splits = {
         name: write_split(scratch / f"{name}.arrow", _public_shards(shards, text, config, kind, name != "transfer"))
         for name, shards in tables.items()
@@ -207,16 +220,17 @@ def _public_shards(
 
 def _public_labels(table: Table, config: PublicTaskConfig, kind: TaskKind) -> Any:
     # GLUE hides its test labels: TSV files have no such column, the hub's files have -1.
-    if config.label not in table.names:
+    if not {*label_columns(config.label)} <= {*table.names}:
         return None
-    column = table.column(config.label, "task.label")
+    column = gold_column(table, config)
     if all(str(value) == "-1" for value in column):
         return None
     return kind.encode(column, by_number=True)
 
 
 def _load_file(config: FileTaskConfig, cache: Cache, kind: type[TaskKind]) -> Task:
-    text = _text_columns(config.text, config.label)
+    text = text_columns(config.text, config.label)
+    refuse_label_settings(config, kind)
     files = {
         "train": config.train,
         "validation": config.validation,
@@ -236,14 +250,14 @@ def _arrange_file(
     tables = {
         name: read_table(
             path,
-            [*text, config.label],
+            [*text, *label_columns(config.label)],
             scratch / f"{name}.table.arrow",
             setting=f"task.{name}",
             reading=Reading(config.header, config.encoding, config.quoting),
         )
         for name, path in paths.items()
     }
-    gold = tables["train"].column(config.label, "task.label")
+    gold = gold_column(tables["train"], config)
     kind = kind_type.from_column(gold, config.labels)
     splits = {}
     for name, table in tables.items():
@@ -251,7 +265,7 @@ def _arrange_file(
         labels = None
         if name != "transfer":
             # Where the training file numbers its classes and names them, the other files may have either.
-            labels = kind.encode(table.column(config.label, "task.label"), by_number=gold.class_names is not None)
+            labels = kind.encode(gold_column(table, config), by_number=gold.class_names is not None)
         splits[name] = write_split(scratch / f"{name}.arrow", [(texts, labels)])
     sources = ("own file" if config.validation else HELD_OUT, "own file" if config.test else HELD_OUT)
     arranged = arrange(config, kind, splits, sources)
@@ -293,7 +307,7 @@ def _kept(
             facts = {"label_names": list(arranged.kind.label_names), "notes": arranged.notes, "tags": arranged.tags}
             (target / "task.json").write_text(json.dumps(facts), encoding="utf-8")
 
-    entry = cache.folder("tasks", {"kind": kind.name, "task": established(config) | digests}, build)
+    entry = cache.folder("tasks", {"kind": kind.name, "task": _read_settings(config) | dict(digests)}, build)
     facts = json.loads((entry.path / "task.json").read_text(encoding="utf-8"))
     splits = {path.stem: Split.from_file(path) for path in entry.path.glob("*.arrow")}
     return Task(
@@ -308,13 +322,7 @@ def _kept(
     )
 
 
-def _text_columns(text: Any, label: str) -> list[str]:
-    """Read the setting task.text: a column, or a list of one or two."""
-    columns = [str(name) for name in text] if isinstance(text, list | tuple) else [str(text)]
-    if not 1 <= len(columns) <= 2:
-        problem = f"{len(columns)} columns ({', '.join(columns)})"
-        raise UserError("task.text", problem, "name one column, or two for pairs: task.text=[premise,hypothesis]")
-    if len({*columns, label}) <= len(columns):
-        problem = f"columns are named twice: text {', '.join(columns)}, label {label}"
-        raise UserError("task.text", problem, "name different columns for each text and for the label")
-    return columns
+def _read_settings(config: TaskConfig) -> dict[str, Any]:
+    """What of the settings decides what is read: not what the kind makes of it."""
+    settings: dict[str, Any] = established(config)
+    return {name: value for name, value in settings.items() if name not in ("kind", "primary_metric")}

@@ -56,7 +56,7 @@ def public_sources(config: PublicTaskConfig, columns: Sequence[str]) -> PublicSo
     def read(scratch: Path) -> dict[str, list[Table]]:
         return {
             split: [
-                _read_file(path, columns, config.labels, scratch / f"{split}.{shard}.table.arrow")
+                _read_file(path, columns, config.labels or [], scratch / f"{split}.{shard}.table.arrow")
                 for shard, path in enumerate(paths)
             ]
             for split, paths in files.items()

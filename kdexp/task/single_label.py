@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
@@ -11,22 +11,32 @@ from torch import Tensor
 from kdexp.errors import UserError
 from kdexp.loss.base import Outputs
 from kdexp.loss.hard import hard_loss
+from kdexp.task import resampled
 from kdexp.task.chance import POWER, chance_test, power
+from kdexp.task.config import ClassWeights
 from kdexp.task.kind import Answers, Labels, TaskKind
 from kdexp.task.labels import class_indices, class_names, label_key, label_notices
 from kdexp.task.table import Column, shorten
 
 _NUM_NAMED = 6
+_LARGE_SHARE = 0.8
+"""Of the largest class, above which accuracy alone says little."""
 
 
 @dataclass(frozen=True)
 class SingleLabel(TaskKind):
-    """One of the classes `label_names` is right."""
+    """One of the classes `label_names` is right.
+
+    Attributes:
+        class_weights: [classes], what a row of each weighs in the hard loss; None is 1 each.
+    """
 
     label_names: Sequence[str]
     primary_metric: str = "accuracy"
+    class_weights: tuple[float, ...] | None = None
     name: ClassVar[str] = "single_label"
     outputs: ClassVar[Outputs] = Outputs.classes
+    primary_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     @classmethod
     def from_column(cls, column: Column, names: Sequence[str] | None) -> Self:
@@ -35,6 +45,16 @@ class SingleLabel(TaskKind):
     def encode(self, column: Column, *, by_number: bool = False) -> np.ndarray:
         numbers = {str(index): index for index in range(self.num_outputs)} if by_number else {}
         return class_indices(column, numbers | {name: index for index, name in enumerate(self.label_names)})
+
+    def weighted(self, weights: ClassWeights, labels: Labels) -> Self:
+        """`balanced` is rows / (classes * rows of the class), which is 1 in the mean over rows (scikit-learn's)."""
+        if weights == "none":
+            return self
+        if weights == "balanced":
+            counts = np.bincount(labels.values, minlength=self.num_outputs)
+            balanced = counts.sum() / ((counts > 0).sum() * np.maximum(counts, 1))
+            return replace(self, class_weights=tuple(balanced.tolist()))
+        return replace(self, class_weights=read_weights(weights, self.label_names))
 
     def strata(self, labels: Labels) -> np.ndarray:
         return labels.values
@@ -48,7 +68,14 @@ class SingleLabel(TaskKind):
 
     def announcements(self, labels: Labels) -> list[str]:
         counts = np.bincount(labels.values, minlength=self.num_outputs)
-        return [_classes_line(self.label_names, counts), *label_notices(self.label_names)]
+        lines = [classes_line(self.label_names, counts, "classes"), *label_notices(self.label_names)]
+        share, largest = counts.max() / max(counts.sum(), 1), self.label_names[int(counts.argmax())]
+        if share > _LARGE_SHARE:
+            lines.append(
+                f"'{largest:.40}' is {share:.0%} of the training rows, and always answering it would be as accurate: "
+                "look at macro-F1 (task.primary_metric=macro_f1, train.class_weights=balanced)"
+            )
+        return lines
 
     def head_config(self) -> dict[str, object]:
         return super().head_config() | {"problem_type": "single_label_classification"}
@@ -59,19 +86,36 @@ class SingleLabel(TaskKind):
     def hard_loss(
         self, logits: Tensor, labels: Tensor, *, num_examples: Tensor | int | None, label_smoothing: float
     ) -> Tensor:
-        return hard_loss(logits, labels, num_examples=num_examples, label_smoothing=label_smoothing)
+        return hard_loss(
+            logits,
+            labels,
+            num_examples=num_examples,
+            label_smoothing=label_smoothing,
+            class_weights=self.class_weights,
+        )
 
     def metrics(self, answers: Answers, labels: Labels) -> dict[str, float]:
         return classification_metrics(answers.values, labels.values)
 
     def gain(self, student: Answers, baseline: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
-        if self.primary_metric != "accuracy":
-            return super().gain(student, baseline, labels, rows)
+        if self.primary_metric == "macro_f1":
+            taught, alone = (
+                self._macro_f1(answers.values.argmax(-1).numpy(), labels.values, rows)
+                for answers in (student, baseline)
+            )
+            return taught - alone
         # In whole numbers: a difference of nothing is exactly nothing, and no interval leaves zero by rounding.
         right, baseline_right = (
             (answers.values.argmax(-1).numpy() == labels.values).astype(float) for answers in (student, baseline)
         )
         return (right - baseline_right)[rows].mean(axis=-1)
+
+    def _macro_f1(self, answers: np.ndarray, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """[samples], on rows [samples, rows]."""
+        num_classes = self.num_outputs
+        hits = resampled.class_counts(gold, num_classes, rows, answers == gold)
+        labelled, told = (resampled.class_counts(each, num_classes, rows) for each in (gold, answers))
+        return resampled.mean_known(resampled.f1(hits, labelled + told))
 
     def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> str | None:
         given = answers.values.argmax(-1).numpy()
@@ -103,6 +147,17 @@ class SingleLabel(TaskKind):
     def scores(self, answers: Answers) -> dict[str, list[float]]:
         probabilities = answers.values.double().softmax(dim=-1).T.tolist()
         return {f"probability_{name}": column for name, column in zip(self.label_names, probabilities, strict=True)}
+
+
+def read_weights(weights: ClassWeights, names: Sequence[str]) -> tuple[float, ...]:
+    """
+    Raises:
+        UserError: They are no number for each of the classes.
+    """
+    if isinstance(weights, str) or len(weights) != len(names):
+        got = weights if isinstance(weights, str) else f"{len(weights)} numbers for {len(names)} classes"
+        raise UserError("class_weights", f"got {got}", f"expected none, balanced, or one each of {shorten(names)}")
+    return tuple(map(float, weights))
 
 
 def class_order(teacher_names: Sequence[str], task_names: Sequence[str], role: str = "teacher") -> list[int]:
@@ -138,13 +193,13 @@ def _numbered_key(name: str) -> str:
     return re.sub(r"^label(?=\d+$)", "", key)
 
 
-def _classes_line(names: Sequence[str], counts: np.ndarray) -> str:
-    """How many classes there are, the most frequent ones, and the rarest, with their rows in train."""
+def classes_line(names: Sequence[str], counts: np.ndarray, what: str) -> str:
+    """How many classes (or labels: `what`) there are, the most frequent and the rarest, with their rows in train."""
     order = np.argsort(-counts, kind="stable").tolist()
     told = [f"{names[index]:.40}: {counts[index]:,}" for index in order]
     if len(told) > _NUM_NAMED:
         told[_NUM_NAMED:] = [f"... the rarest of {len(told) - _NUM_NAMED:,} more {told[-1]}"]
-    return f"classes: {len(names):,}, with rows in train: {', '.join(told)}"
+    return f"{what}: {len(names):,}, with rows in train: {', '.join(told)}"
 
 
 def classification_metrics(logits: Tensor, labels: np.ndarray) -> dict[str, float]:

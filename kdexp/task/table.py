@@ -58,10 +58,14 @@ class Column:
     """One column of a table: its values, as often as wanted, and how messages name their places.
 
     Text formats give strings (JSON lines and Parquet: their own types), and None for a missing value.
+
+    Attributes:
+        separator: Between the labels of one row, where a value is a text that holds several.
     """
 
     name: str
     table: Table
+    separator: str = ","
 
     def __len__(self) -> int:
         return len(self.table.columns[self.name])
@@ -82,6 +86,28 @@ class Column:
 
     def where(self, row: int) -> str:
         return self.table.where(row)
+
+
+@dataclass(frozen=True)
+class Columns(Column):
+    """Several columns of one table, side by side: a row is a list with a value of each."""
+
+    columns: Sequence[Column] = ()
+
+    @classmethod
+    def of(cls, columns: Sequence[Column]) -> "Columns":
+        return cls(", ".join(column.name for column in columns), columns[0].table, columns=columns)
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    @property
+    def class_names(self) -> None:
+        return None
+
+    def batches(self) -> Iterator[list[Any]]:
+        for batches in zip(*(column.batches() for column in self.columns), strict=True):
+            yield list(map(list, zip(*batches, strict=True)))
 
 
 def shorten(names: Sequence[str], most: int = 20) -> str:

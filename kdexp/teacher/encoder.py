@@ -127,7 +127,7 @@ class EncoderTeacher:
         )
         self.encoder.model.to("cpu")  # its memory is the student's now
         return TeacherAnswers(
-            answers=answers.in_order(self.output_order),
+            answers=self.task.kind.from_head(answers.in_order(self.output_order), self.encoder.model.config.to_dict()),
             key=self.fingerprint_as(reader),
             num_forwarded=len(split),
             seconds=time.perf_counter() - started,
@@ -144,7 +144,7 @@ class EncoderTeacher:
         def build(target: Path, work: Path) -> None:
             record = train_model(
                 encoder,
-                Lesson.of_labels(encoder, task, self.cache, f"{self.role}.train", split),
+                Lesson.of_labels(encoder, task, self.cache, self.settings.train, f"{self.role}.train", split),
                 self.settings.train,
                 self.hardware,
                 seed=self.settings.seed,
@@ -162,7 +162,7 @@ class EncoderTeacher:
             "seed": self.settings.seed,
             "numerics": self.hardware.numerics,
             "versions": library_versions(),
-        }
+        } | task.selection_parts
         entry = self.cache.folder("teachers", parts, build)
         record = json.loads((entry.path / "training.json").read_text(encoding="utf-8"))
         logger.info(

@@ -36,7 +36,7 @@ def open_teacher(
     members = {item.name: _open(role, item, task, foreign, cache, hardware) for role, item in settings.items()}
     if len(members) == 1:
         return next(iter(members.values()))
-    return Ensemble(members, {item.name: item.weight for item in settings.values()})
+    return Ensemble(members, {item.name: item.weight for item in settings.values()}, task.kind.outputs)
 
 
 def _open(

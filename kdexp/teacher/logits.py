@@ -3,17 +3,19 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
+from torch.nn.functional import log_softmax, logsigmoid
 
 from kdexp.cache import Cache
 from kdexp.errors import UserError
+from kdexp.loss.base import Outputs
 from kdexp.task.kind import Answers
 from kdexp.task.load import Task
 from kdexp.task.split import Split, rows_within
@@ -96,13 +98,20 @@ class Ensemble:
     teacher's answer, which is not the mixture of the softened answers. The mixture is a log-probability:
     a loss on logits themselves (`mse`) should be centered, since each row's mean is the normaliser's.
 
+    Where each label is a question of its own, the mean is of each one's probability, told as a logit; of numbers it
+    is their mean.
+
     Args:
         weights: Above 0, one for each teacher, in any unit.
     """
 
-    role, scale, checks_chance = "teacher", Scale.log_probabilities, False
+    role, checks_chance = "teacher", False
 
-    def __init__(self, members: Mapping[str, Teacher], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, members: Mapping[str, Teacher], weights: Mapping[str, float], outputs: Outputs = Outputs.classes
+    ) -> None:
+        self.scale = Scale.log_probabilities if outputs == Outputs.classes else Scale.logits
+        self._outputs = outputs
         total = sum(weights.values())
         self.members = members
         self.shares = {name: weights[name] / total for name in members}
@@ -127,20 +136,39 @@ class Ensemble:
 
     def answer(self, split: Split, name: str) -> TeacherAnswers:
         answers = {member: teacher.answer(split, name) for member, teacher in self.members.items()}
-        weighted = torch.stack(
-            [
-                log_softmax(answer.answers.values, dim=-1) + math.log(self.shares[member])
-                for member, answer in answers.items()
-            ]
-        )
-        mixture = self._without_silent(weighted) if self.may_abstain else weighted.logsumexp(dim=0)
+        values = {member: answer.answers.values for member, answer in answers.items()}
         return TeacherAnswers(
-            answers=Answers(mixture, next(iter(answers.values())).answers.lengths),
+            answers=Answers(self._mixed(values), next(iter(answers.values())).answers.lengths),
             key=" + ".join(f"{self.shares[member]!r} {answer.key}" for member, answer in answers.items()),
             num_forwarded=sum(answer.num_forwarded for answer in answers.values()),
             seconds=sum(answer.seconds for answer in answers.values()),
             members=answers,
         )
+
+    def _mixed(self, values: Mapping[str, Tensor]) -> Tensor:
+        """[units, outputs] of each member's."""
+
+        def mean(of: Callable[[Tensor], Tensor]) -> Tensor:
+            """Log of the mean, of logs."""
+            logs = torch.stack([of(each) + math.log(self.shares[name]) for name, each in values.items()])
+            return self._without_silent(logs) if self.may_abstain else logs.logsumexp(dim=0)
+
+        match self._outputs:
+            case Outputs.classes:
+                return mean(partial(log_softmax, dim=-1))
+            case Outputs.yes_no:
+                return mean(logsigmoid) - mean(lambda each: logsigmoid(-each))
+            case Outputs.number:
+                return self._mean_number(torch.stack(list(values.values())))
+
+    def _mean_number(self, values: Tensor) -> Tensor:
+        """Of those that answer; nan where none does.
+
+        Args:
+            values: [teachers, units, outputs]
+        """
+        shares = torch.tensor(list(self.shares.values()))[:, None, None].where(~values.isnan(), 0.0)
+        return (shares * values.nan_to_num()).sum(dim=0) / shares.sum(dim=0)
 
     def _without_silent(self, weighted: Tensor) -> Tensor:
         """The mixture of those that answer a unit, their weights summing to one; nan where none does.
@@ -238,7 +266,7 @@ def _check(unchecked: dict[str, Teacher], answers: TeacherAnswers, task: Task, s
         if len(rows) < given.num_rows:
             given, labels = given.take(rows), labels.take(rows)
         del unchecked[name]
-        score = task.kind.metrics(given, labels)[task.primary_metric]
+        score = task.kind.metrics(task.kind.decided(given, given, labels), labels)[task.primary_metric]
         logger.info("teacher %s: %.1f %% on %s", name, 100 * score, split)
         if not member.checks_chance:
             continue

@@ -28,7 +28,7 @@ _FORMS = {
     True: "pairs (first, second), or a table with the columns 'text' and 'text_pair'",
     None: "texts, pairs (first, second), or a table with the columns 'text' and, for pairs, 'text_pair'",
 }
-_EVALUATOR = "mlflow.models.evaluation.evaluators.classifier"
+_EVALUATORS = tuple(f"mlflow.models.evaluation.evaluators.{kind}" for kind in ("classifier", "regressor"))
 
 
 class InputError(MlflowException, ValueError):
@@ -43,6 +43,8 @@ class Student:
         self.label_names: list[str] = settings["label_names"]
         self.max_length: int = settings["max_length"]
         self.kind: str = settings.get("kind", "single_label")
+        self.thresholds: list[float] = settings.get("thresholds", [0.0] * len(self.label_names))
+        """Of several labels: logits above which each is told, chosen on the validation rows."""
         self.is_pair: bool | None = settings.get("is_pair")
         """Whether it was trained on pairs; None where that is not known, and both are read."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -51,6 +53,9 @@ class Student:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
         self.model = model.to(self.device).eval()
+        # Numbers are answered standardised.
+        self.mean: float = getattr(model.config, "label_mean", 0.0)
+        self.scale: float = getattr(model.config, "label_scale", 1.0)
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame | pd.Series":
         """Classify texts.
@@ -61,9 +66,11 @@ class Student:
             params: Not used; MLflow passes it.
 
         Returns:
-            One row per text, in their order and with the index of a DataFrame or Series: `label`, `score` (the
-            probability of that label), and `probability_<class>` for every class. MLflow's evaluator of classifiers,
-            which takes one column, is given the labels.
+            One row per text, in their order and with the index of a DataFrame or Series. Of classes `label`, `score`
+            (the probability of that label), and `probability_<class>` for every class; of several labels `labels` (a
+            list of those above their thresholds) and `probability_<label>`; of numbers `value`, in the unit of the
+            labels that it was trained on. MLflow's evaluators of classifiers and of regressors, which take one
+            column, are given the labels or the numbers.
 
         Raises:
             InputError: The input is none of these; a ValueError.
@@ -72,7 +79,7 @@ class Student:
         rows = self._answers(self._logits(first, second))
         if isinstance(model_input, pd.DataFrame | pd.Series):
             rows.index = model_input.index
-        return rows["label"] if _is_evaluated() else rows
+        return rows[rows.columns[0]] if _is_evaluated() else rows
 
     def _answers(self, logits: torch.Tensor) -> pd.DataFrame:
         """What is told of each row: the case of the task's kind.
@@ -83,6 +90,10 @@ class Student:
         match self.kind:
             case "single_label":
                 return _classes(logits, self.label_names)
+            case "multi_label":
+                return _label_sets(logits, self.label_names, self.thresholds)
+            case "regression":
+                return pd.DataFrame({"value": logits[:, 0].double().numpy() * self.scale + self.mean})
             case _:
                 raise MlflowException(f"students of the kind {self.kind} are not answered by this version")
 
@@ -113,11 +124,19 @@ def _classes(logits: torch.Tensor, names: list[str]) -> pd.DataFrame:
     return rows
 
 
+def _label_sets(logits: torch.Tensor, names: list[str], thresholds: list[float]) -> pd.DataFrame:
+    """Of several labels: `labels`, a list for each row, and `probability_<label>`."""
+    told = logits.double() > torch.tensor(thresholds, dtype=torch.float64)
+    rows = pd.DataFrame(logits.sigmoid().numpy(), columns=[f"probability_{name}" for name in names])
+    rows.insert(0, "labels", [[name for name, yes in zip(names, row, strict=True) if yes] for row in told.tolist()])
+    return rows
+
+
 def _is_evaluated() -> bool:
-    """Whether `mlflow.models.evaluate(model_type="classifier")` asks: nothing else tells it from another caller."""
+    """Whether an evaluator of `mlflow.models.evaluate` asks that takes one column: nothing else tells it apart."""
     frame: Any = sys._getframe(2)
     while frame is not None and (name := frame.f_globals.get("__name__", "")).startswith("mlflow."):
-        if name == _EVALUATOR:
+        if name in _EVALUATORS:
             return True
         frame = frame.f_back
     return False

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kdexp.task.kind import Answers
     from kdexp.task.load import Task
 
-SERVED_KINDS = ("single_label",)
+SERVED_KINDS = ("single_label", "multi_label", "regression")
 """Kinds of task that the pyfunc model can answer."""
 
 _PACKAGES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "pandas")
@@ -37,6 +37,7 @@ class StudentFiles:
         max_length: Tokens at which the student's inputs are truncated.
         example_texts: Some inputs (texts or pairs), shown by MLflow beside the model.
         kind: Of the task.
+        decided: What the kind needs beside names to tell what the run told, such as thresholds.
         is_pair: Whether it was trained on pairs; None where that is not known, and both are answered.
         sureness: How often it was right on validation by how sure it was (`kdexp/task/sureness.py`).
     """
@@ -46,6 +47,7 @@ class StudentFiles:
     max_length: int
     example_texts: Sequence[Any] = ()
     kind: str = SERVED_KINDS[0]
+    decided: Mapping[str, Any] = field(default_factory=dict)
     is_pair: bool | None = None
     sureness: Mapping[str, Sequence[int]] | None = None
 
@@ -59,10 +61,20 @@ class StudentFiles:
             validation: What it answers there.
             with_text: Show some training texts as examples, else made-up ones.
         """
-        sureness = sureness_table(task.kind, validation, task.labels("validation"))
         made_up = [("a text", "another text")] if task.train.is_pair else ["a text"]
         examples = task.train.head(3) if with_text else made_up
-        return cls(folder, task.label_names, max_length, examples, task.kind.name, task.train.is_pair, sureness)
+        kind, labels = task.kind, task.labels("validation")
+        answers = kind.decided(validation, validation, labels)
+        return cls(
+            folder,
+            task.label_names,
+            max_length,
+            examples,
+            kind.name,
+            kind.served(answers),
+            task.train.is_pair,
+            sureness_table(kind, answers, labels),
+        )
 
     def settings(self) -> dict[str, object]:
         """What has to be known to use it, beside model and tokenizer."""
@@ -72,6 +84,7 @@ class StudentFiles:
             "label_names": list(self.label_names),
             "max_length": self.max_length,
             "sureness": self.sureness,
+            **self.decided,
         }
 
 
@@ -102,7 +115,7 @@ def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) ->
             loader_module=loader.stem,
             data_path=str(student.folder),
             code_paths=[str(path) for path in (loader, own) if path],
-            signature=_signature(student.label_names),
+            signature=_signature(student.kind, student.label_names),
             pip_requirements=[f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _PACKAGES],
             input_example=_example(student.example_texts),
             mlflow_model=model,
@@ -141,7 +154,7 @@ def _example(texts: Sequence[Any]) -> "pd.DataFrame | None":
     return pd.DataFrame(rows, columns=["text", "text_pair"][: len(rows[0])])
 
 
-def _signature(label_names: Sequence[str]) -> "ModelSignature":
+def _signature(kind: str, label_names: Sequence[str]) -> "ModelSignature":
     """The outputs alone, so that every form of a request reaches the model, which checks it (tried with MLflow 3.17).
 
     Under a schema of columns MLflow refuses texts and lists before the model sees them, and in Python makes one row of
@@ -149,7 +162,14 @@ def _signature(label_names: Sequence[str]) -> "ModelSignature":
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
 
-    columns = [ColSpec(DataType.string, "label"), ColSpec(DataType.float, "score")]
+    match kind:
+        case "regression":
+            return ModelSignature(outputs=Schema([ColSpec(DataType.double, "value")]))
+        case "multi_label":
+            columns = [ColSpec(Array(DataType.string), "labels")]
+        case _:
+            columns = [ColSpec(DataType.string, "label"), ColSpec(DataType.float, "score")]
     columns += [ColSpec(DataType.float, f"probability_{name}") for name in label_names]
     return ModelSignature(outputs=Schema(columns))

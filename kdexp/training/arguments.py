@@ -8,8 +8,8 @@ from typing import Any
 from transformers import TrainingArguments
 
 from kdexp.errors import UserError, under
-from kdexp.loss.base import LogitLoss
-from kdexp.loss.logit import KD, LOSSES
+from kdexp.loss.base import LogitLoss, Outputs
+from kdexp.loss.logit import KD, LOSSES, MSE
 from kdexp.training.config import Tokenization
 
 
@@ -20,7 +20,8 @@ class DistillationTrainingArguments(TrainingArguments):
     Args:
         alpha: Weight of the gold labels, 0 to 1: 1 trains without a teacher, 0 on the teacher alone.
         alpha_end: Where alpha gets to, linearly, at the last step; None keeps it.
-        temperature: T, above 0; softens both distributions. Of Hinton's loss: a `soft_loss` has its own.
+        temperature: T, above 0; softens both distributions. Of Hinton's loss: a `soft_loss` has its own. Of several
+            labels each one's sigmoid is softened; a student of numbers has none, and learns by the squared difference.
         soft_loss: Another soft loss than Hinton's, by name with its settings, as in conf/loss:
             `{"name": "dkd", "temperature": 4.0, "target_weight": 1.0, "nontarget_weight": 8.0}`, or that as JSON.
         tokenization: `own`, each model reads its own tokens; `student_ids`, the teacher is fed the
@@ -87,15 +88,20 @@ def _check(args: Any) -> None:
     args.alpha, args.temperature = float(args.alpha), float(args.temperature)
 
 
-def logit_loss(args: Any) -> LogitLoss:
+def logit_loss(args: Any, outputs: Outputs = Outputs.classes) -> LogitLoss:
     """The loss that the settings describe as they are now.
+
+    Args:
+        outputs: What the student says: Hinton's loss compares probabilities, and numbers have none, so that their
+            squared difference takes its place.
 
     Raises:
         UserError: A `ValueError`: `soft_loss` names none, or a setting is not legal.
     """
     hinton = KD(alpha=args.alpha, alpha_end=args.alpha_end, temperature=args.temperature)
     if not args.soft_loss:
-        return hinton
+        is_number = outputs == Outputs.number
+        return MSE(alpha=args.alpha, alpha_end=args.alpha_end, centered=False) if is_number else hinton
     if not isinstance(args.soft_loss, dict):
         raise UserError("soft_loss", f"got {args.soft_loss!r}", 'expected {"name": ...} with its settings')
     settings = dict(args.soft_loss)

@@ -190,13 +190,16 @@ def refuse_unfit_loss(loss: Loss, outputs: Outputs, num_outputs: int) -> None:
     def fits(kind: Loss | type[Loss]) -> bool:
         return outputs in kind.outputs and (outputs != Outputs.classes or num_outputs >= kind.min_classes)
 
-    if isinstance(loss, MSE) and loss.centered and outputs == Outputs.number and num_outputs == 1:
-        raise UserError("loss", "mse without its mean leaves nothing of a single number", "set centered=false")
+    if isinstance(loss, MSE) and loss.centered and outputs != Outputs.classes:
+        left = (
+            "leaves nothing of a single number" if num_outputs == 1 else "is another answer: each output stands alone"
+        )
+        raise UserError("loss", f"mse without its mean {left}", "set centered=false")
     if fits(loss):
         return
     if outputs not in loss.outputs:
-        compared = " or ".join(sorted(loss.outputs))
-        problem = f"{loss.name} compares {compared}, but here the logits say {outputs}"
+        compared = " or ".join(kind.in_words for kind in Outputs if kind in loss.outputs)
+        problem = f"{loss.name} compares {compared}, but here the logits say {outputs.in_words}"
     else:
         problem = f"{loss.name} is degenerate here: {loss.degenerate}"
     raise UserError(
@@ -222,7 +225,9 @@ def refuse_unfit_soft_loss(loss: LogitLoss, outputs: Outputs, num_outputs: int, 
         raise UserError("per_device_train_batch_size", error.problem, error.remedy) from None
 
 
-def refuse_incomparable(loss: LogitLoss, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
+def refuse_incomparable(
+    loss: LogitLoss, student: Tensor, teacher: Tensor, labels: Tensor, outputs: Outputs = Outputs.classes
+) -> None:
     """Refuse logits of which a soft loss would make a number, but not the one that is meant.
 
     Raises:
@@ -238,10 +243,10 @@ def refuse_incomparable(loss: LogitLoss, student: Tensor, teacher: Tensor, label
             f"the teacher's logits have shape {list(teacher.shape)}, the student's {list(student.shape)}: "
             "both must have one logit for each class of each row"
         )
-    if Outputs.yes_no not in loss.outputs and labels.numel() > len(labels):
+    if outputs == Outputs.classes and labels.numel() > len(labels):
         raise ValueError(
             f"the labels have shape {list(labels.shape)}, and {loss.name} compares one class of each row: for several "
-            'labels pass soft_loss={"name": "mse", "centered": False}, or alpha=1.0, the labels alone'
+            'labels set config.problem_type="multi_label_classification" of the student'
         )
 
 

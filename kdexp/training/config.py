@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
+from kdexp.errors import UserError
 from kdexp.ranges import Checked, Positive, PositiveInt, Range, Share, Weight, later
 
 # The optimizer's step must be a float32.
 LearningRate = Annotated[float, Range("a finite number above 0, at most 1e30", low=0, high=1e30, open_low=True)]
+
+_WEIGHT = Range("a finite number above 0", low=0, open_low=True)
 
 
 class Tokenization(StrEnum):
@@ -31,6 +34,8 @@ class TrainConfig(Checked):
     Attributes:
         epochs, learning_rate: None means: depends on the model, see `kdexp.config.Config`.
         max_steps: Optimizer steps, in place of epochs.
+        class_weights: In the hard loss: `none`, `balanced` (rare classes weigh as much together as frequent ones), or
+            a number above 0 for each class, in their order.
     """
 
     epochs: PositiveInt | None = None
@@ -43,8 +48,21 @@ class TrainConfig(Checked):
     warmup_ratio: Share = 0.1
     max_grad_norm: Positive = 1.0
     label_smoothing: Share = 0.0
+    class_weights: Any = later("none")
     group_by_length: bool = True
     select: CheckpointSelection = CheckpointSelection.best
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_weights is None:
+            self.class_weights = "none"
+        given = self.class_weights
+        if given in ("none", "balanced"):
+            return
+        if not isinstance(given, list) or any(_WEIGHT.refuses(value) for value in given):
+            raise UserError(
+                "class_weights", f"got {given}", "expected none, balanced, or a number above 0 for each class"
+            )
 
 
 @dataclass(kw_only=True)

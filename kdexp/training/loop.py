@@ -21,7 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 
 from kdexp.arrow import Rows
 from kdexp.cache import Cache
-from kdexp.errors import UserError
+from kdexp.errors import UserError, under
 from kdexp.files import sync
 from kdexp.hardware import Hardware
 from kdexp.loss.base import CrossEntropy, LogitLoss, Loss
@@ -102,13 +102,28 @@ class Lesson:
     teacher: Encoder | None = None
 
     @classmethod
-    def of_labels(cls, encoder: Encoder, task: Task, cache: Cache, settings: str, split: str = "train") -> "Lesson":
+    def of_labels(
+        cls, encoder: Encoder, task: Task, cache: Cache, schedule: TrainConfig, settings: str, split: str = "train"
+    ) -> "Lesson":
         """The gold labels of a split of the task, and nothing else."""
         train, validation = (
             tokenize(encoder.tokenizer, part, encoder.max_length, task.kind, cache).rows(labels=part.labels)
             for part in (getattr(task, split), task.validation)
         )
-        return cls(task.kind, train, validation, settings=settings)
+        return cls(weighted_kind(task, schedule, settings), train, validation, settings=settings)
+
+
+def weighted_kind(task: Task, schedule: TrainConfig, settings: str) -> TaskKind:
+    """The task's kind with the schedule's class weights in its hard loss.
+
+    Raises:
+        UserError: The schedule asks for what the kind cannot do, under `settings`.
+    """
+    with under(settings):
+        if schedule.label_smoothing and not task.kind.smooths_labels:
+            problem = f"got {schedule.label_smoothing:g}, but numbers cannot be smoothed as classes can"
+            raise UserError("label_smoothing", problem, "leave it at 0")
+        return task.kind.weighted(schedule.class_weights, task.labels("train"))
 
 
 def num_optimizer_steps(num_rows: int, schedule: TrainConfig) -> int:
@@ -161,7 +176,7 @@ def train_model(
         answers, labels = lesson.kind.units_of_rows(prediction.predictions, prediction.label_ids)
         if not answers.values.isfinite().all():
             raise diverged("the model answers nan or infinity", lesson.settings)
-        return lesson.kind.metrics(answers, labels)
+        return lesson.kind.metrics(lesson.kind.decided(answers, answers, labels), labels)
 
     teacher = [lesson.teacher.model] if lesson.teacher else []
     with hardware.threads_for(encoder.model, *teacher), progress(description, total_steps) as advance:
@@ -291,9 +306,13 @@ def _last_complete_checkpoint(work: Path) -> str | None:
     return get_last_checkpoint(str(work))
 
 
-def diverged(problem: str, settings: str) -> UserError:
+class DivergedError(UserError):
+    """A training left the numbers."""
+
+
+def diverged(problem: str, settings: str) -> DivergedError:
     """A training that left the numbers, and which settings tame it."""
-    return UserError(
+    return DivergedError(
         f"{settings}.learning_rate", problem, f"try a smaller one, more {settings}.warmup_ratio, or float32"
     )
 

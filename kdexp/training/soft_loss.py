@@ -1,11 +1,11 @@
 """The soft loss of a batch, of which the teacher may have said nothing about some rows."""
 
 import logging
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from torch import Tensor
 
-from kdexp.loss.base import LogitLoss
+from kdexp.loss.base import LogitLoss, Outputs
 from kdexp.training import checks
 from kdexp.training.collate import Batch
 from kdexp.training.transfer import soft_loss
@@ -18,6 +18,7 @@ def answered_soft_loss(
     student: Tensor,
     teacher: Tensor,
     batch: Batch,
+    outputs: Outputs,
     num_examples: Tensor | int,
     transfer_weight: float,
 ) -> Tensor:
@@ -28,6 +29,7 @@ def answered_soft_loss(
 
     Args:
         student, teacher: [units, outputs], logits
+        outputs: What they say.
         num_examples: Units of the whole optimizer step.
 
     Returns:
@@ -36,7 +38,7 @@ def answered_soft_loss(
     Raises:
         ValueError: They cannot be compared.
     """
-    checks.refuse_incomparable(loss, student, teacher, batch.labels)
+    checks.refuse_incomparable(loss, student, teacher, batch.labels, outputs)
     labels = batch.labels
     silent = teacher.isnan().all(dim=-1)
     if "logits" in batch.teacher and silent.any():
@@ -45,7 +47,7 @@ def answered_soft_loss(
         student, teacher, labels = student[rows], teacher[rows], labels[rows]
     if not len(student):
         return student.sum() * 0
-    return soft_loss(loss, student, teacher, labels, num_examples, transfer_weight)
+    return soft_loss(partial(loss, outputs=outputs), student, teacher, labels, num_examples, transfer_weight)
 
 
 @lru_cache(maxsize=1)

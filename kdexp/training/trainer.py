@@ -164,7 +164,8 @@ class DistillationTrainer(Trainer):
     @property
     def loss(self) -> LogitLoss:
         """The loss as the arguments describe it now, feature terms included."""
-        return replace(logit_loss(self.args), terms=self.feature_terms.terms if self.feature_terms else {})
+        loss = logit_loss(self.args, self._student.outputs)
+        return replace(loss, terms=self.feature_terms.terms if self.feature_terms else {})
 
     @property
     def _student(self) -> StudentInLoop:
@@ -272,7 +273,9 @@ class DistillationTrainer(Trainer):
             hard = self._hard_loss(logits, batch, num_examples, self.args.label_smoothing_factor)
         if answer.logits is not None:
             logits = batch.unit_values(logits_of(outputs, with_loss=has_own_loss))
-            soft = answered_soft_loss(loss, logits, answer.logits, batch, num_examples, self.args.transfer_weight)
+            soft = answered_soft_loss(
+                loss, logits, answer.logits, batch, self._student.outputs, num_examples, self.args.transfer_weight
+            )
         total = hard if alpha == 1 else alpha * hard + (1 - alpha) * soft
         self._realised_weights = {"alpha": alpha}
         self._realised.add(hard_loss=hard, soft_loss=soft)

@@ -1,12 +1,14 @@
 """What text that only the teacher labels counts in the loss."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
-from kdexp.loss.base import IGNORED_LABEL, LogitLoss
+from kdexp.loss.base import IGNORED_LABEL
 
 
 def soft_loss(
-    loss: LogitLoss,
+    loss: Callable[..., Tensor],
     student: Tensor,
     teacher: Tensor,
     labels: Tensor,
@@ -17,7 +19,7 @@ def soft_loss(
 
     Args:
         student, teacher: [units, outputs], logits
-        labels: [units], or [units, outputs]; -100 for none.
+        labels: [units], or [units, outputs]; -100 for none, or nan where labels are no whole numbers.
         num_examples: Units of the whole optimizer step.
 
     Returns:
@@ -25,7 +27,7 @@ def soft_loss(
     """
     if transfer_weight == 1:
         return loss(student, teacher, labels, num_examples=num_examples)
-    unlabelled = (labels == IGNORED_LABEL).reshape(len(labels), -1).all(dim=-1)
+    unlabelled = ((labels == IGNORED_LABEL) | labels.isnan()).reshape(len(labels), -1).all(dim=-1)
     total = student.sum() * 0
     for rows, weight in ((~unlabelled, 1.0), (unlabelled, transfer_weight)):
         if rows.any():

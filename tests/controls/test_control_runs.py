@@ -13,7 +13,7 @@ from kdexp.task.load import Task
 from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation, Scale, TeacherAnswers
-from kdexp.tracking.store import Study
+from kdexp.tracking.store import StoredRun, Study
 
 LABELS = ["cold", "mild", "hot"]
 WORDS = {"icy": 0, "freezing": 0, "mild": 1, "warm": 1, "scorching": 2, "boiling": 2}
@@ -98,3 +98,28 @@ def test_a_control_is_cached_logged_and_read_back(distilled, tmp_path, empty_sto
     assert "cost/control_pseudo_labels_train_seconds" in first.metrics
     assert RunRecord.from_stored(second).contrasts == record.contrasts
     assert "| student of pseudo-labels |" in first.tags["mlflow.note.content"]
+
+
+def test_best_against_best_of_the_same_schedules(distilled, caplog):
+    caplog.set_level("INFO")
+    grid = ("controls.tuned.learning_rates=[0.03,0.01]", "controls.tuned.epochs=[1,2]")
+    record = distilled("tracking=none", "controls=[tuned]", *grid)
+    cost = "8 trainings, 3 times the steps of student and baseline; alpha and temperature stay as they are"
+    assert cost in caplog.text
+    assert caplog.text.index(cost) < caplog.text.index("trained in")
+    best, other = (record.score("test", role) for role in ("control/tuned", "control/tuned_baseline"))
+    assert record.contrasts["tuned"].value == pytest.approx(best - other)
+    for role, name in (("control/tuned", "student"), ("control/tuned_baseline", "baseline")):
+        assert caplog.text.count(f"tuned {name}, learning rate") == 4
+        choice = record.choices[role]
+        assert choice.learning_rate in (0.01, 0.03)
+        assert choice.num_steps in (4, 8)
+        # Its own schedule is among them: it cannot choose a worse one.
+        assert record.score("validation", role) >= record.score("validation", name)
+    assert RunRecord.from_stored(stored(record)).choices == record.choices
+
+
+def stored(record: RunRecord) -> StoredRun:
+    return StoredRun(
+        "id", record.name, "FINISHED", 0, record.settings, record.metrics(), {"kdexp.primary_metric": "accuracy"}
+    )

@@ -25,6 +25,7 @@ SETTINGS = {
     "kd": {"temperature": 3.0},
     "soft_ce": {},
     "mse": {"centered": True},
+    "huber": {"delta": 1.5},
     "reverse_kl": {"temperature": 3.0},
     "jsd": {"temperature": 3.0, "beta": 0.3},
     "tvd": {"temperature": 3.0},
@@ -64,6 +65,8 @@ def oracle(name, student, teacher):
             return np.mean([stats.entropy(p1[i]) + stats.entropy(p1[i], q1[i]) for i in rows])
         case "mse":
             return np.mean([np.var(student[i] - teacher[i]) for i in rows])
+        case "huber":
+            return special.huber(1.5, student - teacher).mean()
         case "reverse_kl":
             return T**2 * np.mean([stats.entropy(q[i], p[i]) for i in rows])
         case "jsd":
@@ -182,6 +185,7 @@ BEFORE = {
     "kd": (0.775463998, 0.257681876),
     "soft_ce": (1.64640224, 0.237245753),
     "mse": (1.50179136, 0.5002985),
+    "huber": (1.03473818, 0.252154857),
     "reverse_kl": (0.749625206, 0.239314511),
     "jsd": (0.159568056, 0.0517220795),
     "tvd": (0.542241812, 0.100262783),
@@ -243,14 +247,43 @@ def test_a_degenerate_loss_is_refused_with_the_reason_and_the_losses_that_fit(na
 
 def test_a_loss_is_refused_for_logits_that_say_something_else():
     with pytest.raises(
-        UserError, match="kd compares classes, but here the logits say number; expected one of ce, mse"
+        UserError,
+        match=r"kd compares classes of which one is right or a yes or no for each label, "
+        r"but here the logits say a number; expected one of ce, mse, huber$",
     ):
         refuse_unfit_loss(LOGIT_LOSSES["kd"], Outputs.number, 1)
+    with pytest.raises(
+        UserError, match=r"dkd compares classes of .* say a yes or no for each label; expected one of ce,"
+    ):
+        refuse_unfit_loss(LOGIT_LOSSES["dkd"], Outputs.yes_no, 5)
+    with pytest.raises(UserError, match=r"mse without its mean is another answer: .*; set centered=false"):
+        refuse_unfit_loss(LOSSES["mse"](centered=True), Outputs.yes_no, 5)
     with pytest.raises(UserError, match="mse without its mean leaves nothing of a single number; set centered=false"):
         refuse_unfit_loss(LOSSES["mse"](centered=True), Outputs.number, 1)
     refuse_unfit_loss(LOSSES["mse"](centered=False), Outputs.number, 1)
-    for loss in LOGIT_LOSSES.values():
-        refuse_unfit_loss(loss, Outputs.classes, 5)
+    for name, loss in LOGIT_LOSSES.items():
+        if name != "huber":
+            refuse_unfit_loss(loss, Outputs.classes, 5)
+
+
+@pytest.mark.parametrize("name", ["kd", "soft_ce", "reverse_kl", "jsd", "tvd"])
+def test_several_labels_are_compared_each_as_yes_or_no(name):
+    """The two classes of a label are its sigmoid's: the value is the mean over rows and labels of such two classes."""
+    student, teacher = (torch.tensor(logits(seed)) for seed in (1, 2))
+    value = LOGIT_LOSSES[name](student, teacher, torch.zeros(6, 4), outputs=Outputs.yes_no)
+    refuse_unfit_loss(LOGIT_LOSSES[name], Outputs.yes_no, 4)
+    pairs = [torch.stack([each.flatten(), torch.zeros(24)], dim=-1) for each in (student, teacher)]
+    assert value.item() == pytest.approx(LOGIT_LOSSES[name](*pairs, torch.zeros(24).long()).item())
+
+
+def test_distillation_of_several_labels_is_the_divergence_of_softened_sigmoids():
+    student, teacher = logits(1), logits(2)
+    told, taught = special.expit(student / 3), special.expit(teacher / 3)
+    divergence = taught * np.log(taught / told) + (1 - taught) * np.log((1 - taught) / (1 - told))
+    value = LOGIT_LOSSES["kd"](
+        torch.tensor(student), torch.tensor(teacher), torch.zeros(6, 4), num_examples=12, outputs=Outputs.yes_no
+    )
+    assert value.item() == pytest.approx(9 * divergence.mean() / 2)
 
 
 def test_a_batch_too_small_to_relate_its_rows_is_refused():

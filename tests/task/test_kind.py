@@ -15,6 +15,8 @@ from kdexp.errors import UserError
 from kdexp.run import run
 from kdexp.task.kind import UNITS, Answers, Labels, TaskKind
 from kdexp.task.load import load_task
+from kdexp.task.multi_label import MultiLabel
+from kdexp.task.regression import Regression
 from kdexp.tracking.store import Study
 
 
@@ -77,51 +79,6 @@ class Tags(TaskKind):
                 for end, size in zip(ends, lengths, strict=True)]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Rating(TaskKind):
-    """A number for every text."""
-
-    label_names: Sequence[str] = ("rating",)
-    primary_metric: str = "pearson"
-    name: ClassVar[str] = "rating"
-    outputs: ClassVar[str] = "number"
-
-    @classmethod
-    def from_column(cls, column, names):
-        return cls()
-
-    def encode(self, column, *, by_number=False):
-        return [float(value) for value in column]
-
-    def head_config(self):
-        return super().head_config() | {"problem_type": "regression"}
-
-    def refuse_untrainable(self, labels):
-        if not np.ptp(labels.values):
-            raise UserError("task.label", "all ratings are equal", "there is nothing to learn")
-
-    def hard_loss(self, logits, labels, *, num_examples, label_smoothing):
-        return (logits[:, 0] - labels).square().sum() / (num_examples or len(labels))
-
-    def metrics(self, answers, labels):
-        values = answers.values[:, 0].double().numpy()
-        return {"pearson": float(np.corrcoef(values, labels.values)[0, 1]),
-                "mae": float(np.abs(values - labels.values).mean())}  # fmt: skip
-
-    def refuse_chance(self, answers, labels, role):
-        if not self.metrics(answers, labels)["pearson"] > 0:
-            raise UserError(role, "does not correlate with the ratings", "train it longer")
-
-    def agreement(self, student, teacher):
-        return float(np.corrcoef(student.values[:, 0], teacher.values[:, 0])[0, 1])
-
-    def decisions(self, answers):
-        return answers.values[:, 0].tolist()
-
-    def gold(self, labels):
-        return labels.values.tolist()
-
-
 def write_csv(path, rows):
     lines = ["text,label", *(f"{text},{label}" for text, label in rows)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -151,6 +108,19 @@ def rated_rows(num_rows):
         rows.append(
             (" ".join(words), float(np.isin(words, ["good", "fine"]).sum() - np.isin(words, ["bad", "poor"]).sum()))
         )
+    return rows
+
+
+def topic_rows(num_rows):
+    """Each topic has words of its own, and a text may have several topics, or none."""
+    random = np.random.default_rng(0)
+    topics = {"food": ["soup", "bread", "tasty"], "price": ["cheap", "cost", "coin"], "staff": ["waiter", "polite"]}
+    rows = []
+    for _ in range(num_rows):
+        told = [name for name in topics if random.random() < 0.35]
+        words = [word for name in told for word in random.choice(topics[name], 2)]
+        words += random.choice(["so", "it", "the", "was"], 4).tolist()
+        rows.append((" ".join(random.permutation(words)), "+".join(told)))
     return rows
 
 
@@ -189,11 +159,29 @@ def test_token_labels_go_through_a_whole_run(tmp_path, teacher):
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_folder")
 def test_regression_goes_through_a_whole_run(tmp_path):
-    record = run_of(Rating, rated_rows(900), tmp_path, "loss=mse", "loss.centered=false", "train.epochs=3")
+    record = run_of(Regression, rated_rows(900), tmp_path, "task.kind=regression", "loss=mse", "train.epochs=3")
     assert record.metric == "pearson"
     assert record.score("test", "teacher") > 0.8
     assert record.score("test") > 0.5
     assert record.gain.low <= record.gain.value <= record.gain.high
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_folder")
+def test_several_labels_go_through_a_whole_run(tmp_path):
+    overrides = ("task.kind=multi_label", "task.separator=+", "train.epochs=4", "train.class_weights=balanced")
+    record = run_of(MultiLabel, topic_rows(900), tmp_path, *overrides)
+    assert record.metric == "micro_f1"
+    assert record.score("test", "teacher") > 0.9
+    assert record.score("test") > 0.6
+    assert {"macro_f1", "map", "nll"} < record.scores["student"].test.keys()
+    assert record.gain.low <= record.gain.value <= record.gain.high
+    study = Study(f"sqlite:///{tmp_path}/mlflow.db", "distillation")
+    predictions = study.table_artifact(record.run_id, "predictions.parquet")
+    assert set(predictions["gold"].explode().dropna()) == {"food", "price", "staff"}
+    hits = sum(len({*gold} & {*told}) for gold, told in zip(predictions["gold"], predictions["student"], strict=True))
+    both = sum(len(gold) + len(told) for gold, told in zip(predictions["gold"], predictions["student"], strict=True))
+    assert 2 * hits / both == pytest.approx(record.score("test"))  # at the thresholds that validation chose
 
 
 def test_resampled_rows_carry_their_units():
@@ -204,20 +192,3 @@ def test_resampled_rows_carry_their_units():
     assert labels.take(rows).values.tolist() == [4, 5, 0, 4, 5]
     assert labels.take(rows).lengths.tolist() == [2, 1, 2]
     assert [row.shape[0] for row in answers.by_row()] == [1, 3, 2]
-
-
-def test_a_gain_is_that_of_the_metric_on_resampled_rows():
-    """A correlation is no mean of rows: it is computed anew on every sample."""
-    random = np.random.default_rng(0)
-    labels = Labels(random.normal(size=40))
-    student, baseline = (
-        Answers(torch.tensor(labels.values + noise * random.normal(size=40)).float().unsqueeze(1))
-        for noise in (0.1, 1)
-    )
-    rows = random.integers(0, 40, (5, 40))
-    expected = [
-        np.corrcoef(student.values[sample, 0], labels.values[sample])[0, 1]
-        - np.corrcoef(baseline.values[sample, 0], labels.values[sample])[0, 1]
-        for sample in rows
-    ]
-    assert Rating().gain(student, baseline, labels, rows) == pytest.approx(expected)

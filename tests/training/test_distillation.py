@@ -252,32 +252,48 @@ def test_labels_of_another_name(trainer, column):
 # ---- what a soft loss cannot mean is refused ----
 
 
-def test_several_labels_and_numbers_need_a_loss_that_means_them(trainer):
-    rows = [[float(i % 2), 0.0, float(i % 3 == 0)] for i in range(36)]
-    data = dataset().remove_columns("labels").add_column("labels", rows)
+SEVERAL = [[float(i % 2), 0.0, float(i % 3 == 0)] for i in range(36)]
+
+
+def test_several_labels_are_taught_by_softened_sigmoids(trainer):
+    data = dataset().remove_columns("labels").add_column("labels", SEVERAL)
     several = {"problem_type": "multi_label_classification"}
+    logits, taught = bert(1)(**tokens()).logits.double(), bert(2)(**tokens()).logits.double()
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    gold = torch.tensor(SEVERAL[:4]).double()
+    teacher = (taught / 4).sigmoid()
+    divergence = 16 * (bce(logits / 4, teacher) - bce(taught / 4, teacher)).item()
+    for told in (several, {}):  # transformers settles what the student says when it first sees the labels
+        logged = first_log(trainer(bert(1, **told), bert(2, **told), data))
+        assert logged["hard_loss"] == pytest.approx(bce(logits, gold).item(), rel=1e-4)
+        assert logged["soft_loss"] == pytest.approx(divergence, rel=1e-3)
+    logged = first_log(trainer(bert(1, **several), bert(2, **several), data, soft_loss=MSE))
+    assert logged["soft_loss"] == pytest.approx(mse_loss(logits, taught).item(), rel=1e-4)
+    dkd = {"name": "dkd", "temperature": 2.0, "target_weight": 1.0, "nontarget_weight": 1.0}
     with pytest.raises(
-        UserError, match=r"^soft_loss: kd compares classes, but .* yes_no; expected one of mse; or alpha"
+        UserError, match=r"^soft_loss: dkd compares classes .* a yes or no for each label; .*one of kd"
     ):
-        trainer(bert(1, **several), bert(2, **several), data)
-    with pytest.raises(ValueError, match=r"compare"):  # problem_type is not told: the labels show it
-        trainer(bert(1), bert(2), data).train()
+        trainer(bert(1, **several), bert(2, **several), data, soft_loss=dkd)
     with pytest.raises(UserError, match=r"^teacher_model: its problem_type is multi_label.*the student's is single"):
         trainer(bert(1, problem_type="single_label_classification"), bert(2, **several))
-    logged = first_log(trainer(bert(1, **several), bert(2, **several), data, soft_loss=MSE))
-    logits, taught = bert(1)(**tokens()).logits, bert(2)(**tokens()).logits
-    bce = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.tensor(rows[:4])).item()
-    assert logged["hard_loss"] == pytest.approx(bce, rel=1e-4)
-    assert logged["soft_loss"] == pytest.approx(mse_loss(logits, taught).item(), rel=1e-4)
+    with pytest.raises(ValueError, match=r'one class of each row: .*problem_type="multi_label_classification"'):
+        trainer(bert(1), bert(2), data, alpha=0.0).train()  # nothing told it: the labels are not read
 
+
+def test_numbers_are_taught_by_their_squared_difference(trainer):
     numbers = dataset().remove_columns("labels").add_column("labels", [i / 7 for i in range(36)])
-    with pytest.raises(UserError, match=r"^soft_loss: kd compares classes, but .* number; expected one of mse"):
-        trainer(bert(1, num_labels=1), bert(2, num_labels=1), numbers)
+    logits, taught = (bert(seed, num_labels=1)(**tokens()).logits for seed in (1, 2))
+    for soft_loss in ({}, {"soft_loss": MSE}):
+        logged = first_log(trainer(bert(1, num_labels=1), bert(2, num_labels=1), numbers, **soft_loss))
+        assert logged["soft_loss"] == pytest.approx(mse_loss(logits, taught).item(), rel=1e-4)
+    huber = {"name": "huber", "delta": 0.1}
+    logged = first_log(trainer(bert(1, num_labels=1), bert(2, num_labels=1), numbers, soft_loss=huber))
+    expected = torch.nn.functional.huber_loss(logits, taught, delta=0.1).item()
+    assert logged["soft_loss"] == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(UserError, match=r"^soft_loss: kd compares .* a number; expected one of mse, huber; or alpha"):
+        trainer(bert(1, num_labels=1), bert(2, num_labels=1), numbers, soft_loss={"name": "kd", "temperature": 2.0})
     with pytest.raises(UserError, match=r"^soft_loss: mse without its mean leaves nothing"):
         trainer(bert(1, num_labels=1), bert(2, num_labels=1), numbers, soft_loss=MSE | {"centered": True})
-    logged = first_log(trainer(bert(1, num_labels=1), bert(2, num_labels=1), numbers, soft_loss=MSE))
-    logits, taught = (bert(seed, num_labels=1)(**tokens()).logits for seed in (1, 2))
-    assert logged["soft_loss"] == pytest.approx(mse_loss(logits, taught).item(), rel=1e-4)
 
 
 def test_labels_of_tokens_have_no_soft_loss_yet(trainer):
