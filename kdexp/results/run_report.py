@@ -50,9 +50,14 @@ def _names(record: RunRecord) -> dict[Role, str]:
         "baseline": "baseline student",
         "student": "distilled student",
     }
-    names |= {role: f"{file} file" for role in record.scores if (file := role.removeprefix("export/")) != role}
-    names |= {role: NAMES.get(role, role) for role in record.scores if role not in names}
+    names |= {role: NAMES.get(role, _file_name(role)) for role in record.scores if role not in names}
     return {role: name for role, name in names.items() if role in record.scores}
+
+
+def _file_name(role: Role) -> str:
+    """`onnx file` of an exported one; of another model its role."""
+    file = role.removeprefix("export/")
+    return role if file == role else f"{file} file"
 
 
 def _row(record: RunRecord, role: Role, name: str) -> dict[str, str]:
