@@ -33,9 +33,10 @@ from kdexp.results.measure import (
     prediction_table,
 )
 from kdexp.results.note import run_note
-from kdexp.results.record import SPLITS, Role, RunRecord, curve_metrics, legibility_metrics
+from kdexp.results.record import FULL_VOCAB, SPLITS, Role, RunRecord, curve_metrics, legibility_metrics
 from kdexp.student.load import follow_teacher, load_student
 from kdexp.student.train import TrainedStudent, Watch, train_student
+from kdexp.student.trim import full_vocab_answers
 from kdexp.task.load import Task, load_task
 from kdexp.teacher.base import Teacher, TeacherAnswers, notices_of, refuse_unfit_answers, shown_encoders
 from kdexp.teacher.features import TeacherFeatures, refuse_unfit_features, teacher_features
@@ -94,7 +95,7 @@ def _run(
         teacher.prepare()
         _log_teacher(tracked, teacher)
         if config.student.follows_fine_tuning:  # which is done now
-            student = follow_teacher(config.student, teacher, task, seed=config.seed)
+            student = _follow(config, teacher, task, cache)
         course = Course(student, task, config.train, cache, hardware, config.seed, config.resume)
         answers = teacher_answers(teacher, course)  # validation first: a teacher near chance goes no further
         features = teacher_features(teacher, config.teacher, course, config.loss)
@@ -114,7 +115,7 @@ def _run(
             config.export, Source.of(course, trained["student"].folder, trained["student"].answers), cache
         )
 
-        models = decided(task, _models(teacher, answers, student, trained) | file_answers(files))
+        models = decided(task, _models(teacher, answers, course, trained) | file_answers(files))
         record = replace(
             measure(
                 task, models, name=description.name, settings=description.params, notices=_notices(teacher, answers)
@@ -142,9 +143,15 @@ def _open(
     settings = teacher_settings(config)
     if config.student.follows_teacher:
         teacher = teacher or open_teacher(settings, config.tokenization, task, None, cache, hardware)
-        return teacher, follow_teacher(config.student, teacher, task, seed=config.seed)
-    student = load_student(config.student, task, cache, seed=config.seed)
+        return teacher, _follow(config, teacher, task, cache)
+    student = load_student(config.student, task, cache, seed=config.seed, use_transfer=bool(config.train.use_transfer))
     return teacher or open_teacher(settings, config.tokenization, task, student, cache, hardware), student
+
+
+def _follow(config: Config, teacher: Teacher, task: Task, cache: Cache) -> Encoder:
+    return follow_teacher(
+        config.student, teacher, task, cache, seed=config.seed, use_transfer=bool(config.train.use_transfer)
+    )
 
 
 def _refuse_unfit(config: Config, task: Task, teacher: Teacher, student: Encoder) -> None:
@@ -235,7 +242,7 @@ def _diagnose(
 def _models(
     teacher: Teacher,
     answers: Mapping[str, TeacherAnswers],
-    student: Encoder,
+    course: Course,
     trained: Mapping[Role, TrainedStudent],
 ) -> dict[Role, ModelAnswers]:
     """What every model answers on validation and test, by role."""
@@ -243,7 +250,9 @@ def _models(
     models = {
         "teacher": ModelAnswers({name: item.answers for name, item in evaluated.items()}, teacher.num_parameters)
     }
-    models |= {role: ModelAnswers(item.answers, student.num_parameters) for role, item in trained.items()}
+    models |= {role: ModelAnswers(item.answers, course.encoder.num_parameters) for role, item in trained.items()}
+    if (full := full_vocab_answers(course, trained["student"])) is not None:
+        models[FULL_VOCAB] = full
     return models | {
         f"teacher_{name}": ModelAnswers(
             {split: item.members[name].answers for split, item in evaluated.items()}, member.num_parameters

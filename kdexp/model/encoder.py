@@ -33,6 +33,7 @@ class Encoder:
         answers_task: The classification head came with the checkpoint; otherwise it is newly made.
         legibility: How much of the task's training text it can read, where that was measured.
         notes: What was decided when it was made, a line each, for the log.
+        trimming: What it was with more tokens, where it was trimmed.
     """
 
     model: PreTrainedModel
@@ -41,6 +42,7 @@ class Encoder:
     answers_task: bool
     legibility: Legibility | None = None
     notes: tuple[str, ...] = ()
+    trimming: "Trimming | None" = None
 
     @property
     def num_parameters(self) -> int:
@@ -66,6 +68,18 @@ class Encoder:
             tokenizer_fingerprint(self.tokenizer),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Trimming:
+    """What an encoder was before it lost tokens.
+
+    Attributes:
+        kept: Of each of its tokens, the id that it had.
+    """
+
+    full: Encoder
+    kept: list[int]
 
 
 def model_class(kind: TaskKind) -> Any:

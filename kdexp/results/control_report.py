@@ -1,11 +1,12 @@
 """What the controls of a run say: the names of their models, and what the gain is made of."""
 
 from kdexp.results import wording
-from kdexp.results.record import GOLD, PSEUDO_LABELS, TUNED, TUNED_BASELINE, Choice, Role, RunRecord
+from kdexp.results.record import FULL_VOCAB, GOLD, PSEUDO_LABELS, TUNED, TUNED_BASELINE, Choice, Role, RunRecord
 from kdexp.results.statistics import Gain
 
 NAMES: dict[Role, str] = {
     PSEUDO_LABELS: "student of pseudo-labels",
+    FULL_VOCAB: "the same with all tokens",
     GOLD: "gold labels on all text",
     TUNED_BASELINE: "tuned baseline",
     TUNED: "tuned student",

@@ -27,6 +27,9 @@ GOLD = "control/gold"
 TUNED, TUNED_BASELINE = "control/tuned", "control/tuned_baseline"
 """Distilled student and baseline, each with the best of the same schedules."""
 
+FULL_VOCAB = "control/full_vocab"
+"""The student whose vocabulary is trimmed, with all of its tokens."""
+
 SPLITS = ("validation", "test")
 
 CONTRASTS: dict[str, tuple[Role, Role]] = {

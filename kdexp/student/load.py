@@ -13,31 +13,41 @@ from kdexp.model.layers import loses_norm, with_layers
 from kdexp.model.legibility import measure_legibility, refuse_illegible
 from kdexp.model.load import load_encoder
 from kdexp.model.transplanted import load_headless
-from kdexp.student.config import Init, LayerChoice, StaticStudentConfig, StudentConfig
+from kdexp.student.config import Init, LayerChoice, StaticStudentConfig, StudentConfig, Vocab
 from kdexp.student.static import static_student
+from kdexp.student.trim import trim
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher, shown_encoders
 
 
-def load_student(config: StudentConfig, task: Task, cache: Cache, *, seed: int) -> Encoder:
+def load_student(config: StudentConfig, task: Task, cache: Cache, *, seed: int, use_transfer: bool = False) -> Encoder:
     """Build or load a student that does not follow its teacher.
+
+    Args:
+        use_transfer: It will be trained on the task's transfer text too.
 
     Raises:
         UserError: It cannot be loaded, or cannot read the task's text.
     """
     if isinstance(config, StaticStudentConfig):
-        return _legible(static_student(config, task, _embeddings_of_checkpoint(config), seed=seed), config, task)
-    if config.layers in (None, LayerChoice.first):
-        return load_encoder("student", config, task, cache, seed=seed)
-    whole = replace(config, num_layers=None, layers=None)
-    encoder = load_encoder("student", whole, task, cache, seed=seed)
-    return replace(_with_layers(encoder, config, task, seed), legibility=encoder.legibility)
+        encoder = static_student(config, task, _embeddings_of_checkpoint(config), seed=seed)
+    elif config.layers in (None, LayerChoice.first):
+        encoder = load_encoder("student", config, task, cache, seed=seed)
+    else:
+        whole = replace(config, num_layers=None, layers=None)
+        encoder = _with_layers(load_encoder("student", whole, task, cache, seed=seed), config, task, seed)
+    return _finish(encoder, config, task, cache, use_transfer)
 
 
-def follow_teacher(config: StudentConfig, teacher: Teacher, task: Task, *, seed: int) -> Encoder:
+def follow_teacher(
+    config: StudentConfig, teacher: Teacher, task: Task, cache: Cache, *, seed: int, use_transfer: bool = False
+) -> Encoder:
     """Make the student of the teacher as it is by now.
 
     Of a teacher that is not prepared yet it has its final shape, tokens and size, but not the fine-tuned weights.
+
+    Args:
+        use_transfer: It will be trained on the task's transfer text too.
 
     Raises:
         UserError: The teacher has no layers to take, or others than the settings say.
@@ -49,7 +59,14 @@ def follow_teacher(config: StudentConfig, teacher: Teacher, task: Task, *, seed:
     else:
         encoder = replace(_with_layers(_source(config, teacher), config, task, seed), max_length=config.max_length)
         refuse_too_long("student", config, encoder.model)
-    return _legible(encoder, config, task)
+    return _finish(encoder, config, task, cache, use_transfer)
+
+
+def _finish(encoder: Encoder, config: StudentConfig, task: Task, cache: Cache, use_transfer: bool) -> Encoder:
+    if config.vocab == Vocab.trim:
+        transfer = task.transfer if use_transfer else None
+        encoder = trim(encoder, task, [task.train, *([] if transfer is None else [transfer])], cache)
+    return encoder if encoder.legibility else _legible(encoder, config, task)
 
 
 def _legible(encoder: Encoder, config: StudentConfig, task: Task) -> Encoder:

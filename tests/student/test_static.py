@@ -1,6 +1,7 @@
 """The student without layers: a bag of embeddings."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from kdexp.task.split import Split
 TEXTS = [text for text, _ in generate_splits({"train": 40}, seed=0, label_noise=0.0)["train"]]
 LABELS = [index % 2 for index in range(len(TEXTS))]
 LENGTH = 32
+CACHE = Cache(Path("nothing is kept"))
 
 
 def task_of(second=None) -> Task:
@@ -111,7 +113,7 @@ def test_main_directions_are_the_principal_components():
 @pytest.mark.parametrize("second", [None, TEXTS[::-1]], ids=["texts", "pairs"])
 def test_it_reads_the_tokens_of_any_teacher(family, second, tmp_path):
     teacher, task = teacher_of(family), task_of(second)
-    student = follow_teacher(settings(), teacher, task, seed=0)
+    student = follow_teacher(settings(), teacher, task, CACHE, seed=0)
     student.save(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     texts = (TEXTS[:4],) if second is None else (TEXTS[:4], second[:4])
@@ -135,7 +137,7 @@ def test_it_reads_the_tokens_of_any_teacher(family, second, tmp_path):
 def test_it_begins_with_the_teachers_embeddings_and_a_wider_one_with_more():
     teacher = teacher_of("roberta")
     table = teacher.encoder.model.get_input_embeddings().weight.detach()
-    student = follow_teacher(settings(hidden_size=20), teacher, task_of(), seed=0)
+    student = follow_teacher(settings(hidden_size=20), teacher, task_of(), CACHE, seed=0)
     kept, _ = main_directions(table, 20)
     assert kept.shape[1] == 16
     torch.testing.assert_close(student.model.embeddings.weight[:, :16], kept)
@@ -149,7 +151,7 @@ def test_without_an_encoder_it_has_tokens_of_its_own(tmp_path):
     class Answers:
         name, members = "file", {}
 
-    followed = follow_teacher(settings(), Answers(), task_of(), seed=0)
+    followed = follow_teacher(settings(), Answers(), task_of(), CACHE, seed=0)
     own = load_student(settings(vocab_size=400), task_of(), Cache(tmp_path), seed=0)
     assert "random embeddings of" in followed.notes[0]
     assert own.model.config.vocab_size == len(own.tokenizer) <= 400
@@ -161,7 +163,7 @@ def test_it_can_begin_with_a_checkpoints_embeddings(tmp_path):
     teacher = teacher_of("bert")
     teacher.encoder.save(tmp_path / "mine")
     student = load_student(settings(checkpoint=str(tmp_path / "mine")), task_of(), Cache(tmp_path), seed=0)
-    followed = follow_teacher(settings(), teacher, task_of(), seed=0)
+    followed = follow_teacher(settings(), teacher, task_of(), CACHE, seed=0)
     torch.testing.assert_close(student.model.embeddings.weight, followed.model.embeddings.weight)
 
 

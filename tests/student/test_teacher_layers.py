@@ -1,6 +1,7 @@
 """Students made of layers: of the teacher's, or of a checkpoint's of their own."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from kdexp.teacher.base import Preparation
 TEXTS = [text for text, _ in generate_splits({"train": 40}, seed=0, label_noise=0.0)["train"]]
 LENGTH, NUM_LAYERS = 32, 6
 CLASSES = ["no", "yes"]
+CACHE = Cache(Path("nothing is kept"))
 
 
 def task_of(*names: str) -> Task:
@@ -57,7 +59,7 @@ def student_of(teacher: Encoder, task=TASK, **settings) -> Encoder:
     family = settings.pop("family", teacher.model.config.model_type.replace("-", "_").replace("deberta_v2", "deberta"))
     defaults = {"name": family, "family": family, "init": "teacher_layers", "max_length": LENGTH, "num_layers": None}
     config = StudentConfig(**defaults | settings)
-    return follow_teacher(config, Shown(teacher), task, seed=3)
+    return follow_teacher(config, Shown(teacher), task, CACHE, seed=3)
 
 
 @torch.no_grad()
@@ -224,7 +226,7 @@ def test_a_teacher_that_shows_no_layers_is_told():
         name, members = "file", {}
 
     with pytest.raises(UserError, match=r"student\.init: is teacher_layers, but file shows only its answers"):
-        follow_teacher(config, Answers(), TASK, seed=0)
+        follow_teacher(config, Answers(), TASK, CACHE, seed=0)
 
 
 TINY = [
