@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from kdexp.loss.base import Outputs
 from kdexp.task.kind import Answers
 from kdexp.task.load import Task
 from kdexp.task.split import Split, rows_within
-from kdexp.teacher.base import Preparation, Scale, ShowsFeatures, Teacher, TeacherAnswers, may_abstain
+from kdexp.teacher.base import Cost, Preparation, Scale, ShowsFeatures, Teacher, TeacherAnswers, cost_of, may_abstain
 from kdexp.training.course import Course
 
 logger = logging.getLogger(__name__)
@@ -59,9 +59,10 @@ class Cached:
         started = time.perf_counter()
 
         def compute(work: Path) -> dict[str, Tensor]:
-            answers = self.teacher.answer(split, name).answers
-            lengths = {} if answers.lengths is None else {"lengths": torch.from_numpy(answers.lengths)}
-            return {"values": answers.values} | lengths
+            given = self.teacher.answer(split, name)
+            lengths = {} if (found := given.answers.lengths) is None else {"lengths": torch.from_numpy(found)}
+            cost = {} if given.cost is None else {"cost": torch.tensor(astuple(given.cost), dtype=torch.float64)}
+            return {"values": given.answers.values} | lengths | cost
 
         parts = {"teacher": self.fingerprint(), "text": split.text_digest}
 
@@ -84,10 +85,19 @@ class Cached:
             key=entry.key,
             num_forwarded=0 if entry.hit else len(split),
             seconds=time.perf_counter() - started,
+            cost=_cost(entry.tensors.get("cost")),
         )
 
     def verify(self) -> None:
         self.teacher.verify()
+
+
+def _cost(stored: Tensor | None) -> Cost | None:
+    """Entries of earlier versions have none."""
+    if stored is None:
+        return None
+    rows, seconds, requests, tokens = stored.tolist()
+    return Cost(int(rows), seconds, int(requests), int(tokens))
 
 
 class Ensemble:
@@ -204,6 +214,11 @@ def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswer
             given = replace(given, notices=_check(unchecked, given, course.task, name))
         if name in course.training_splits or len(given.answers.answered_rows):
             answers[name] = given
+    for name, member in (teacher.members or {teacher.name: teacher}).items():
+        cost = cost_of(answer.members.get(name, answer) for answer in answers.values())
+        if cost is not None and cost.requests:
+            told = ", ".join(f"{value:,.0f} {what.split('_')[0]}" for what, value in cost.per_1000_rows().items())
+            logger.info("teacher %s: %s for 1,000 rows", member.name, told)
     logger.info(
         "teacher logits: %s of %s rows forwarded, the rest kept from earlier runs",
         f"{sum(answer.num_forwarded for answer in answers.values()):,}",
