@@ -27,7 +27,7 @@ from kdexp.fingerprint import library_versions
 from kdexp.hardware import available_cores
 from kdexp.model.encoder import Encoder
 from kdexp.model.forward import accepted_inputs
-from kdexp.task.kind import UNITS
+from kdexp.task.kind import NUM_UNITS, UNITS
 from kdexp.task.load import Task
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def _inputs(reader: Encoder, task: Task, rows: int) -> list[Inputs]:
     """Padded batches of so many test rows, as one model reads them; the same rows for every reader."""
     first, second = task.test.sample(NUM_TEXTS if rows == 1 else NUM_BATCHES * rows)
     encoded = task.kind.tokenize(reader.tokenizer, first, second, reader.max_length)
-    names = [name for name in encoded if name != UNITS]
+    names = [name for name in encoded if name not in (UNITS, NUM_UNITS)]
     collate = DataCollatorWithPadding(reader.tokenizer)
     found: list[Inputs] = []
     for start in range(0, len(first), rows):
