@@ -13,7 +13,7 @@ from kdexp.cache import Cache
 from kdexp.config import Config, schedules, teacher_settings
 from kdexp.controls.train import train_controls
 from kdexp.controls.tuned import choices
-from kdexp.export.files import Source, export_student
+from kdexp.export.files import ExportedFile, Source, export_student
 from kdexp.export.measured import file_answers, measure_files
 from kdexp.export.packages import refuse_missing_packages
 from kdexp.files import full_disk_told
@@ -129,7 +129,7 @@ def _run(
             url=tracked.url,
             experiment_url=tracked.experiment_url,
         )
-        _log(tracked, record, config.tracking, course, models, trained["student"])
+        _log(tracked, record, config.tracking, course, models, trained["student"], files)
     return record
 
 
@@ -214,6 +214,7 @@ def _log(
     course: Course,
     models: Mapping[Role, ModelAnswers],
     student: TrainedStudent,
+    exported: Mapping[str, ExportedFile],
 ) -> None:
     task, with_text = course.task, settings.log_text
     tracked.log_table(prediction_table(task, models, with_text=with_text), "predictions.parquet")
@@ -228,6 +229,9 @@ def _log(
         validation = models["student"].answers["validation"]
         files = StudentFiles.of(student.folder, task, course.encoder.max_length, validation, with_text=with_text)
         tracked.log_student(files, record.student_metrics())
+        for name, file in exported.items():
+            shipped = replace(files, folder=file.folder, name=f"student_{name}")
+            tracked.log_student(shipped, record.file_metrics(name))
 
 
 def _diagnose(

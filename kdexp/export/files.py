@@ -167,9 +167,15 @@ def _build(name: str, settings: ExportFormat, source: Source, float32: ExportedF
     write_answers(answers, target)
     write_tokenizer(encoder.tokenizer, source.max_length, folder)
     settings_of = StudentFiles.of(source.folder, source.task, source.max_length, answers["validation"]).settings()
-    written = settings_of | {"rows_at_once": at_once}
+    written = settings_of | {"rows_at_once": at_once} | _label_scale(encoder)
     (folder / SETTINGS_FILE).write_text(json.dumps(written, ensure_ascii=False), encoding="utf-8")
     (target / "parity.json").write_text(json.dumps(asdict(parity)), encoding="utf-8")
+
+
+def _label_scale(encoder: Encoder) -> dict[str, float]:
+    """In which unit a number is answered, where the student's config says so."""
+    names = ("label_mean", "label_scale")
+    return {name: getattr(encoder.model.config, name) for name in names if hasattr(encoder.model.config, name)}
 
 
 def _example(encoder: Encoder, tokens: Tokens) -> Mapping[str, Tensor]:

@@ -206,6 +206,10 @@ class RunRecord:
         names = [metric_name(split, name) for split in SPLITS for name in getattr(scores, split)]
         return [*names, *(name for name in self.metrics() if name.startswith("kd/")), f"cost/student{_PARAMETERS}"]
 
+    def file_metrics(self, name: str) -> list[str]:
+        """Those of `metrics` that are of an exported file."""
+        return [key for key in self.metrics() if key.startswith(f"export/{name}/")]
+
     @classmethod
     def from_stored(cls, run: StoredMetrics) -> "RunRecord":
         """Read a run back: the inverse of `metrics`."""
