@@ -92,7 +92,8 @@ def _findings(record: RunRecord) -> list[tuple[str, str]]:
         ]
     ece = "; ECE is the calibration error" if "ece" in record.scores["student"].test else ""
     if "student" in record.agreement:
-        agreement = f"{record.agreement['student']:.1%} of test rows answered as the teacher answers them{ece}"
+        units = "words" if "unread" in record.scores["student"].test else "rows"
+        agreement = f"{record.agreement['student']:.1%} of test {units} answered as the teacher answers them{ece}"
         facts.append(("agreement", agreement))
     if record.retention is not None:
         facts.append(("retention", f"{record.retention:.1%} of the teacher's {record.metric}"))
