@@ -2,7 +2,14 @@
 
 import math
 
-METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "nll": "NLL", "ece": "ECE"}
+METRICS = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "matthews": "Matthews correlation",
+    "macro_recall": "mean recall",
+    "nll": "NLL",
+    "ece": "ECE",
+}
 """What metrics are called; one that is not here goes by its own name."""
 
 
