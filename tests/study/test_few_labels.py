@@ -95,6 +95,14 @@ def test_sizes_follow_the_data():
     assert default_sizes(300, 2) == [125]
 
 
+def test_the_interval_holds_what_was_found():
+    """Seeds that differ much on few rows only: no difference is shown there, and everywhere else there is one."""
+    baseline = np.array([[0.1, 0.31, 0.32, 0.33, 0.34, 0.35], [0.5, 0.32, 0.33, 0.34, 0.35, 0.36]])
+    found = worth(SIZES, np.vstack([baseline, baseline.mean(axis=0)]), np.array([0.44, 0.46, 0.45]))
+    assert found.rows.is_more
+    assert (found.low, found.high) == (Rows(None), Rows(None, is_more=True))
+
+
 @pytest.fixture
 def composed(tmp_path, monkeypatch):
     monkeypatch.setenv("KDEXP_CACHE_DIR", str(tmp_path / "cache"))
