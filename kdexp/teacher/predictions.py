@@ -14,7 +14,8 @@ import torch
 from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.fingerprint import content_key, path_digest, plain
-from kdexp.task.kind import Answers
+from kdexp.loss.base import Outputs
+from kdexp.task.kind import Answers, TaskKind
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation, Scale, Teacher, TeacherAnswers
@@ -35,9 +36,11 @@ class PredictionsTeacher:
     num_parameters = 0
     may_abstain = True
 
-    def __init__(self, role: str, settings: PredictionsTeacherConfig, scores: ScoreFile, digest: str) -> None:
+    def __init__(
+        self, role: str, settings: PredictionsTeacherConfig, scores: ScoreFile, digest: str, kind: TaskKind
+    ) -> None:
         self.role, self.name, self.checks_chance = role, settings.name, settings.chance_check
-        self.scores, self.scale, self.digest = scores, scores.scale, digest
+        self.scores, self.scale, self.digest, self.kind = scores, scores.scale, digest, kind
         self.members: Mapping[str, Teacher] = {}
         self.preparation = Preparation()
         self.notices = list(scores.notes)
@@ -55,8 +58,13 @@ class PredictionsTeacher:
         rows = split_rows(self.scores, split)
         values = torch.full((len(split), self.scores.values.shape[1]), torch.nan)
         values[rows >= 0] = self.scores.values[rows[rows >= 0]]
-        key = content_key({"predictions": self._values_digest, "text": split.text_digest})
-        return TeacherAnswers(Answers(values), key, num_forwarded=0, seconds=time.perf_counter() - started)
+        parts: dict[str, object] = {"predictions": self._values_digest, "text": split.text_digest}
+        answers = Answers(values)
+        if self.kind.outputs == Outputs.number:
+            # As the labels: in their own unit in the file, standardised as the student learns them.
+            answers = self.kind.from_head(answers, {})
+            parts["head"] = self.kind.head_config() | {"id2label": None}
+        return TeacherAnswers(answers, content_key(parts), num_forwarded=0, seconds=time.perf_counter() - started)
 
     def verify(self) -> None:
         if self._digest_values() != self._values_digest:
@@ -164,6 +172,6 @@ def load_predictions(
     question = Question(names, outputs, task.train.is_pair)
     scores = read_scores(role, settings, question, cache)
     (digest,) = (sha for _, sha in path_digest(Path(settings.path).expanduser()))
-    teacher = PredictionsTeacher(role, settings, scores, digest)
+    teacher = PredictionsTeacher(role, settings, scores, digest, task.kind)
     teacher.take_stock(task)
     return teacher, translation
