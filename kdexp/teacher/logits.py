@@ -16,6 +16,7 @@ from torch.nn.functional import log_softmax, logsigmoid
 from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.loss.base import Outputs
+from kdexp.task.answers import UNREAD
 from kdexp.task.kind import Answers
 from kdexp.task.load import Task
 from kdexp.task.split import Split, rows_within
@@ -161,7 +162,9 @@ class Ensemble:
         def mean(of: Callable[[Tensor], Tensor]) -> Tensor:
             """Log of the mean, of logs."""
             logs = torch.stack([of(each) + math.log(self.shares[name]) for name, each in values.items()])
-            return self._without_silent(logs) if self.may_abstain else logs.logsumexp(dim=0)
+            # What a member did not read is nan by now too.
+            is_partial = self.may_abstain or bool(logs.isnan().any())
+            return self._without_silent(logs) if is_partial else logs.logsumexp(dim=0)
 
         match self._outputs:
             case Outputs.classes:
@@ -181,7 +184,7 @@ class Ensemble:
         return (shares * values.nan_to_num()).sum(dim=0) / shares.sum(dim=0)
 
     def _without_silent(self, weighted: Tensor) -> Tensor:
-        """The mixture of those that answer a unit, their weights summing to one; nan where none does.
+        """The mixture of those that answer a unit, their weights summing to one; nan (or `UNREAD`) where none does.
 
         Args:
             weighted: [teachers, units, outputs], log of share times probability.
@@ -189,7 +192,7 @@ class Ensemble:
         silent = weighted.isnan().all(dim=-1)
         shares = torch.tensor(list(self.shares.values()))[:, None].where(~silent, 0.0).sum(dim=0)
         mixture = weighted.masked_fill(silent[..., None], -math.inf).logsumexp(dim=0) - shares.log()[:, None]
-        return mixture.masked_fill(silent.all(dim=0)[:, None], math.nan)
+        return mixture.masked_fill(silent.all(dim=0)[:, None], math.nan if self.may_abstain else UNREAD)
 
     def verify(self) -> None:
         for teacher in self.members.values():
