@@ -26,7 +26,7 @@ from kdexp.teacher.translation import Translation, source_names, translation_of
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 """A new number when the meaning of what is kept of a file changes."""
 
 
@@ -87,6 +87,9 @@ class PredictionsTeacher:
             split: Split | None = getattr(task, name)
             if split is None:
                 continue
+            if self.scores.by_id and not split.has_ids:
+                problem = f"the rows of {name} have no names to join by"
+                raise UserError(f"{self.role}.id", problem, "set task.id=<column> (task=file), or join by text")
             rows = split_rows(self.scores, split)
             used[rows[rows >= 0]] = True
             missing = int((rows < 0).sum())
@@ -98,6 +101,9 @@ class PredictionsTeacher:
             self.notices.append(f"{int((~used).sum()):,} of its {len(used):,} texts are none of this task's")
 
     def _refuse_foreign(self, split: Split) -> None:
+        if self.scores.by_id:
+            problem = f"none of the {len(split):,} training rows has an answer under its name"
+            raise UserError(f"{self.role}.id", problem, "does the column hold what task.id names?")
         raise UserError(
             f"{self.role}.path",
             f"answers none of the {len(split):,} training rows (their first text is '{next(iter(split.first)):.60}')",
@@ -132,7 +138,7 @@ def read_scores(role: str, settings: PredictionsTeacherConfig, question: Questio
             found = ScoreReader(role, settings, question, Path(scratch)).read()
         np.save(target / "keys.npy", found.keys.view(np.uint8).reshape(-1, 16))
         np.save(target / "values.npy", found.values.numpy())
-        facts = {"scale": found.scale.value, "notes": list(found.notes)}
+        facts = {"scale": found.scale.value, "notes": list(found.notes), "by_id": found.by_id}
         (target / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
     parts = {
@@ -146,10 +152,11 @@ def read_scores(role: str, settings: PredictionsTeacherConfig, question: Questio
     folder = cache.folder("prediction_files", parts, build).path
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     keys = np.load(folder / "keys.npy").reshape(-1).view("S16")
-    return ScoreFile(keys, torch.from_numpy(np.load(folder / "values.npy")), Scale(facts["scale"]), facts["notes"])
+    values = torch.from_numpy(np.load(folder / "values.npy"))
+    return ScoreFile(keys, values, Scale(facts["scale"]), facts["notes"], facts["by_id"])
 
 
-_DECISIVE = ("text", "columns", "values", "label", "confidence", "floor")
+_DECISIVE = ("text", "id", "columns", "values", "label", "confidence", "floor")
 
 
 def load_predictions(

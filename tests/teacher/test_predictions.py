@@ -13,7 +13,7 @@ from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.loss.logit import KD, MSE, NKD
 from kdexp.run import run
-from kdexp.task.load import Task
+from kdexp.task.load import Task, load_task
 from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 from kdexp.teacher.base import Scale, refuse_unfit_answers
@@ -121,7 +121,7 @@ def test_what_is_wrong_with_rows_is_counted_and_told(load):
         "scores.parquet: 1 rows give no class any probability and count as missing",
         "scores.parquet: 1 probabilities in 1 rows are nearer to certain than 1e-06, and are taken for that",
         "scores.parquet: 2 rows have no answer and count as missing",
-        "scores.parquet: 2 rows have a text that the file answers already, 1 of them otherwise: the mean is taken",
+        "scores.parquet: 2 rows are of a text that the file answers already, 1 of them otherwise: the mean is taken",
         "no answer for 2 of 4 rows of train, which are learned from their labels alone",
         "no answer for 1 of 2 rows of test: its scores there are of the others",
         "1 of its 6 texts are none of this task's",
@@ -288,6 +288,33 @@ def test_beside_other_teachers_those_that_answer_share_the_weight(tmp_path):
 
 
 def _task(folder) -> Task:
-    from kdexp.task.load import load_task
-
     return load_task(settings(folder).task, Cache(folder / "c"))
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_rows_can_be_joined_by_their_names(tmp_path):
+    found = rows(tmp_path)
+    table = pd.DataFrame(found, columns=["text", "label"]).assign(number=range(len(found)))
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    scores = table.drop(columns="text").sample(frac=0.9, random_state=0).astype({"number": float})  # 1.0 is 1
+    scores["cold"] = np.where(scores.pop("label") == "cold", 0.9, 0.2)
+    scores["hot"] = 1 - scores["cold"]
+    scores.to_csv(tmp_path / "scores.csv", index=False)
+    named = ("task.id=number", "teacher.id=number")
+    asked = load_task(settings(tmp_path, *named).task, Cache(tmp_path / "c"))
+    teacher, _ = load_predictions("teacher", settings(tmp_path, *named).teacher, asked, Cache(tmp_path / "c"))
+    answers = {name: teacher.answer(getattr(asked, name), name).answers for name in ("train", "validation", "test")}
+    assert sum(len(item.answered_rows) for item in answers.values()) == len(scores)
+    for name, item in answers.items():
+        at = item.answered_rows
+        assert (item.values.argmax(-1).numpy()[at] == asked.labels(name).values[at]).all()
+    without = load_task(settings(tmp_path).task, Cache(tmp_path / "c"))
+    assert without.fingerprint("train", "test") == asked.fingerprint("train", "test")
+    for words, line in {
+        ("teacher.id=number",): r"teacher\.id: the rows of train have no names to join by; set task\.id",
+        ("task.id=number", "teacher.id=nr"): r"teacher\.id: no column 'nr' in .* there are: number, cold, hot",
+        ("task.id=nr", "teacher.id=number"): r"task\.id: no column 'nr'",
+        ("teacher.id=number", "teacher.text=text"): r"teacher\.id: got number, but text is set too",
+    }.items():
+        with pytest.raises(UserError, match=line):
+            run(settings(tmp_path, "tracking=none", *words))
