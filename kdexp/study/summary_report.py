@@ -55,11 +55,13 @@ def findings(summary: StudySummary) -> list[str]:
     validation, test = (wording.mean_and_spread(best[name], best[f"{name}_spread"], " %") for name in SPLITS)
     low, high = 100 * best["test_low"], 100 * best["test_high"]
     interval = "" if np.isnan(low) else f" (95 % [{low:.2f}, {high:.2f}] over seeds, t)"
+    # A file of answers may say nothing of the test rows.
+    teacher = "" if np.isnan(best["teacher"]) else f"; teacher {100 * best['teacher']:.2f} %"
     lines = [
         f"Chosen on validation among {_num_compared(summary)} settings: {setting_label(best, summary.settings)} "
         f"(validation {summary.metric} {validation}, {seeds}).",
         *_choice_lines(summary),
-        f"Its result on test: {test}{interval}; teacher {100 * best['teacher']:.2f} %.",
+        f"Its result on test: {test}{interval}{teacher}.",
         *_gain_lines(summary),
         *(control_lines(summary.evidence, summary.chosen) if summary.evidence else []),
     ]

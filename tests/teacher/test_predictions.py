@@ -261,6 +261,12 @@ def test_a_file_that_answers_train_alone_goes_through_a_whole_run(tmp_path):
     assert partly.gain.value == whole.gain.value
     # What a run logs of its models is such a file too.
     kept.to_parquet(tmp_path / "kept.parquet")
+    kept[["text", "gold"]].rename(columns={"gold": "label"}).to_csv(tmp_path / "others.csv", index=False)
+    words = (f"task.train={tmp_path}/others.csv", f"teacher.path={tmp_path}/kept.parquet")
+    config = settings(tmp_path, *words, "teacher.columns=teacher_probability_")
+    asked = load_task(config.task, Cache(tmp_path / "c"))
+    teacher, _ = load_predictions("teacher", config.teacher, asked, Cache(tmp_path / "c"))
+    assert (teacher.answer(asked.train, "train").answers.values.argmax(-1).numpy() == asked.train.labels).all()
     with pytest.raises(UserError, match=r"beginning with .*'student_probability_'.*choose one"):
         run(settings(tmp_path, f"teacher.path={tmp_path}/kept.parquet", f"task.train={tmp_path}/rows.csv"))
 
