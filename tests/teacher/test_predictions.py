@@ -2,6 +2,7 @@
 
 import logging
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 from kdexp.teacher.base import Scale, refuse_unfit_answers
 from kdexp.teacher.config import PredictionsTeacherConfig
+from kdexp.teacher.logits import teacher_answers
 from kdexp.teacher.predictions import load_predictions
 from kdexp.teacher.translated import translated
 from kdexp.tracking.store import Study
@@ -225,6 +227,17 @@ def test_bad_settings_are_told_in_one_line(command, words, line):
     answer = command("teacher=predictions", "task.train_size=20", "hardware=cpu", "tracking=none", *words)
     assert answer.code == 2
     assert f"error: {line}" in answer.err
+
+
+def test_transfer_text_needs_answers_where_it_is_used(load, tmp_path):
+    transfer = Split.from_lists(["a text that nobody has answered"])
+    teacher = load(frame(), task=task(transfer=transfer))
+    assert not any("transfer" in line for line in teacher.notices)
+    course = SimpleNamespace(
+        evaluation_splits={}, training_splits={"transfer": transfer}, task=task(transfer=transfer)
+    )
+    with pytest.raises(UserError, match=r"train\.use_transfer: is true, but predictions has no answer about any"):
+        teacher_answers(teacher, course)
 
 
 def rows(folder) -> list[tuple[str, str]]:
