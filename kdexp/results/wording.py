@@ -2,7 +2,14 @@
 
 import math
 
-METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "nll": "NLL", "ece": "ECE"}
+METRICS = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "matthews": "Matthews correlation",
+    "macro_recall": "mean recall",
+    "nll": "NLL",
+    "ece": "ECE",
+}
 """What metrics are called; one that is not here goes by its own name."""
 
 
@@ -26,3 +33,10 @@ def p_value(value: float | None) -> str:
     if value is None:
         return ""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def change(value: float, low: float, high: float) -> str:
+    """What the interval of a file's score minus the student's allows to say, in points."""
+    if low <= 0 <= high:
+        return "within noise"
+    return f"{'gains' if low > 0 else 'loses'} {abs(value):.2f} {interval(low, high)}"

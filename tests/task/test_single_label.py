@@ -144,3 +144,25 @@ def test_an_accuracy_gain_of_nothing_is_exactly_nothing():
         for sample in rows
     ]
     assert kind.gain(Answers(values), other, labels, rows) == pytest.approx(by_metric)
+
+
+@pytest.mark.parametrize(
+    ("metric", "reference"), [("matthews", "matthews_corrcoef"), ("macro_recall", "recall_score")]
+)
+def test_official_metrics_are_scikit_learns_on_resampled_rows_too(metric, reference):
+    import sklearn.metrics
+
+    def expected(given: np.ndarray, gold: np.ndarray) -> float:
+        options = {"average": "macro", "zero_division": np.nan} if metric == "macro_recall" else {}
+        return getattr(sklearn.metrics, reference)(gold, given, **options)
+
+    random = np.random.default_rng(0)
+    gold, rows = random.integers(0, 3, 60), random.integers(0, 60, (7, 60))
+    student, baseline = (Answers(torch.from_numpy(random.normal(size=(60, 3)).astype(np.float32))) for _ in range(2))
+    kind = SingleLabel(["a", "b", "c"]).with_primary(metric)
+    labels = Labels(gold)
+    given, alone = (answers.values.argmax(-1).numpy() for answers in (student, baseline))
+    assert kind.metrics(student, labels)[metric] == pytest.approx(expected(given, gold))
+    gains = [expected(given[sample], gold[sample]) - expected(alone[sample], gold[sample]) for sample in rows]
+    assert kind.gain(student, baseline, labels, rows) == pytest.approx(gains)
+    assert metric not in SingleLabel(["a", "b", "c"]).metrics(student, labels)
