@@ -9,7 +9,7 @@ python tests/benchmarks/other_teachers.py join <folder>          how long 100,00
 import json
 import sys
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +102,7 @@ def serve(folder: Path, port: str) -> None:
         def log_message(self, *args: object) -> None:
             pass
 
-    HTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
+    ThreadingHTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
 
 
 def join(folder: Path) -> None:
