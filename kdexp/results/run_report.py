@@ -1,11 +1,11 @@
 """The end of a run in blocks: one short table, what it means, and where to look further."""
 
+from collections.abc import Mapping
+
 from kdexp.results import verdict, wording
 from kdexp.results.control_report import NAMES, control_facts
-from kdexp.results.record import Role, RunRecord, Scores
+from kdexp.results.record import Role, RunRecord
 from kdexp.results.report import Block, Facts, TableBlock
-
-_SHARES = ("accuracy", "macro_f1")  # shown in percent
 
 
 def result_blocks(record: RunRecord) -> list[Block]:
@@ -34,8 +34,8 @@ def job_line(record: RunRecord) -> str:
     """One job of a sweep in one line."""
     gain = f", gain {wording.points(100 * record.gain.value)} points" if record.gain else ""
     return (
-        f"{record.name}: validation {record.score('validation'):.2%}, "
-        f"test {record.score('test'):.2%}{gain} ({record.costs['seconds']:.0f} s)"
+        f"{record.name}: validation {_show(record.scores['student'].validation, record.metric)}, "
+        f"test {_show(record.scores['student'].test, record.metric)}{gain} ({record.costs['seconds']:.0f} s)"
     )
 
 
@@ -55,17 +55,16 @@ def _names(record: RunRecord) -> dict[Role, str]:
 
 def _row(record: RunRecord, role: Role, name: str) -> dict[str, str]:
     scores, agreement = record.scores[role], record.agreement.get(role)
-    row = {"": name, f"test {record.metric}": _show(scores, record.metric, ".2%")}
+    row = {"": name, f"test {record.metric}": _show(scores.test, record.metric)}
     for metric in record.scores["student"].test:
         if metric != record.metric:
-            form = ".2%" if metric in _SHARES else ".3f"
-            row[wording.METRICS.get(metric, metric)] = _show(scores, metric, form)
+            row[wording.METRICS.get(metric, metric)] = _show(scores.test, metric)
     row["parameters"] = f"{scores.num_parameters:,}" if scores.num_parameters else ""
     return row | {"agreement": "" if agreement is None else f"{agreement:.1%}"}
 
 
-def _show(scores: Scores, metric: str, form: str) -> str:
-    return f"{scores.test[metric]:{form}}" if metric in scores.test else ""
+def _show(values: Mapping[str, float], metric: str) -> str:
+    return wording.score(values[metric], metric) if metric in values else ""
 
 
 def _findings(record: RunRecord) -> list[tuple[str, str]]:
@@ -85,7 +84,12 @@ def _findings(record: RunRecord) -> list[tuple[str, str]]:
         ]
     ece = "; ECE is the calibration error" if "ece" in record.scores["student"].test else ""
     if "student" in record.agreement:
-        agreement = f"{record.agreement['student']:.1%} of test rows answered as the teacher answers them{ece}"
+        # Of one class a share of rows; of several labels, or of numbers, how far the answers are alike.
+        are_classes = "accuracy" in record.scores["student"].test
+        what = (
+            "of test rows answered as the teacher answers them" if are_classes else "with the teacher's test answers"
+        )
+        agreement = f"{record.agreement['student']:.1%} {what}{ece}"
         facts.append(("agreement", agreement))
     if record.retention is not None:
         facts.append(("retention", f"{record.retention:.1%} of the teacher's {record.metric}"))

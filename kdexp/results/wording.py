@@ -2,8 +2,27 @@
 
 import math
 
-METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "nll": "NLL", "ece": "ECE"}
+METRICS = {
+    "accuracy": "accuracy",
+    "micro_f1": "micro-F1",
+    "macro_f1": "macro-F1",
+    "map": "mAP",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "mae": "MAE",
+    "nll": "NLL",
+    "ece": "ECE",
+}
 """What metrics are called; one that is not here goes by its own name."""
+
+
+SHARES = ("accuracy", "micro_f1", "macro_f1", "map")
+"""Metrics that are shown in percent; of each, larger is better."""
+
+
+def score(value: float, metric: str) -> str:
+    """A share in percent, another metric as it is."""
+    return f"{value:.2%}" if metric in SHARES or metric.endswith(("accuracy", "f1")) else f"{value:.3f}"
 
 
 def points(value: float) -> str:
