@@ -314,6 +314,10 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
     for irrelevant in ("num_workers", "num_threads", "num_parallel"):
         del parts["hardware"][irrelevant]
     parts["loss"] = config.loss.parts()
+    for role, teacher in teacher_settings(config).items():
+        settings = parts["teacher"] if role == "teacher" else parts["more_teachers"][role.partition(".")[2]]
+        for irrelevant in teacher.incidental:
+            del settings[irrelevant]
     if not config.more_teachers:
         del parts["more_teachers"], parts["teacher"]["weight"]
     if not config.controls:

@@ -35,7 +35,7 @@ from kdexp.student.load import follow_teacher, load_student
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.student.trim import full_vocab_answers
 from kdexp.task.load import Task, load_task
-from kdexp.teacher.base import Teacher, TeacherAnswers, notices_of, refuse_unfit_answers, shown_encoders
+from kdexp.teacher.base import Teacher, TeacherAnswers, cost_of, notices_of, refuse_unfit_answers, shown_encoders
 from kdexp.teacher.features import TeacherFeatures, refuse_unfit_features, teacher_features
 from kdexp.teacher.load import open_teacher
 from kdexp.teacher.logits import teacher_answers
@@ -274,6 +274,11 @@ def _costs(
         "peak_memory_mb": hardware.peak_memory_bytes() / 2**20,
     }
     costs |= {f"{role.replace('/', '_')}_train_seconds": item.train_seconds for role, item in trained.items()}
+    members = teacher.members or {teacher.name: teacher}
+    for name in members:
+        cost = cost_of(item.members.get(name, item) for item in answers.values())
+        role = f"teacher_{name}" if teacher.members else "teacher"
+        costs |= {f"{role}_{what}": value for what, value in (cost.per_1000_rows() if cost else {}).items()}
     if features:
         costs["teacher_inside_seconds"] = features.seconds
     return costs

@@ -97,6 +97,8 @@ def _chosen_schema(group: str, words: Sequence[str]) -> type | None:
     defaults = (CONF_DIR / "config.yaml").read_text(encoding="utf-8")
     chosen = re.findall(rf"^  - {group}: (\w+)", defaults, re.MULTILINE)
     chosen += [word.partition("=")[2] for word in words if word.startswith(f"{group}=")]
+    if not chosen:  # a group of which none is chosen until someone asks
+        return None
     file = CONF_DIR / group / f"{chosen[-1]}.yaml"
     named = re.search(rf"/schema/{group}/(\w+)@_here_", file.read_text(encoding="utf-8")) if file.exists() else None
     return SCHEMAS[group][named.group(1)] if named else None

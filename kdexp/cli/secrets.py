@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from kdexp.tracking.secrets import hide_uri, is_secret_name, redact
 
 _URI = re.compile(r"(\+{0,2}tracking\.uri=)(['\"]?)(.*?)\2", re.DOTALL)
+_ADDRESS = re.compile(r"(\+{0,2}(?:teacher|more_teachers\.\w+)\.url=)(.*)", re.DOTALL)
 _ENVIRONMENT = re.compile(r"\+{0,2}hydra\.job\.env_set\.(\w+)=(['\"]?)(.*?)\2", re.DOTALL)
 _COPIES = re.compile(r"(\+{0,2}hydra\.job\.env_copy=)\[(.*)\]", re.DOTALL)
 
@@ -27,6 +28,8 @@ def hide_secrets(arguments: Sequence[str]) -> list[str]:
         if uri := _URI.fullmatch(argument):
             name, quote, value = uri.groups()
             shown.append(f"{name}{quote}{hide_uri(value)}{quote}")
+        elif address := _ADDRESS.fullmatch(argument):  # refused, but not before Hydra has written it down
+            shown.append(address[1] + redact(address[2]))
         elif (setting := _ENVIRONMENT.fullmatch(argument)) and _is_secret(setting[1], setting[3]):
             os.environ[setting[1]] = setting[3]
         elif copies := _COPIES.fullmatch(argument):

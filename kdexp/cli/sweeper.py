@@ -122,7 +122,8 @@ class KdexpSweeper(Sweeper):
             sys.stdout.write(f"{line}\n")
 
     def _sweep_search(self, overrides: dict[str, Override], search: DictConfig) -> None:
-        from kdexp.study.search import SearchSettings, run_search
+        from kdexp.study.search import SearchSettings, run_search, search_plan
+        from kdexp.study.search_stage import DISTILLATION_ALONE
 
         with under("hydra.sweeper.search"):
             wished: SearchConfig = build(search)
@@ -139,11 +140,17 @@ class KdexpSweeper(Sweeper):
             seed=wished.seed,
         )
         if self.only_plans:
-            seeds = ", ".join(map(str, settings.confirm_seeds))
-            trials = f"a search of {settings.num_trials} trials over {', '.join(space)}"
-            sys.stdout.write(f"{trials}; then the best with seeds {seeds}\n")
+            for line in search_plan(space, settings):
+                sys.stdout.write(f"{line}\n")
             return self._plan([self.compose(fixed, [])], [*space, "seed"], "search")
-        run_search(space, settings, lambda chosen: self.compose(fixed, chosen), self.launch)
+        alone = [line for line in fixed if not line.startswith(DISTILLATION_ALONE)] + ["loss=ce", "baseline=false"]
+        run_search(
+            space,
+            settings,
+            lambda chosen: self.compose(fixed, chosen),
+            lambda chosen: self.compose(alone, chosen),
+            self.launch,
+        )
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config

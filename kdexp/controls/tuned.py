@@ -38,8 +38,9 @@ def train_best(
                 raise
 
     def score(item: TrainedStudent) -> float:
-        task = course.task
-        return task.kind.metrics(item.answers["validation"], task.labels("validation"))[task.primary_metric]
+        kind, labels = course.task.kind, course.task.labels("validation")
+        answers = item.answers["validation"]
+        return kind.metrics(kind.decided(answers, answers, labels), labels)[kind.primary_metric]
 
     best = max(trained, key=score)
     equal = sum(score(item) == score(best) for item in trained) - 1

@@ -130,6 +130,10 @@ class LogitLoss(Loss):
     @property
     def one_hot_problem(self) -> str:
         """Why it makes no sense of a teacher whose answers are one-hot; "" where it does."""
+        if self.compares_outputs:
+            return (
+                f"{self.name} compares the outputs, and a one-hot answer has none: each choice would be another loss"
+            )
         return ""
 
     def alpha_at(self, progress: float) -> float:

@@ -102,10 +102,6 @@ class MSE(LogitLoss):
         if not isinstance(self.centered, bool | None):
             raise UserError("centered", f"got {self.centered!r}", "expected true or false")
 
-    @property
-    def one_hot_problem(self) -> str:
-        return "mse compares logits, and a one-hot answer has none: each choice of them would be another loss"
-
     def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         difference = student - teacher
         if self.centered:

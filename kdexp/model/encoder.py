@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from torch import Tensor
@@ -21,6 +20,7 @@ from kdexp.model.forward import accepted_inputs
 from kdexp.model.legibility import Legibility
 from kdexp.model.tokens import Tokens, longest_first, tokenizer_fingerprint
 from kdexp.progress import progress
+from kdexp.task.answers import UNREAD
 from kdexp.task.kind import UNITS, Answers, TaskKind
 
 
@@ -110,9 +110,9 @@ def predict(
     collate = DataCollatorWithPadding(tokenizer)
     rows = tokens.rows()
     order = longest_first(rows).tolist()
-    has_units = UNITS in tokens.columns
+    num_units = tokens.num_units
     values = torch.empty(len(order), model.config.num_labels)
-    by_row = [values[:0]] * len(order) if has_units else []
+    by_row = [values[:0]] * len(order)
     model.to(hardware.device).eval()
     with (
         hardware.threads_for(model),
@@ -123,21 +123,28 @@ def predict(
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
             batch = rows.__getitems__(indices)
-            units = [torch.tensor(row.pop(UNITS), dtype=torch.bool) for row in batch] if has_units else []
+            units = [torch.tensor(row.pop(UNITS)) for row in batch if UNITS in row]
             inputs = {name: value.to(hardware.device) for name, value in collate(batch).items()}
             logits = model(**accepted_inputs(model, inputs)).logits.float().cpu()
-            if has_units:
-                for place, index in enumerate(indices):
-                    by_row[index] = _unit_logits(logits[place], units[place], tokenizer)
-            else:
+            if num_units is None:
                 values[indices] = logits
+            else:
+                for place, index in enumerate(indices):
+                    own = logits[place, -len(units[place]) :] if tokenizer.padding_side == "left" else logits[place]
+                    by_row[index] = _unit_logits(own, units[place], num_units[index])
             advance(len(indices))
-    if not has_units:
+    if num_units is None:
         return Answers(values)
-    return Answers(torch.cat(by_row), np.array([len(row) for row in by_row]))
+    return Answers(torch.cat(by_row), num_units)
 
 
-def _unit_logits(logits: Tensor, units: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """[units, outputs] of one row's [tokens, outputs], padding included."""
-    own = logits[-len(units) :] if tokenizer.padding_side == "left" else logits[: len(units)]
-    return own[units]
+def _unit_logits(logits: Tensor, units: Tensor, num_units: int) -> Tensor:
+    """[units, outputs] of the logits [tokens, outputs] of one row, which padding may follow.
+
+    Args:
+        units: [tokens], the unit that each token answers for.
+    """
+    answers = logits.new_full((num_units, logits.shape[-1]), UNREAD)
+    read = units >= 0
+    answers[units[read]] = logits[: len(units)][read]
+    return answers

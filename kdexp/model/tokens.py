@@ -13,13 +13,18 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 from datasets import Dataset
 from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokenizerBase
 
-from kdexp.arrow import Column, Ragged, Rows, write_table
+from kdexp.arrow import Column, Ragged, Rows, column_values, write_table
 from kdexp.cache import Cache
 from kdexp.fingerprint import library_versions
-from kdexp.task.kind import UNITS, TaskKind
+from kdexp.task.kind import NUM_UNITS, UNITS, TaskKind
 from kdexp.task.split import Split
 
-_TYPES = {"input_ids": pa.list_(pa.int32()), "token_type_ids": pa.list_(pa.int8()), UNITS: pa.list_(pa.int8())}
+_TYPES = {
+    "input_ids": pa.list_(pa.int32()),
+    "token_type_ids": pa.list_(pa.int8()),
+    UNITS: pa.list_(pa.int32()),
+    NUM_UNITS: pa.int32(),
+}
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,9 @@ class Tokens:
     """The tokens of one split: a row per text or pair.
 
     Attributes:
-        data: Columns as the tokenizer names them: `input_ids`, and `token_type_ids` where it has them. The
-            attention mask is all ones until a batch is padded, and is made then.
+        data: Columns as the tokenizer names them: `input_ids`, and `token_type_ids` where it has them; `UNITS` and
+            `NUM_UNITS` where a row has several units. The attention mask is all ones until a batch is padded, and is
+            made then.
         num_truncated: Rows that were longer than the model reads.
     """
 
@@ -40,7 +46,24 @@ class Tokens:
 
     @cached_property
     def columns(self) -> dict[str, Column]:
-        return {name: Ragged(self.data.data.column(name)) for name in self.data.column_names}
+        return {name: Ragged(self.data.data.column(name)) for name in self.data.column_names if name != NUM_UNITS}
+
+    @property
+    def inputs(self) -> dict[str, Column]:
+        """What a model's forward takes."""
+        return {name: values for name, values in self.columns.items() if name != UNITS}
+
+    @cached_property
+    def num_units(self) -> np.ndarray | None:
+        """[rows], how many units each row has; None where each row is one."""
+        if NUM_UNITS not in self.data.column_names:
+            return None
+        return np.asarray(column_values(self.data.data.column(NUM_UNITS))).astype(np.int64)
+
+    @property
+    def num_read(self) -> int:
+        """Units that a token answers for."""
+        return int((np.asarray(self.columns[UNITS].flat) >= 0).sum()) if UNITS in self.columns else len(self)  # type: ignore[union-attr]
 
     def rows(self, **columns: Column) -> Rows:
         """Rows with further columns, such as `labels`, one value per row."""
@@ -63,7 +86,7 @@ def tokenize(
     """
 
     def build(target: Path, work: Path) -> None:
-        own = {UNITS} if kind.has_units else set()
+        own = {UNITS, NUM_UNITS} if kind.has_units else set()
         names = [name for name in _TYPES if name in {*tokenizer.model_input_names, *own}]
         num_truncated = 0
 
@@ -80,7 +103,7 @@ def tokenize(
         "text": split.text_digest,
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "max_length": max_length,
-        "units": kind.has_units,
+        "units": kind.name if kind.has_units else False,
         "versions": library_versions(),
     }
     path = cache.folder("tokens", parts, build).path

@@ -126,7 +126,7 @@ def calibration(task: "Task", answers: "Answers", temperature: float) -> Calibra
     rows, labels = answers.answered_rows, task.labels("validation")
     if len(rows) < answers.num_rows:
         answers, labels = answers.take(rows), labels.take(rows)
-    logits, metrics = answers.values, task.kind.metrics(answers, labels)
+    logits, metrics = answers.values[answers.read], task.kind.metrics(answers, labels)
     return Calibration(
         accuracy=metrics.get("accuracy", math.nan),
         ece=metrics.get("ece", math.nan),

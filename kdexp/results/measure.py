@@ -189,8 +189,9 @@ def prediction_figure(task: "Task", models: Mapping[Role, ModelAnswers]) -> "Fig
     }
     match task.kind.outputs:
         case Outputs.classes:
-            told = {role: item.values.argmax(-1).tolist() for role, item in answers.items()}
-            return figures.confusion_matrices_figure(told, labels.values.tolist(), task.label_names, "test")
+            read = np.logical_and.reduce([item.read.numpy() for item in answers.values()])  # of words: by every model
+            told = {role: item.values.argmax(-1).numpy()[read].tolist() for role, item in answers.items()}
+            return figures.confusion_matrices_figure(told, labels.values[read].tolist(), task.label_names, "test")
         case Outputs.yes_no:
             gold = [set(row) for row in task.kind.gold(labels)]
             names = {role: [set(row) for row in task.kind.decisions(item)] for role, item in answers.items()}

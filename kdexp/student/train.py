@@ -16,7 +16,7 @@ from kdexp.loss.features import FeatureTerms
 from kdexp.model.encoder import predict
 from kdexp.model.tokens import Tokens
 from kdexp.results.record import metric_name
-from kdexp.task.kind import UNITS, Answers, TaskKind
+from kdexp.task.kind import Answers, TaskKind
 from kdexp.teacher.base import TeacherAnswers
 from kdexp.teacher.features import TeacherFeatures
 from kdexp.training.config import StudentTrainConfig
@@ -86,6 +86,9 @@ def train_student(
         if watch and primary in metrics:
             watch(metrics[primary], step)
 
+    if answers:
+        _tell_unread(course, tokens, answers)
+
     def build(target: Path, work: Path) -> None:
         _train(
             course, tokens, _lesson(course, tokens, loss, answers, features, num_steps), description, target, work, log
@@ -112,6 +115,20 @@ def train_student(
         num_teacher_rows=0 if entry.hit else record["num_teacher_rows"],
         from_cache=entry.hit,
     )
+
+
+def _tell_unread(course: Course, tokens: Mapping[str, Tokens], answers: Mapping[str, TeacherAnswers]) -> None:
+    """Say of how many units of rows, such as words, one of both models says nothing."""
+    own, taught = [tokens[name] for name in course.training_splits], [answers[name] for name in course.training_splits]
+    total = sum(int(item.num_units.sum()) for item in own if item.num_units is not None)
+    by_student = total - sum(item.num_read for item in own)
+    by_teacher = sum(int((~item.answers.read).sum()) for item in taught)
+    if total and by_student + by_teacher:
+        logger.info(
+            "%s of %s training words are not read by the student, %s not by the teacher (max_length): "
+            "they have no soft loss",
+            *(f"{number:,}" for number in (by_student, total, by_teacher)),
+        )
 
 
 def _parts(
@@ -249,6 +266,6 @@ def _training_rows(
 
 def _unlabelled(kind: TaskKind, tokens: Tokens) -> Column:
     """No gold label for any unit."""
-    if UNITS not in tokens.columns:
+    if tokens.num_units is None:
         return kind.unlabelled(len(tokens))
-    return [[IGNORED_LABEL] * sum(row[UNITS]) for row in map(tokens.rows().__getitem__, range(len(tokens)))]
+    return [[IGNORED_LABEL] * num_units for num_units in tokens.num_units]

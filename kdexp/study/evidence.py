@@ -70,7 +70,7 @@ def gather(study: Study, records: Sequence[RunRecord]) -> Evidence | None:
 
 def correctness(record: RunRecord, predictions: pd.DataFrame) -> dict[Role, np.ndarray]:
     """Which test rows each model answered right, where that is what the metric counts; else nothing."""
-    if not pd.api.types.is_string_dtype(predictions["gold"]) or "baseline" not in predictions:
+    if not pd.api.types.is_string_dtype(predictions["gold"]):
         return {}
     roles = [role for role in record.scores if role in predictions and not is_teacher(role)]
     correct = {role: (predictions[role] == predictions["gold"]).to_numpy() for role in roles}
@@ -97,6 +97,26 @@ def _bootstrap(correct: Mapping[Role, np.ndarray] | None, role: Role, other: Rol
         return None
     intervals = two_level_bootstrap(100 * (correct[role] - correct[other]))
     return intervals[0] if intervals else None
+
+
+def compare(study: Study, firsts: Sequence[RunRecord], seconds: Sequence[RunRecord]) -> Comparison | None:
+    """The students of some runs minus those of others, on test, by seed; None where no seed has both."""
+    pairs = [
+        (first, second)
+        for first in firsts
+        for second in seconds
+        if first.settings.get("seed") == second.settings.get("seed")
+    ]
+    scores = [(first.score("test"), second.score("test")) for first, second in pairs]
+    differences = [100 * (first - second) for first, second in scores if first is not None and second is not None]
+    if not differences or len(differences) < len(pairs):
+        return None
+    correct = [_correctness(study, runs) for runs in zip(*pairs, strict=True)]
+    bootstrap = None
+    if len(pairs) > 1 and correct[0] is not None and correct[1] is not None:
+        bootstrap = _bootstrap({"student": correct[0]["student"], "other": correct[1]["student"]}, "student", "other")
+    difference = paired_t(differences)
+    return Comparison(difference, bootstrap, difference.p_value)
 
 
 def _contrasts(records: Sequence[RunRecord], correct: Mapping[Role, np.ndarray] | None) -> dict[str, Comparison]:

@@ -1,5 +1,7 @@
 """A search in place of a grid: Optuna proposes settings, hopeless ones are stopped early, the best is confirmed.
 
+The baseline is searched as the student is: one that was not tuned makes any student that was look good.
+
 Hydra's own Optuna plugin requires an Optuna below 3, whose database layer fails with today's SQLAlchemy; this is
 the small part of it that a search needs, on today's Optuna. The study is kept in an SQLite file under the
 cache, so that the same command continues it.
@@ -11,9 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kdexp.config import Config
 from kdexp.errors import PrunedError, UserError
 from kdexp.results.record import metric_name
 from kdexp.study.launch import Job, Launch, Outcome
+from kdexp.study.search_stage import DISTILLATION_ALONE, baseline_key
 from kdexp.study.sweep import Sweep, open_sweep
 from kdexp.tracking.store import StoredRun
 
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
     import optuna
 
 logger = logging.getLogger(__name__)
+
+Compose = Callable[[Sequence[str]], Job]
+
+_OF_THE_TEACHER = (*DISTILLATION_ALONE, "teacher", "more_teachers", "tokenization", "train.transfer_")
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class Choice:
         return list(self.values)
 
 
-def refuse_illegal(space: Mapping[str, Interval | Choice], compose: Callable[[Sequence[str]], Job]) -> None:
+def refuse_illegal(space: Mapping[str, Interval | Choice], compose: Compose) -> None:
     """Refuse what no trial could set, before the first one starts.
 
     Raises:
@@ -82,8 +90,8 @@ class SearchSettings:
         num_parallel: Trials proposed at a time, for launchers that run jobs side by side.
         num_random: First trials that are drawn at random, before TPE proposes.
         prune: Stop a trial whose validation metric after some epoch is below the median of the earlier trials'.
-        confirm_seeds: The best setting is trained again with these seeds, with its baseline: the trial
-            that won was also lucky.
+        confirm_seeds: The best settings of student and baseline are trained again with these: the trials that won were
+            also lucky.
         seed: Of the sampler.
     """
 
@@ -95,17 +103,38 @@ class SearchSettings:
     seed: int
 
 
+@dataclass(frozen=True)
+class Side:
+    """What is searched: the distilled student, or its baseline.
+
+    Attributes:
+        name: For people.
+        compose: Makes a job of the settings that were chosen for it.
+        space: What may be set, by setting.
+        key: Names its study, and begins the names of its trials.
+    """
+
+    name: str
+    compose: Compose
+    space: Mapping[str, Interval | Choice]
+    key: str
+
+
 def run_search(
     space: Mapping[str, Interval | Choice],
     settings: SearchSettings,
-    compose: Callable[[Sequence[str]], Job],
+    compose: Compose,
+    compose_baseline: Compose,
     launch: Launch,
 ) -> None:
-    """Search the space on validation (TPE, Bergstra et al. 2011), confirm the best setting, and sum it up.
+    """Search on validation (TPE, Bergstra et al. 2011) for student and baseline alike, and sum it up.
+
+    Both have as many trials, each over the settings that it has. The best of both, and what was set before, are
+    trained again with seeds that chose nothing.
 
     Args:
         space: What may be set, by setting.
-        compose: Makes a job of the settings that were chosen for it.
+        compose, compose_baseline: Make a job of the settings that were chosen for it.
 
     Raises:
         UserError: Optuna is not installed, or the settings cannot be used.
@@ -114,30 +143,86 @@ def run_search(
     base = compose([])
     if base.config:
         refuse_illegal(space, compose)
-    if base.config and not base.config.tracking.enabled:
-        raise UserError("tracking", "is off, and a search is read from it", "remove tracking=none")
+        _refuse_unfit(base.config, space, settings)
     with open_sweep([base], [*space, "seed"], "search") as sweep:
-        study = _open_study(sweep, settings, f"{sweep.base.study}: {' x '.join(space)}")
-        _free_cut_off(study)
-        while (num_left := settings.num_trials - _num_done(study)) > 0:
-            trials = [study.ask(_distributions(space)) for _ in range(min(settings.num_parallel, num_left))]
-            jobs = [compose(_trial_overrides(trial, sweep.key)) for trial in trials]
-            outcomes = {outcome.job.config_hash: outcome for outcome in sweep.run(jobs, launch)}
-            for trial, job in zip(trials, jobs, strict=True):
-                _link(study, trial, sweep.latest_run(job))
-                _tell(study, trial, outcomes[job.config_hash])
-        done = [trial for trial in study.trials if trial.value is not None]
-        if done:
-            best = study.best_trial
-            logger.info("best of %d trials on validation: %s", len(done), " ".join(_overrides(best.params)))
-            seeds = [f"seed={seed}" for seed in settings.confirm_seeds]
-            sweep.run([compose([*_overrides(best.params), seed]) for seed in seeds], launch)
+        student = Side("student", compose, space, sweep.key)
+        baseline = Side("baseline", compose_baseline, baseline_space(space), baseline_key(sweep.key))
+        best = {side.name: _find_best(sweep, side, settings, launch) for side in (student, baseline)}
+        seeds = [f"seed={seed}" for seed in settings.confirm_seeds]
+        jobs = [
+            side.compose([*chosen, seed])
+            for side in (student, baseline)
+            if (chosen := best[side.name]) is not None
+            for seed in seeds
+        ]
+        if best["student"] is not None:
+            jobs += [compose([seed]) for seed in seeds]
+        if jobs:
+            sweep.run(list({job.config_hash: job for job in jobs}.values()), launch)
 
 
-def _open_study(sweep: Sweep, settings: SearchSettings, name: str) -> "optuna.Study":
+def baseline_space(space: Mapping[str, Interval | Choice]) -> dict[str, Interval | Choice]:
+    """Settings that a student without a teacher has too."""
+    return {name: kind for name, kind in space.items() if not name.startswith(_OF_THE_TEACHER)}
+
+
+def search_plan(space: Mapping[str, Interval | Choice], settings: SearchSettings) -> list[str]:
+    """What a search would do, in lines."""
+    shared = baseline_space(space)
+    as_many = f"as many of the baseline over {', '.join(shared)}" if shared else "the baseline has none of them"
+    seeds = ", ".join(map(str, settings.confirm_seeds)) or "none"
+    return [
+        f"a search of {settings.num_trials} trials over {', '.join(space)}; {as_many}",
+        f"then the best of both, and what was set before, with seeds {seeds}",
+    ]
+
+
+def _refuse_unfit(config: Config, space: Mapping[str, Interval | Choice], settings: SearchSettings) -> None:
+    if not config.tracking.enabled:
+        raise UserError("tracking", "is off, and a search is read from it", "remove tracking=none")
+    if not config.baseline:
+        problem = "is false, but a search compares the student with a baseline that is searched as well"
+        raise UserError("baseline", problem, "leave it out")
+    if not config.loss.uses_teacher and not any(name.startswith("loss") for name in space):
+        problem = "has no teacher, so that the student is its own baseline"
+        raise UserError("loss", problem, "choose another, such as loss=kd")
+    chose = space["seed"].samples() if "seed" in space else [config.seed]
+    shared = sorted(set(settings.confirm_seeds) & set(chose))
+    if shared:
+        problem = (
+            f"has {', '.join(map(str, shared))}, with which the trials are trained: it would confirm its own luck"
+        )
+        raise UserError("hydra.sweeper.search.confirm_seeds", problem, "name other seeds")
+
+
+def _find_best(sweep: Sweep, side: Side, settings: SearchSettings, launch: Launch) -> list[str] | None:
+    """The best settings on validation, as overrides; None where no trial succeeded."""
+    if not side.space:
+        logger.info("%s: has none of the settings that are searched", side.name)
+        return []
+    title = sweep.base.study if side.key == sweep.key else f"{sweep.base.study}, {side.name}"
+    study = _open_study(sweep, settings, side.key, f"{title}: {' x '.join(side.space)}")
+    _free_cut_off(study)
+    while (num_left := settings.num_trials - _num_done(study)) > 0:
+        trials = [study.ask(_distributions(side.space)) for _ in range(min(settings.num_parallel, num_left))]
+        jobs = [side.compose(_trial_overrides(trial, side.key)) for trial in trials]
+        outcomes = {outcome.job.config_hash: outcome for outcome in sweep.run(jobs, launch)}
+        for trial, job in zip(trials, jobs, strict=True):
+            _link(study, trial, sweep.latest_run(job))
+            _tell(study, trial, outcomes[job.config_hash])
+    done = [trial for trial in study.trials if trial.value is not None]
+    if not done:
+        return None
+    best = _overrides(study.best_trial.params)
+    logger.info("%s: best of %d trials on validation: %s", side.name, len(done), " ".join(best))
+    return best
+
+
+def _open_study(sweep: Sweep, settings: SearchSettings, key: str, name: str) -> "optuna.Study":
     """Begin the study, or open it again.
 
     Args:
+        key: Names its file.
         name: Of a study that begins; one that an earlier version began keeps its own.
     """
     try:
@@ -147,7 +232,7 @@ def _open_study(sweep: Sweep, settings: SearchSettings, name: str) -> "optuna.St
     except ImportError:
         raise UserError("experiment", "a search needs Optuna", "pip install 'kdexp[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    place = storage(sweep.cache.root, sweep.key)
+    place = storage(sweep.cache.root, key)
     study = optuna.create_study(
         study_name=study_name(place, name),
         storage=place,

@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,13 @@ from kdexp.results.record import CONTRASTS, RunRecord
 from kdexp.results.statistics import paired_t
 from kdexp.study.choice import Candidate, Choice, choose
 from kdexp.study.counted import count, left_behind, missing, number
-from kdexp.study.evidence import Evidence, gather
+from kdexp.study.evidence import Comparison, Evidence, compare, gather
+from kdexp.study.search_stage import STAGE, Stage, by_stage, with_stages
 from kdexp.tracking.store import StoredRun, Study
 
 _MOST_COMPARED = 40  # MLflow asks for them one by one, and a link with more does not open everywhere
 _SCORES = ("validation", "test", "baseline", "teacher", "gain", "rows_low", "rows_high")
-INTERNAL = ("steps", "is_trial")
+INTERNAL = ("steps",)
 """Columns of `runs` that only the choice reads."""
 
 
@@ -39,6 +40,8 @@ class StudySummary:
         choice: What was chosen on validation, by the places in `table`; None where no run is finished.
         chosen: The runs of the chosen setting.
         evidence: The chosen setting's gain; None where it has no baseline.
+        stages: Of a search its runs by what they are; `settings` then begins with `stage`.
+        equal_tuning: Of a search the confirmed student minus the confirmed baseline, each at its best; None before.
         counts: Number of runs by MLflow's status.
         missing: Jobs that are not finished, with the reason where one is known.
         left_out: Finished runs that do not count, with the reason.
@@ -61,11 +64,18 @@ class StudySummary:
     choice: Choice | None = None
     chosen: Sequence[RunRecord] = ()
     evidence: Evidence | None = None
+    stages: Mapping[Stage, Sequence[RunRecord]] = field(default_factory=dict)
+    equal_tuning: Comparison | None = None
 
     @property
     def best(self) -> pd.Series | None:
         """The setting chosen on validation."""
         return None if self.table.empty else self.table.iloc[0]
+
+    @property
+    def varied(self) -> list[str]:
+        """What a person varied."""
+        return [name for name in self.settings if name != STAGE]
 
     @property
     def is_cross_family(self) -> bool:
@@ -99,7 +109,10 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
     swept = parent.tags.get("kdexp.swept", "").split(",") if parent else []
     counted = count(finished, [name for name in swept if name])
     noted = json.loads(study.text_artifact(parent_id, "jobs.json") or "{}") if parent_id else {}
-    records, settings = _in_order(counted.records, noted, finished), counted.settings
+    in_order = _in_order(counted.records, noted, finished)
+    records = with_stages(in_order, parent.sweep_key if parent else "", counted.settings)
+    stages = by_stage(records)
+    settings = [STAGE, *counted.settings] if stages else counted.settings
     frame = _frame(records, settings)
     table, choice = _table(frame, settings, _planned_seeds(noted, runs))
     run_ids = [str(record.run_id) for record in counted.records]
@@ -109,7 +122,7 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
         uri=study.uri,
         parent_id=parent_id,
         metric=counted.records[0].metric if counted.records else "",
-        settings=counted.settings,
+        settings=settings,
         runs=frame,
         table=table,
         counts=_counts(runs),
@@ -120,6 +133,8 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
         choice=choice,
         chosen=chosen,
         evidence=gather(study, chosen) if chosen else None,
+        stages=stages,
+        equal_tuning=compare(study, stages.get(Stage.confirmed, []), stages.get(Stage.baseline, [])),
     )
 
 
@@ -135,7 +150,7 @@ def _counts(runs: Sequence[StoredRun]) -> dict[str, int]:
 
 def setting_label(row: pd.Series, settings: Sequence[str]) -> str:
     """`loss.alpha=0.5 loss.temperature=4`"""
-    named = [(name, row[name]) for name in settings if not pd.isna(row[name])]
+    named = [(name, row[name]) for name in settings if name != STAGE and not pd.isna(row[name])]
     words = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in named]
     return " ".join(words) or "the one setting"
 
@@ -156,9 +171,10 @@ def grid(summary: StudySummary, split: str) -> tuple[pd.DataFrame, pd.DataFrame]
     axes = grid_axes(summary)
     assert axes
     x, y = axes
-    means, spreads = (
-        summary.runs.pivot_table(values=split, index=y, columns=x, aggfunc=how) for how in ("mean", "std")
-    )
+    runs = summary.runs
+    if STAGE in runs:
+        runs = runs[[not Stage(stage).is_baseline for stage in runs[STAGE]]]
+    means, spreads = (runs.pivot_table(values=split, index=y, columns=x, aggfunc=how) for how in ("mean", "std"))
     spreads = spreads.reindex(index=means.index, columns=means.columns)
     if (x, y) == ("loss.temperature", "loss.alpha") and 1.0 in means.index:
         for frame in (means, spreads):
@@ -167,19 +183,13 @@ def grid(summary: StudySummary, split: str) -> tuple[pd.DataFrame, pd.DataFrame]
 
 
 def _frame(records: Sequence[RunRecord], settings: Sequence[str]) -> pd.DataFrame:
-    def chosen(record: RunRecord) -> tuple[str | None, ...]:
-        return tuple(record.settings.get(name) for name in settings)
-
-    # Trials of a search chose the setting; where it was trained again to confirm it, only that counts.
-    confirmed = {chosen(record) for record in records if not record.is_trial}
     rows = [
         {"run_id": record.run_id, "name": record.name}
         | {name: number(record.settings.get(name)) for name in (*settings, "seed")}
         | _scores(record)
         | {f"gain_{name}": gain.value for name, gain in record.contrasts.items()}
-        | {"steps": record.costs.get("student_steps", np.nan), "is_trial": record.is_trial}
+        | {"steps": record.costs.get("student_steps", np.nan)}
         for record in records
-        if not (record.is_trial and chosen(record) in confirmed)
     ]
     names = [f"gain_{name}" for name in CONTRASTS if any(name in record.contrasts for record in records)]
     return pd.DataFrame(rows, columns=["run_id", "name", *settings, "seed", *_SCORES, *names, *INTERNAL])
@@ -216,15 +226,22 @@ def _table(
         Candidate(dict(zip(group["seed"], group["validation"], strict=True)), group["steps"].mean())
         for _, group in groups
     ]
-    # Trials of a search have one seed, and were judged by the search: what it confirmed is not compared with them.
-    running = [place for place, (_, group) in enumerate(groups) if not group["is_trial"].any()]
+    # The trials of a search have one seed, and chose: what they confirmed is not compared with them.
+    stages: list[Stage | None] = [Stage(group[STAGE].iloc[0]) if STAGE in group else None for _, group in groups]
+    confirmed = [place for place, stage in enumerate(stages) if stage == Stage.confirmed]
+    running = confirmed or [place for place, stage in enumerate(stages) if not (stage and stage.is_baseline)]
     running = running or list(range(len(groups)))
     choice = choose([candidates[place] for place in running], planned)
     order = [running[place] for place in choice.competing]
-    order += sorted(set(range(len(groups))) - set(order), key=lambda place: -groups[place][1]["validation"].mean())
+    rest = set(range(len(groups))) - set(order)
+    order += sorted(rest, key=lambda place: (_is_trial(stages[place]), -groups[place][1]["validation"].mean()))
     places = {place: order.index(running[place]) for place in range(len(running))}
     table = pd.DataFrame([_row(settings, *groups[place]) for place in order])
     return table, choice.renumbered(places)
+
+
+def _is_trial(stage: Stage | None) -> bool:
+    return stage is not None and stage.is_trial
 
 
 def _row(settings: Sequence[str], values: tuple[object, ...], group: pd.DataFrame) -> dict[str, object]:

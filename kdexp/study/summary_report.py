@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from kdexp.errors import UserError
 from kdexp.naming import command_line
-from kdexp.results import figures, verdict, wording
+from kdexp.results import figures, wording
 from kdexp.results.control_report import CONTRAST_NAMES
 from kdexp.results.record import GAIN, SPLITS, metric_name
 from kdexp.results.report import (
@@ -25,10 +25,10 @@ from kdexp.results.report import (
     html_page,
     markdown_page,
 )
-from kdexp.results.statistics import Gain, Interval
+from kdexp.results.statistics import Interval
 from kdexp.results.terminal import print_blocks
 from kdexp.study.about import about_blocks
-from kdexp.study.control_wording import control_lines
+from kdexp.study.findings import findings
 from kdexp.study.summary import StudySummary, contrasts_of, grid, grid_axes, setting_label, summarize_study
 from kdexp.study.summary_tables import runs_table, settings_table
 from kdexp.tracking.run import TrackedRun
@@ -37,90 +37,10 @@ from kdexp.tracking.store import NOTE_TAG, Study
 from kdexp.tracking.uri import ui_command
 
 _MOST_CURVES = 8
-_MOST_NAMED = 5
+_ORDER = "Seeds that chose nothing first, then the trials; each from the best on validation."
 _MOST_GAINS = 40  # the best on validation: more are not read
 _MOST_NOTED = 10  # on MLflow's pages
 _MOST_ROWS = 15  # in the terminal
-
-
-def findings(summary: StudySummary) -> list[str]:
-    """The answer in plain sentences."""
-    best = summary.best
-    if best is None:
-        return ["No run is finished yet."]
-    if summary.is_cross_family:
-        return ["What crossing families does is judged in the study's own report: cross_family/report.html."]
-    is_repeated = best["seeds"] > 1
-    seeds = f"{best['seeds']:.0f} seeds" if is_repeated else "1 seed"
-    validation, test = (wording.mean_and_spread(best[name], best[f"{name}_spread"], " %") for name in SPLITS)
-    low, high = 100 * best["test_low"], 100 * best["test_high"]
-    interval = "" if np.isnan(low) else f" (95 % [{low:.2f}, {high:.2f}] over seeds, t)"
-    lines = [
-        f"Chosen on validation among {_num_compared(summary)} settings: {setting_label(best, summary.settings)} "
-        f"(validation {summary.metric} {validation}, {seeds}).",
-        *_choice_lines(summary),
-        f"Its result on test: {test}{interval}; teacher {100 * best['teacher']:.2f} %.",
-        *_gain_lines(summary),
-        *(control_lines(summary.evidence, summary.chosen) if summary.evidence else []),
-    ]
-    if summary.table["seeds"].max() < 3:
-        lines.append("Fewer than three seeds: repeat with seed=0,1,2,3,4 before you believe a difference.")
-    return lines
-
-
-def _num_compared(summary: StudySummary) -> int:
-    """Settings that competed; of a search also those that it tried."""
-    assert summary.choice
-    return len(summary.table) - len(summary.choice.incomplete)
-
-
-def _choice_lines(summary: StudySummary) -> list[str]:
-    """On what the choice rests, and how sure it is."""
-    choice = summary.choice
-    assert choice
-    lines, seeds = [], ", ".join(f"{seed:g}" if isinstance(seed, float) else str(seed) for seed in choice.seeds)
-    if not choice.is_complete:
-        lines.append(f"No setting is finished on every planned seed: compared on seed {seeds} alone.")
-    if choice.incomplete:
-        lines.append(
-            f"Not compared, since not finished on seed {seeds}: {_named(summary, choice.incomplete, with_score=True)}."
-        )
-    if choice.tied:
-        lines.append(
-            f"The same on validation: {_named(summary, choice.tied)}; fewer steps, then the sweep's order, decide."
-        )
-    if choice.near:
-        lines.append(f"Within one paired standard error of it on validation: {_named(summary, choice.near)}.")
-    return lines
-
-
-def _named(summary: StudySummary, places: Sequence[int], *, with_score: bool = False) -> str:
-    labels = []
-    for place in places[:_MOST_NAMED]:
-        row = summary.table.iloc[place]
-        score = f" ({row['seeds']:.0f} finished, {100 * row['validation']:.2f} %)" if with_score else ""
-        labels.append(setting_label(row, summary.settings) + score)
-    more = len(places) - len(labels)
-    return "; ".join(labels) + (f" and {more} more" if more else "")
-
-
-def _gain_lines(summary: StudySummary) -> list[str]:
-    """What the chosen setting gains, and what that allows to be said."""
-    evidence, best = summary.evidence, summary.best
-    if evidence is None or best is None:
-        return []
-    gain = f"Gain over the same student without a teacher: {wording.points(evidence.difference.mean)} points"
-    if evidence.difference.num_seeds == 1:
-        interval = wording.interval(100 * best["rows_low"], 100 * best["rows_high"])
-        said = verdict.claim_of_one_seed(Gain(best["gain"], best["rows_low"], best["rows_high"]))
-        return [f"{gain} (95 % {interval} over test rows; one seed): {said}."]
-    lines = [f"{gain} ({verdict.over_seeds(evidence.difference, evidence.bootstrap)}): "]
-    lines[0] += f"{verdict.claim(evidence.finding)}."
-    return lines + [
-        f"Its gain in {wording.METRICS.get(name, name)}: {wording.points(difference.mean)} points "
-        f"({verdict.over_seeds(difference)})."
-        for name, difference in evidence.others.items()
-    ]
 
 
 def shown_table(summary: StudySummary) -> pd.DataFrame:
@@ -226,7 +146,10 @@ def report_blocks(summary: StudySummary, shown: Mapping[str, FigureBlock]) -> li
         blocks += [Heading("Left out"), BulletList(summary.left_out)]
     if shown:
         blocks += [Heading("All settings"), *shown.values()]
-        blocks += [Heading("Results"), TableBlock(shown_table(summary), "Best on validation first.")]
+        blocks += [
+            Heading("Results"),
+            TableBlock(shown_table(summary), _ORDER if summary.stages else "Best on validation first."),
+        ]
     return [
         *blocks,
         *about_blocks(summary.finished),
@@ -258,7 +181,7 @@ def note_blocks(summary: StudySummary) -> list[Block]:
 def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None:
     """Write tables, figures, report and saved view to the parent run."""
     shown = {} if summary.table.empty else _figures(summary, study)
-    title = f"{summary.study}: {' x '.join(summary.settings) or 'runs'}"
+    title = f"{summary.study}: {' x '.join(summary.varied) or 'runs'}"
     parent.log_text(html_page(title, report_blocks(summary, shown)), "summary/report.html")
     note = markdown_page(title, note_blocks(summary))
     parent.set_tags({NOTE_TAG: note})
@@ -277,11 +200,17 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
     numbers = ["validation", "test", "test_low", "test_high", "seeds"]
     numbers += [f"{gain}{end}" for gain in gains for end in ("", "_low", "_high")]
     parent.log_metrics({f"best/{name}": best[name] for name in numbers if not pd.isna(best[name])})
+    if summary.equal_tuning is not None:
+        difference = summary.equal_tuning.difference
+        ends = {f"_{end}": getattr(difference.interval, end) for end in ("low", "high") if difference.interval}
+        parent.log_metrics(
+            {f"best/gain_searched{end}": value / 100 for end, value in ({"": difference.mean} | ends).items()}
+        )
     parent.set_tags({"kdexp.best": setting_label(best, summary.settings)})
     scores = [metric_name(split, summary.metric) for split in SPLITS]
     beside = [metric_name("test", summary.metric, role) for role in ("baseline", "teacher")]
     view = study.save_view(
-        summary.parent_id, [*summary.settings, "seed"], [*scores, GAIN, *beside], contour=grid_axes(summary)
+        summary.parent_id, [*summary.varied, "seed"], [*scores, GAIN, *beside], contour=grid_axes(summary)
     )
     if view:
         summary.links["view"] = view
@@ -290,7 +219,7 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
 def print_summary(summary: StudySummary) -> None:
     """Print the answer, the best settings, what is missing and what to open."""
     counts = ", ".join(f"{number} {status}" for status, number in sorted(summary.counts.items()))
-    title = f"study {summary.study}: {' x '.join(summary.settings) or 'runs'} ({counts})"
+    title = f"study {summary.study}: {' x '.join(summary.varied) or 'runs'} ({counts})"
     blocks: list[Block] = [Paragraph(title)]
     if not summary.table.empty:
         blocks = [TableBlock(shown_table(summary).head(_MOST_ROWS), title)]

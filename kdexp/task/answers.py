@@ -4,6 +4,7 @@ A *unit* is what carries one label: a row, or of token labels a word. Answers an
 one row after another.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+UNREAD = -math.inf
+"""All outputs of a unit that a model did not read, because its tokens were cut off, or because it has none."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Answers:
     """What a model says about a split.
 
     Attributes:
-        values: [units, outputs], float32, on the CPU: logits, or log-probabilities.
+        values: [units, outputs], float32, on the CPU: logits, or log-probabilities; `UNREAD` for a unit that the model
+            did not read.
         lengths: [rows], the number of units of each row; None where each row is one unit.
         thresholds: [outputs], above which an output is a yes, where the kind decides so and they were chosen
             (`TaskKind.thresholds`); None means the kind's own, which no data chose.
@@ -68,6 +73,11 @@ class Answers:
         units, lengths = units_of(rows, self.lengths)
         return Answers(self.values[torch.from_numpy(units)], lengths, self.thresholds)
 
+    @property
+    def read(self) -> Tensor:
+        """[units], false where the model did not read the unit."""
+        return is_read(self.values)
+
     def in_order(self, outputs: Sequence[int]) -> "Answers":
         """The same, with the outputs in another order."""
         thresholds = None if self.thresholds is None else self.thresholds[list(outputs)]
@@ -76,6 +86,11 @@ class Answers:
     def by_row(self) -> "Tensor | UnitsByRow":
         """Row by row, views: [outputs], or [units, outputs] where a row may have several."""
         return self.values if self.lengths is None else UnitsByRow(self.values, self.lengths)
+
+
+def is_read(values: Tensor) -> Tensor:
+    """[units], of answers [units, outputs]: whether the model that gave them read the unit."""
+    return ~values.isneginf().all(dim=-1)
 
 
 class UnitsByRow(Sequence[Tensor]):

@@ -106,13 +106,20 @@ def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
     """Names of the classes of columns of class numbers, which `datasets` leaves in a schema."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        # Of a list, what it is a list of.
+        inner = {column: feature.get("feature") or feature for column, feature in features.items()}
         return {
             column: list(feature["names"])
-            for column, feature in features.items()
-            if feature.get("_type") == "ClassLabel" and pa.types.is_integer(schema.field(column).type)
+            for column, feature in inner.items()
+            if feature.get("_type") == "ClassLabel" and _holds_integers(schema.field(column).type)
         }
     except (TypeError, KeyError, ValueError, AttributeError):  # written by something else
         return {}
+
+
+def _holds_integers(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(pa.types.is_integer(kind.value_type if is_list else kind))
 
 
 def _valid(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

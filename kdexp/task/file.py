@@ -19,6 +19,8 @@ from kdexp.arrow import BATCH_ROWS, TEXT, map_table, write_table
 from kdexp.errors import UserError
 from kdexp.task.columnar import is_saved_dataset, read_parquet, read_saved_dataset, refuse_ambiguous
 from kdexp.task.config import Quoting
+from kdexp.task.conll import SUFFIXES as CONLL_SUFFIXES
+from kdexp.task.conll import read_conll
 from kdexp.task.delimited import Row, delimited_rows
 from kdexp.task.json_rows import json_rows
 from kdexp.task.source import COMPRESSED_SUFFIXES, Source
@@ -46,11 +48,13 @@ class Reading:
     Attributes:
         header: False: a CSV or TSV has no header line, and its columns are called "0", "1", ...
         encoding: Of text files, as Python calls it.
+        words: Rows are words with tags: files that are no tables are read as CoNLL.
     """
 
     header: bool = True
     encoding: str = "utf-8"
     quoting: Quoting = Quoting.auto
+    words: bool = False
 
 
 def read_table(
@@ -72,8 +76,12 @@ def read_table(
         split = setting.rpartition(".")[2]
         return read_saved_dataset(source, columns, target, SPLIT_NAMES.get(split, (split,)))
     kind = _FORMATS.get(_suffix(path))
+    if reading.words and path.is_file() and _is_conll(source, columns):
+        return _read_conll(source, columns, target, reading)
     if kind is None and not path.is_dir():
-        raise UserError(setting, f"{path}: unknown kind of file", f"use one of {', '.join(_FORMATS)}, also compressed")
+        more = "" if _suffix(path) not in CONLL_SUFFIXES else "; CoNLL files are read with task.kind=token_labels"
+        remedy = f"use one of {', '.join(_FORMATS)}, also compressed{more}"
+        raise UserError(setting, f"{path}: unknown kind of file", remedy)
     if not reading.header and kind not in ("csv", "tsv"):
         raise UserError("task.header", f"false, but the columns of {path} have names", "leave task.header out")
     if not path.is_file():
@@ -85,6 +93,23 @@ def read_table(
         return _read_json(source, columns, target)
     rows, notes = delimited_rows(source, str(kind), reading.quoting)
     return _read_rows(source, rows, columns, target, reading.header, notes)
+
+
+def _is_conll(source: Source, columns: Sequence[str]) -> bool:
+    """Whether a file is no table: neither by its name, nor, where that is a text file's, by its first line."""
+    suffix = _suffix(source.path)
+    if suffix not in (".tsv", ".txt"):
+        return suffix in CONLL_SUFFIXES or suffix not in _FORMATS
+    source.refuse_unreadable()
+    first = next((line for _, line in source.numbered_lines()), "")
+    return not set(columns) <= {name.strip(' "') for name in first.split("\t")}
+
+
+def _read_conll(source: Source, columns: Sequence[str], target: Path, reading: Reading) -> Table:
+    if not reading.header:
+        raise UserError("task.header", f"false, but {source.path} is read as CoNLL", "leave task.header out")
+    source.refuse_unreadable()
+    return read_conll(source, columns, target)
 
 
 def _suffix(path: Path) -> str:

@@ -20,16 +20,23 @@ from kdexp.errors import UserError
 from kdexp.loss.base import IGNORED_LABEL, Outputs
 from kdexp.task.answers import Answers as Answers
 from kdexp.task.answers import Labels as Labels
+from kdexp.task.table import texts_of
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokenizerBase
 
     from kdexp.arrow import Ragged
     from kdexp.task.config import ClassWeights
-    from kdexp.task.table import Column
+    from kdexp.task.split import Split
+    from kdexp.task.table import Column, Table, TextColumn
 
 UNITS = "units"
-"""Column of tokens, for kinds whose units are not rows: 1 where a token answers for a unit, else 0."""
+"""Column of tokens, for kinds whose units are not rows: which unit of its row a token answers for, else `NO_UNIT`."""
+
+NO_UNIT = -1
+
+NUM_UNITS = "num_units"
+"""Column of rows beside it: how many units a row has, those that no token answers for included."""
 
 
 class TaskKind(ABC):
@@ -38,7 +45,7 @@ class TaskKind(ABC):
     Attributes:
         name: Of the kind, as logged students and configs say it.
         outputs: What a soft loss may assume of the outputs: `classes` of which one is right.
-        has_units: A row has several units; `tokenize` then gives the column `UNITS`.
+        has_units: A row has several units; `tokenize` then gives the columns `UNITS` and `NUM_UNITS`.
         head: Ending of the model classes of transformers that answer it: `AutoModel` + head.
         smooths_labels: `label_smoothing` means something.
         takes_columns: Its labels may stand in several columns of 0 and 1, one for each output.
@@ -73,6 +80,34 @@ class TaskKind(ABC):
         Raises:
             UserError: The column holds no such labels.
         """
+
+    @classmethod
+    def texts(cls, table: "Table", names: Sequence[str]) -> "Sequence[TextColumn]":
+        """The columns of texts.
+
+        Args:
+            names: One, or two of pairs.
+
+        Raises:
+            UserError: A column is missing, or a row has no text in it.
+        """
+        return texts_of(table, names)
+
+    @classmethod
+    def reading_notes(cls, table: "Table", text: Sequence[str], column: "Column") -> list[str]:
+        """What should be said of how the texts of a file and its column of labels are read, in one line each."""
+        return []
+
+    def refuse_unfit_rows(self, split: "Split", column: "Column") -> None:
+        """Refuse rows whose texts and labels do not go together.
+
+        Args:
+            column: Of the labels, for messages.
+
+        Raises:
+            UserError: At the first such row.
+        """
+        return
 
     @abstractmethod
     def encode(self, column: "Column", *, by_number: bool = False) -> Sequence[Any] | np.ndarray:
@@ -199,7 +234,7 @@ class TaskKind(ABC):
         second: Sequence[str] | None,
         max_length: int,
     ) -> "BatchEncoding":
-        """Tokens of some texts or pairs; with the column `UNITS` where a row has several units."""
+        """Tokens of some texts or pairs; with the columns `UNITS` and `NUM_UNITS` where a row has several units."""
         return tokenizer(list(first), None if second is None else list(second), truncation=True, max_length=max_length)
 
     @abstractmethod

@@ -1,22 +1,18 @@
 """The kinds of task by name: the one place that lists them."""
 
-from kdexp.errors import UserError
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, KindName, PublicTaskConfig, TaskConfig
 from kdexp.task.kind import TaskKind
 from kdexp.task.multi_label import MultiLabel
 from kdexp.task.regression import Regression
 from kdexp.task.single_label import SingleLabel
+from kdexp.task.token_labels import TokenLabels
 
 
 def kind_class(config: TaskConfig) -> type[TaskKind]:
-    """The class of a task's kind; generated text has one label of several.
-
-    Raises:
-        UserError: There is no such kind yet.
-    """
+    """The class of a task's kind; generated text has one class, or a tag for each word."""
     match config:
         case EmbeddedTaskConfig():
-            return SingleLabel
+            return TokenLabels if config.name == "entities" else SingleLabel
         case PublicTaskConfig() | FileTaskConfig():
             return _named(config.kind)
         case _:
@@ -27,9 +23,9 @@ def _named(kind: KindName) -> type[TaskKind]:
     match kind:
         case KindName.single_label:
             return SingleLabel
+        case KindName.token_labels:
+            return TokenLabels
         case KindName.multi_label:
             return MultiLabel
         case KindName.regression:
             return Regression
-        case _:
-            raise UserError("task.kind", f"{kind} is not there yet", f"expected {KindName.single_label}")

@@ -17,7 +17,7 @@ from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.fingerprint import file_sha256, path_digest, texts_fingerprint
 from kdexp.ranges import established
-from kdexp.task import inference, reviews
+from kdexp.task import entities, inference, reviews
 from kdexp.task.arrange import HELD_OUT, Arrangement, Selection, arrange, clean_transfer, draw_subset
 from kdexp.task.columnar import is_saved_dataset
 from kdexp.task.columns_of import gold_column, label_columns, refuse_label_settings, text_columns
@@ -26,9 +26,8 @@ from kdexp.task.file import Reading, read_table
 from kdexp.task.kind import Labels, TaskKind
 from kdexp.task.kinds import kind_class
 from kdexp.task.public import PublicSources, public_sources
-from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split, write_split
-from kdexp.task.table import Table, texts_of
+from kdexp.task.table import Table
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] | None =
     kind = kind or kind_class(config)
     match config:
         case EmbeddedTaskConfig():
-            task = _load_embedded(config, cache)
+            task = _load_embedded(config, cache, kind)
         case PublicTaskConfig():
             task = _load_public(config, cache, kind)
         case FileTaskConfig():
@@ -114,15 +113,16 @@ def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] | None =
     return replace(task, kind=task.kind.with_primary(config.primary_metric).fitted(task.labels("train")))
 
 
-def _load_embedded(config: EmbeddedTaskConfig, cache: Cache) -> Task:
+def _load_embedded(config: EmbeddedTaskConfig, cache: Cache, kind: type[TaskKind]) -> Task:
     _require_embedded(config.name)
-    generators = {"generators": [file_sha256(Path(module.__file__ or "")) for module in _EMBEDDED.values()]}
+    modules = _BY_CLASS if config.name != "entities" else (reviews, entities)
+    generators = {"generators": [file_sha256(Path(module.__file__ or "")) for module in modules]}
     digests = generators | _transfer_digest(config)
-    return _kept(config, SingleLabel, digests, cache, lambda scratch: _arrange_embedded(config, scratch))
+    return _kept(config, kind, digests, cache, lambda scratch: _arrange_embedded(config, kind, scratch))
 
 
-def _arrange_embedded(config: EmbeddedTaskConfig, scratch: Path) -> Arrangement:
-    generated = _generate(config)
+def _arrange_embedded(config: EmbeddedTaskConfig, kind: type[TaskKind], scratch: Path) -> Arrangement:
+    generated = _generate(config, kind)
     notes = [f"task {config.name}: generated text (seed {config.seed}), no download"]
     if config.has_pool:
         pool = generated.splits["train"]
@@ -132,13 +132,13 @@ def _arrange_embedded(config: EmbeddedTaskConfig, scratch: Path) -> Arrangement:
         notes.append(f"train: {len(train):,} of {len(pool):,} rows, the others are text that only the teacher labels")
     if config.transfer_file is not None:
         text = ["text", "text_pair"] if generated.splits["train"].split.is_pair else ["text"]
-        transfer = _read_transfer(config.transfer_file, text, Reading(), scratch)
+        transfer = _read_transfer(config.transfer_file, text, kind, scratch)
         generated.splits["transfer"], note = clean_transfer(Selection.of(transfer), generated.splits)
         notes.append(note)
     return replace(generated, notes=notes)
 
 
-def _generate(config: EmbeddedTaskConfig) -> Arrangement:
+def _generate(config: EmbeddedTaskConfig, kind: type[TaskKind]) -> Arrangement:
     """The splits as they are generated; with a pool, `train` is all of it."""
     generator = _EMBEDDED[config.name]
     num_drawn_from = config.transfer_size if config.has_pool else 0
@@ -155,14 +155,15 @@ def _generate(config: EmbeddedTaskConfig) -> Arrangement:
         second = texts[1] if len(texts) == 2 else None
         splits[name] = Selection.of(Split.from_lists(texts[0], second, labels if name != "transfer" else None))
     return Arrangement(
-        SingleLabel(list(generator.LABELS)),
+        kind(list(generator.LABELS)),
         splits,
         notes=[],
         tags={"kdexp.validation_split": "generated", "kdexp.test_split": "generated"},
     )
 
 
-_EMBEDDED = {"reviews": reviews, "inference": inference}
+_BY_CLASS = (reviews, inference)
+_EMBEDDED: dict[str, Any] = {"reviews": reviews, "inference": inference, "entities": entities}
 
 
 def _require_embedded(name: str) -> str:
@@ -193,7 +194,7 @@ def _arrange_public(
         for name, shards in tables.items()
     }
     if config.transfer_file is not None:
-        splits["transfer"] = _read_transfer(config.transfer_file, text, Reading(), scratch)
+        splits["transfer"] = _read_transfer(config.transfer_file, text, kind_type, scratch)
     for name in ("train", "validation"):
         if not splits[name].is_labelled:
             problem = f"the split {name} of {config.name} has no labels"
@@ -211,7 +212,7 @@ def _arrange_public(
 def _public_shards(
     shards: list[Table], text: list[str], config: PublicTaskConfig, kind: TaskKind, with_labels: bool
 ) -> list[tuple[list[Iterator[list[str]]], np.ndarray | None]]:
-    texts = [[column.batches() for column in texts_of(table, text)] for table in shards]
+    texts = [[column.batches() for column in kind.texts(table, text)] for table in shards]
     labels = [_public_labels(table, config, kind) if with_labels else None for table in shards]
     if any(column is None for column in labels):
         labels = [None] * len(shards)
@@ -253,23 +254,27 @@ def _arrange_file(
             [*text, *label_columns(config.label)],
             scratch / f"{name}.table.arrow",
             setting=f"task.{name}",
-            reading=Reading(config.header, config.encoding, config.quoting),
+            reading=Reading(config.header, config.encoding, config.quoting, words=kind_type.has_units),
         )
         for name, path in paths.items()
     }
     gold = gold_column(tables["train"], config)
     kind = kind_type.from_column(gold, config.labels)
-    splits = {}
+    splits, notes = {}, [note for table in tables.values() for note in table.notes]
     for name, table in tables.items():
-        texts = [column.batches() for column in texts_of(table, text)]
+        texts = [column.batches() for column in kind.texts(table, text)]
         labels = None
         if name != "transfer":
+            column = gold_column(table, config)
             # Where the training file numbers its classes and names them, the other files may have either.
-            labels = kind.encode(gold_column(table, config), by_number=gold.class_names is not None)
+            labels = kind.encode(column, by_number=gold.class_names is not None)
+            notes += kind.reading_notes(table, text, column)
         splits[name] = write_split(scratch / f"{name}.arrow", [(texts, labels)])
+        if labels is not None:
+            kind.refuse_unfit_rows(splits[name], column)
     sources = ("own file" if config.validation else HELD_OUT, "own file" if config.test else HELD_OUT)
     arranged = arrange(config, kind, splits, sources)
-    return replace(arranged, notes=[*(note for table in tables.values() for note in table.notes), *arranged.notes])
+    return replace(arranged, notes=[*notes, *arranged.notes])
 
 
 def _transfer_digest(config: EmbeddedTaskConfig | PublicTaskConfig) -> dict[str, list | None]:
@@ -279,10 +284,11 @@ def _transfer_digest(config: EmbeddedTaskConfig | PublicTaskConfig) -> dict[str,
     return {"transfer": path_digest(path) if path.is_file() or is_saved_dataset(path) else None}
 
 
-def _read_transfer(path: Path, text: list[str], reading: Reading, scratch: Path) -> Split:
+def _read_transfer(path: Path, text: list[str], kind: type[TaskKind], scratch: Path) -> Split:
     """Text for the teacher alone."""
-    table = read_table(path, text, scratch / "transfer.table.arrow", setting="task.transfer", reading=reading)
-    return write_split(scratch / "transfer.arrow", [([column.batches() for column in texts_of(table, text)], None)])
+    reading, place = Reading(words=kind.has_units), scratch / "transfer.table.arrow"
+    table = read_table(path, text, place, setting="task.transfer", reading=reading)
+    return write_split(scratch / "transfer.arrow", [([column.batches() for column in kind.texts(table, text)], None)])
 
 
 def _kept(

@@ -47,14 +47,7 @@ class SingleLabel(TaskKind):
         return class_indices(column, numbers | {name: index for index, name in enumerate(self.label_names)})
 
     def weighted(self, weights: ClassWeights, labels: Labels) -> Self:
-        """`balanced` is rows / (classes * rows of the class), which is 1 in the mean over rows (scikit-learn's)."""
-        if weights == "none":
-            return self
-        if weights == "balanced":
-            counts = np.bincount(labels.values, minlength=self.num_outputs)
-            balanced = counts.sum() / ((counts > 0).sum() * np.maximum(counts, 1))
-            return replace(self, class_weights=tuple(balanced.tolist()))
-        return replace(self, class_weights=read_weights(weights, self.label_names))
+        return replace(self, class_weights=class_weights(weights, labels, self.label_names))
 
     def strata(self, labels: Labels) -> np.ndarray:
         return labels.values
@@ -146,6 +139,16 @@ class SingleLabel(TaskKind):
         return {f"probability_{name}": column for name, column in zip(self.label_names, probabilities, strict=True)}
 
 
+def class_weights(weights: ClassWeights, labels: Labels, names: Sequence[str]) -> tuple[float, ...] | None:
+    """`balanced` is units / (classes * units of the class), which is 1 in the mean over units (scikit-learn's)."""
+    if weights == "none":
+        return None
+    if weights != "balanced":
+        return read_weights(weights, names)
+    counts = np.bincount(labels.values, minlength=len(names))
+    return tuple((counts.sum() / ((counts > 0).sum() * np.maximum(counts, 1))).tolist())
+
+
 def read_weights(weights: ClassWeights, names: Sequence[str]) -> tuple[float, ...]:
     """
     Raises:
@@ -190,13 +193,13 @@ def _numbered_key(name: str) -> str:
     return re.sub(r"^label(?=\d+$)", "", key)
 
 
-def classes_line(names: Sequence[str], counts: np.ndarray, what: str) -> str:
+def classes_line(names: Sequence[str], counts: np.ndarray, what: str, units: str = "rows") -> str:
     """How many classes (or labels: `what`) there are, the most frequent and the rarest, with their rows in train."""
     order = np.argsort(-counts, kind="stable").tolist()
     told = [f"{names[index]:.40}: {counts[index]:,}" for index in order]
     if len(told) > _NUM_NAMED:
         told[_NUM_NAMED:] = [f"... the rarest of {len(told) - _NUM_NAMED:,} more {told[-1]}"]
-    return f"{what}: {len(names):,}, with rows in train: {', '.join(told)}"
+    return f"{what}: {len(names):,}, with {units} in train: {', '.join(told)}"
 
 
 def classification_metrics(logits: Tensor, labels: np.ndarray) -> dict[str, float]:

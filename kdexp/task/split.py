@@ -177,7 +177,7 @@ def rows_within(split: Split, whole: Split) -> np.ndarray:
     return order[np.searchsorted(keys, split.text_keys, sorter=order)]
 
 
-Shard = tuple[Sequence[Iterable[list[str]]], Sequence | np.ndarray | None]
+Shard = tuple[Sequence[Iterable[list[str]]], Sequence | np.ndarray | pa.Array | None]
 """One or two columns of texts, as batches of values that begin and end at the same rows, and all their labels."""
 
 
@@ -186,7 +186,7 @@ def write_split(path: Path, shards: Sequence[Shard]) -> Split:
     texts, labels = shards[0]
     fields = [(name, TEXT) for name, _ in zip((_TEXT, _PAIR), texts, strict=False)]
     if labels is not None:
-        fields.append((_LABEL, pa.array(labels).type))
+        fields.append((_LABEL, labels.type if isinstance(labels, pa.Array) else pa.array(labels).type))
     schema = pa.schema(fields)
     write_table(path, schema, (record for shard in shards for record in _records(shard, schema)))
     return Split.from_file(path)
@@ -198,7 +198,8 @@ def _records(shard: Shard, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     for batch in zip(*texts, strict=True):
         columns = [pa.array(values, TEXT) for values in batch]
         if labels is not None:
-            columns.append(pa.array(labels[start : start + len(batch[0])], schema.field(_LABEL).type))
+            part = labels[start : start + len(batch[0])]
+            columns.append(part if isinstance(part, pa.Array) else pa.array(part, schema.field(_LABEL).type))
         start += len(batch[0])
         yield pa.record_batch(columns, schema=schema)
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
@@ -88,6 +88,13 @@ class Column:
         return self.table.where(row)
 
 
+class TextColumn(Protocol):
+    """A column as texts, read a batch at a time."""
+
+    def batches(self) -> Iterator[list[str]]:
+        """The texts, at most `BATCH_ROWS` at a time."""
+
+
 @dataclass(frozen=True)
 class Columns(Column):
     """Several columns of one table, side by side: a row is a list with a value of each."""
@@ -138,7 +145,7 @@ def _refuse_missing_texts(column: Column) -> None:
         if value is None or not value.strip():
             num_empty += 1
             first_empty = row if first_empty is None else first_empty
-        elif half is None and _is_broken(value):
+        elif half is None and is_broken(value):
             half = row
     if first_empty is not None:
         first = column.where(first_empty)
@@ -149,7 +156,7 @@ def _refuse_missing_texts(column: Column) -> None:
         raise UserError("task.text", problem, "remove it, or write the whole pair")
 
 
-def _is_broken(text: str) -> bool:
+def is_broken(text: str) -> bool:
     """Whether a string is none that UTF-8 can write: only JSON can hold such."""
     try:
         text.encode()

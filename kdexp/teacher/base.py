@@ -4,7 +4,7 @@ Nothing else in kdexp knows what a teacher is made of. What only some teachers c
 is a capability of its own, asked for by the code that needs it and refused in one line where it is missing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -26,6 +26,35 @@ class Scale(StrEnum):
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What it cost to ask about some rows, when they were asked, by this run or an earlier one.
+
+    Attributes:
+        seconds: Of computing, or of waiting for each request, summed over requests that went in parallel.
+        requests: 0 where nothing is asked over a network.
+        tokens: Read and written.
+    """
+
+    rows: int
+    seconds: float
+    requests: int
+    tokens: int
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.rows + other.rows,
+            self.seconds + other.seconds,
+            self.requests + other.requests,
+            self.tokens + other.tokens,
+        )
+
+    def per_1000_rows(self) -> dict[str, float]:
+        """By name, without what is nothing."""
+        values = {"seconds": self.seconds, "requests": self.requests, "tokens": self.tokens}
+        return {f"{name}_per_1000_rows": 1000 * value / self.rows for name, value in values.items() if value}
+
+
+@dataclass(frozen=True)
 class TeacherAnswers:
     """A teacher's answers on one split.
 
@@ -42,6 +71,7 @@ class TeacherAnswers:
     num_forwarded: int
     seconds: float
     members: Mapping[str, "TeacherAnswers"] = field(default_factory=dict)
+    cost: Cost | None = None
     notices: Sequence[str] = ()
 
 
@@ -174,3 +204,9 @@ def shown_encoders(teacher: Teacher) -> dict[str, Encoder]:
     """The encoders inside of a teacher, as far as it shows them: `teacher`, or `teacher_<name>` of several."""
     teachers = {f"teacher_{name}": member for name, member in teacher.members.items()} or {"teacher": teacher}
     return {role: item.encoder for role, item in teachers.items() if isinstance(item, ShowsFeatures)}
+
+
+def cost_of(answers: Iterable[TeacherAnswers]) -> Cost | None:
+    """What several splits cost together; None where that is not known of any."""
+    known = [item.cost for item in answers if item.cost is not None]
+    return sum(known[1:], known[0]) if known else None

@@ -1,18 +1,24 @@
 """What can be set of a teacher, by what it is made of."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
+from urllib.parse import urlsplit
 
 from kdexp.errors import UserError
 from kdexp.loss.base import Outputs
 from kdexp.model.config import ModelConfig
-from kdexp.ranges import Checked, Positive, Range, Seed, Weight, later
+from kdexp.ranges import Checked, NaturalNumber, Positive, PositiveInt, Range, Seed, Weight, later
+from kdexp.tracking.secrets import redact
 from kdexp.training.config import Tokenization, TrainConfig
 
 __all__ = [
     "TEACHERS",
+    "CausalTeacherConfig",
+    "ChatMethod",
+    "ChatTeacherConfig",
     "EncoderTeacherConfig",
     "PredictionsTeacherConfig",
     "TeacherConfig",
@@ -47,6 +53,9 @@ class TeacherConfig(Checked):
     weight: Positive = 1.0
     label_map: Any = later(None)
     outputs: Outputs | None = later(None)
+
+    incidental: ClassVar[tuple[str, ...]] = ()
+    """Settings that change nothing of what it answers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,5 +148,125 @@ class PredictionsTeacherConfig(TeacherConfig):
         return {"path": self.path}
 
 
-TEACHERS: dict[str, type[TeacherConfig]] = {"encoder": EncoderTeacherConfig, "predictions": PredictionsTeacherConfig}
+class ChatMethod(StrEnum):
+    """How a chat endpoint says how sure it is."""
+
+    auto = "auto"
+    logprobs = "logprobs"
+    sampling = "sampling"
+
+
+@dataclass(kw_only=True)
+class PromptedTeacherConfig(TeacherConfig):
+    """A teacher that is asked in words.
+
+    Attributes:
+        prompt: What it is asked: `{text}`, of pairs also `{text_pair}`, and `{classes}` are filled in.
+        verbalizers: The word that means each class, `{class: word}`; None takes the classes' names.
+    """
+
+    prompt: str
+    verbalizers: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.verbalizers is not None and not isinstance(self.verbalizers, dict):
+            raise UserError("verbalizers", f"got {self.verbalizers}", "expected {class: word}")
+
+
+@dataclass(kw_only=True)
+class ChatTeacherConfig(PromptedTeacherConfig):
+    """A teacher behind an OpenAI-compatible chat endpoint.
+
+    Attributes:
+        url: Of the endpoint; a server alone has it under /v1.
+        model: As the endpoint calls it.
+        system: Message before each prompt.
+        method: `logprobs`, one request a text; `sampling`, `num_samples` of them; `auto` asks once to find out.
+        top_logprobs: How many of the likeliest first tokens are asked for.
+        smoothing: Added to the count of each class among sampled answers (Lidstone).
+        max_tokens: Of a sampled answer.
+        floor: Smallest probability of a class.
+        num_parallel: Requests on their way at the same time.
+        requests_per_minute: At most; None for no limit.
+        timeout: Seconds that an answer may take.
+        retries, total_retries: How often a request, and all of a run together, are tried again.
+        key_variable: The environment variable that holds the key, where there is one.
+    """
+
+    url: str
+    model: str
+    system: str | None = None
+    method: ChatMethod = ChatMethod.auto
+    top_logprobs: Annotated[int, Range("a whole number from 1 to 20", low=1, high=20)] = 20
+    num_samples: PositiveInt = 10
+    sampling_temperature: Positive = 1.0
+    smoothing: Positive = 0.5
+    max_tokens: PositiveInt = 8
+    floor: Floor = 1e-6
+    num_parallel: PositiveInt = 4
+    requests_per_minute: Positive | None = None
+    timeout: Positive = 60.0
+    retries: NaturalNumber = 6
+    total_retries: NaturalNumber = 200
+    key_variable: str = "OPENAI_API_KEY"
+
+    incidental = ("url", "num_parallel", "requests_per_minute", "timeout", "retries", "total_retries", "key_variable")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError("url", f"got {redact(self.url)}", "expected an address such as http://127.0.0.1:8000/v1")
+        if redact(self.url) != self.url or parts.username or "***" in self.url:
+            raise UserError(
+                "url",
+                f"{redact(self.url)} holds a secret, which would be logged",
+                "put it into the variable key_variable",
+            )
+        if not re.fullmatch(r"[A-Za-z_]\w*", self.key_variable):
+            # What is there may be the key itself, and is not repeated.
+            raise UserError(
+                "key_variable", "is no name of a variable", "name one, such as OPENAI_API_KEY, not the key"
+            )
+
+    @property
+    def origin(self) -> str:
+        return self.model
+
+
+@dataclass(kw_only=True)
+class CausalTeacherConfig(PromptedTeacherConfig):
+    """A causal language model on this machine, which scores a word for each class.
+
+    Attributes:
+        verbalizers: As they follow the prompt, a space before them where one belongs there.
+        normalise: By the tokens of the word.
+        calibrate: Divide by what is answered where there is no text.
+        max_length: In tokens; None for what the model reads.
+    """
+
+    checkpoint: str
+    revision: str | None = None
+    normalise: bool = True
+    calibrate: bool = False
+    batch_size: PositiveInt = 16
+    max_length: PositiveInt | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+    @property
+    def origin(self) -> str:
+        return self.checkpoint
+
+    def inputs(self) -> Mapping[str, str | None]:
+        return {"checkpoint": self.checkpoint}
+
+
+TEACHERS: dict[str, type[TeacherConfig]] = {
+    "encoder": EncoderTeacherConfig,
+    "predictions": PredictionsTeacherConfig,
+    "openai_compatible": ChatTeacherConfig,
+    "causal_lm": CausalTeacherConfig,
+}
 """What a teacher may be made of, by the name of its schema."""

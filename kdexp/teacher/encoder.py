@@ -20,7 +20,7 @@ from kdexp.task.kind import TaskKind
 from kdexp.task.load import Task
 from kdexp.task.single_label import class_order
 from kdexp.task.split import Split
-from kdexp.teacher.base import Preparation, Scale, Teacher, TeacherAnswers
+from kdexp.teacher.base import Cost, Preparation, Scale, Teacher, TeacherAnswers
 from kdexp.teacher.config import EncoderTeacherConfig, TeacherRows
 from kdexp.teacher.translation import Translation, translation_of
 from kdexp.training import checks
@@ -126,11 +126,13 @@ class EncoderTeacher:
             description=f"teacher: answers on {name}",
         )
         self.encoder.model.to("cpu")  # its memory is the student's now
+        seconds = time.perf_counter() - started
         return TeacherAnswers(
             answers=self.task.kind.from_head(answers.in_order(self.output_order), self.encoder.model.config.to_dict()),
             key=self.fingerprint_as(reader),
             num_forwarded=len(split),
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
+            cost=Cost(len(split), seconds, 0, int(tokens.rows().lengths.sum())),
         )
 
     def verify(self) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorWithPadding, PretrainedConfig
 
-from kdexp.arrow import Column
+from kdexp.arrow import Column, Rows
 from kdexp.errors import under
 from kdexp.fingerprint import library_versions
 from kdexp.loss.base import Loss
@@ -26,7 +26,6 @@ from kdexp.model.encoder import Encoder
 from kdexp.model.forward import accepted_inputs
 from kdexp.model.tokens import Tokens, longest_first, tokenize, tokenizer_fingerprint
 from kdexp.progress import progress
-from kdexp.task.kind import UNITS
 from kdexp.task.split import Split
 from kdexp.teacher.base import Teacher, require_features
 from kdexp.teacher.config import EncoderTeacherConfig, TeacherConfig
@@ -179,9 +178,7 @@ class _Reader:
     def tokens(self, split: Split, words: AlignedWords) -> dict[str, Column]:
         """The columns from which a step can forward the teacher."""
         tokens = self._tokenize(split)
-        columns: dict[str, Column] = {
-            TEACHER_PREFIX + name: values for name, values in tokens.columns.items() if name != UNITS
-        }
+        columns: dict[str, Column] = {TEACHER_PREFIX + name: values for name, values in tokens.inputs.items()}
         if self.terms.needs_words:
             columns |= {WORDS: words.student_words, TEACHER_PREFIX + WORDS: words.teacher_words}
         return columns
@@ -244,7 +241,7 @@ class _Reader:
     ) -> dict[str, Tensor]:
         """Each term's features of all rows, one row after another in one flat tensor."""
         found: dict[str, list[Tensor]] = {name: [torch.empty(0)] * len(shapes) for name in self.terms.pairs}
-        rows = tokens.rows()
+        rows = Rows(tokens.inputs)
         order = longest_first(rows).tolist()
         model = self.teacher.model.to(self.course.hardware.device).eval()
         with (

@@ -8,7 +8,16 @@ from kdexp.hardware import Hardware
 from kdexp.model.encoder import Encoder
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher
-from kdexp.teacher.config import EncoderTeacherConfig, PredictionsTeacherConfig, TeacherConfig, Tokenization
+from kdexp.teacher.causal import load_causal
+from kdexp.teacher.chat import load_chat
+from kdexp.teacher.config import (
+    CausalTeacherConfig,
+    ChatTeacherConfig,
+    EncoderTeacherConfig,
+    PredictionsTeacherConfig,
+    TeacherConfig,
+    Tokenization,
+)
 from kdexp.teacher.encoder import StudentIds, load_encoder_teacher
 from kdexp.teacher.logits import Cached, Ensemble
 from kdexp.teacher.predictions import load_predictions
@@ -61,5 +70,10 @@ def _open(
     match settings:
         case PredictionsTeacherConfig():
             return translated(*load_predictions(role, settings, task, cache), task)
+        case ChatTeacherConfig():
+            return translated(*load_chat(role, settings, task, cache), task)
+        case CausalTeacherConfig():
+            causal, translation = load_causal(role, settings, task, hardware)
+            return translated(Cached(causal, cache), translation, task)
         case _:
             raise TypeError(f"no teacher of {type(settings).__name__}")

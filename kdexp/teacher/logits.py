@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +16,11 @@ from torch.nn.functional import log_softmax, logsigmoid
 from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.loss.base import Outputs
+from kdexp.task.answers import UNREAD
 from kdexp.task.kind import Answers
 from kdexp.task.load import Task
 from kdexp.task.split import Split, rows_within
-from kdexp.teacher.base import Preparation, Scale, ShowsFeatures, Teacher, TeacherAnswers, may_abstain
+from kdexp.teacher.base import Cost, Preparation, Scale, ShowsFeatures, Teacher, TeacherAnswers, cost_of, may_abstain
 from kdexp.training.course import Course
 
 logger = logging.getLogger(__name__)
@@ -59,9 +60,10 @@ class Cached:
         started = time.perf_counter()
 
         def compute(work: Path) -> dict[str, Tensor]:
-            answers = self.teacher.answer(split, name).answers
-            lengths = {} if answers.lengths is None else {"lengths": torch.from_numpy(answers.lengths)}
-            return {"values": answers.values} | lengths
+            given = self.teacher.answer(split, name)
+            lengths = {} if (found := given.answers.lengths) is None else {"lengths": torch.from_numpy(found)}
+            cost = {} if given.cost is None else {"cost": torch.tensor(astuple(given.cost), dtype=torch.float64)}
+            return {"values": given.answers.values} | lengths | cost
 
         parts = {"teacher": self.fingerprint(), "text": split.text_digest}
 
@@ -84,10 +86,19 @@ class Cached:
             key=entry.key,
             num_forwarded=0 if entry.hit else len(split),
             seconds=time.perf_counter() - started,
+            cost=_cost(entry.tensors.get("cost")),
         )
 
     def verify(self) -> None:
         self.teacher.verify()
+
+
+def _cost(stored: Tensor | None) -> Cost | None:
+    """Entries of earlier versions have none."""
+    if stored is None:
+        return None
+    rows, seconds, requests, tokens = stored.tolist()
+    return Cost(int(rows), seconds, int(requests), int(tokens))
 
 
 class Ensemble:
@@ -151,7 +162,9 @@ class Ensemble:
         def mean(of: Callable[[Tensor], Tensor]) -> Tensor:
             """Log of the mean, of logs."""
             logs = torch.stack([of(each) + math.log(self.shares[name]) for name, each in values.items()])
-            return self._without_silent(logs) if self.may_abstain else logs.logsumexp(dim=0)
+            # What a member did not read is nan by now too.
+            is_partial = self.may_abstain or bool(logs.isnan().any())
+            return self._without_silent(logs) if is_partial else logs.logsumexp(dim=0)
 
         match self._outputs:
             case Outputs.classes:
@@ -171,7 +184,7 @@ class Ensemble:
         return (shares * values.nan_to_num()).sum(dim=0) / shares.sum(dim=0)
 
     def _without_silent(self, weighted: Tensor) -> Tensor:
-        """The mixture of those that answer a unit, their weights summing to one; nan where none does.
+        """The mixture of those that answer a unit, their weights summing to one; nan (or `UNREAD`) where none does.
 
         Args:
             weighted: [teachers, units, outputs], log of share times probability.
@@ -179,7 +192,7 @@ class Ensemble:
         silent = weighted.isnan().all(dim=-1)
         shares = torch.tensor(list(self.shares.values()))[:, None].where(~silent, 0.0).sum(dim=0)
         mixture = weighted.masked_fill(silent[..., None], -math.inf).logsumexp(dim=0) - shares.log()[:, None]
-        return mixture.masked_fill(silent.all(dim=0)[:, None], math.nan)
+        return mixture.masked_fill(silent.all(dim=0)[:, None], math.nan if self.may_abstain else UNREAD)
 
     def verify(self) -> None:
         for teacher in self.members.values():
@@ -204,6 +217,11 @@ def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswer
             given = replace(given, notices=_check(unchecked, given, course.task, name))
         if name in course.training_splits or len(given.answers.answered_rows):
             answers[name] = given
+    for name, member in (teacher.members or {teacher.name: teacher}).items():
+        cost = cost_of(answer.members.get(name, answer) for answer in answers.values())
+        if cost is not None and cost.requests:
+            told = ", ".join(f"{value:,.0f} {what.split('_')[0]}" for what, value in cost.per_1000_rows().items())
+            logger.info("teacher %s: %s for 1,000 rows", member.name, told)
     logger.info(
         "teacher logits: %s of %s rows forwarded, the rest kept from earlier runs",
         f"{sum(answer.num_forwarded for answer in answers.values()):,}",

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from mlflow.exceptions import MlflowException
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 SETTINGS_FILE = "student.json"
 BATCH_SIZE = 32
@@ -38,6 +38,8 @@ class InputError(MlflowException, ValueError):
 class Student:
     """A student with its own tokenizer, its class names and the length it was trained at."""
 
+    model_class: Any = AutoModelForSequenceClassification
+
     def __init__(self, folder: str) -> None:
         settings = json.loads((Path(folder) / SETTINGS_FILE).read_text(encoding="utf-8"))
         self.label_names: list[str] = settings["label_names"]
@@ -51,7 +53,7 @@ class Student:
         if "architecture" in settings:  # of kdexp's own: a module beside this one, which tells transformers of it
             importlib.import_module(settings["architecture"])
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+        model = self.model_class.from_pretrained(folder, local_files_only=True)
         self.model = model.to(self.device).eval()
         # Numbers are answered standardised.
         self.mean: float = getattr(model.config, "label_mean", 0.0)
@@ -257,6 +259,99 @@ def _kind(value: Any) -> str:
             return f"of type {type(value).__name__}"
 
 
+class Tagger(Student):
+    """A student that tags words."""
+
+    model_class = AutoModelForTokenClassification
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Tag the words of texts.
+
+        Args:
+            model_input: One text; texts or lists of words as a list, array or Series; rows as dictionaries; or a table
+                with the column `text`, which holds texts or lists of words. A text is split at white space: for words
+                that are cut otherwise, such as with punctuation apart, send lists.
+            params: Not used; MLflow passes it.
+
+        Returns:
+            One row per text, in their order and with the index of a DataFrame or Series: `words`, `tags` and `scores`
+            (the probability of each tag), lists of one length. A word that the student does not read, because it lies
+            behind the student's `max_length` or has no token, is tagged `O` (None where that is no tag) without a
+            score.
+
+        Raises:
+            InputError: The input is none of these; a ValueError.
+        """
+        rows = _rows_of_words(model_input)
+        answered: list[dict[str, Any]] = []
+        for start in range(0, len(rows), BATCH_SIZE):
+            answered += self._tag(rows[start : start + BATCH_SIZE])
+        index = model_input.index if isinstance(model_input, pd.DataFrame | pd.Series) else None
+        return pd.DataFrame(answered, columns=["words", "tags", "scores"], index=index)
+
+    def _tag(self, rows: list[list[str]]) -> list[dict[str, Any]]:
+        texts = [" ".join(word.replace(" ", _NO_BREAK_SPACE) or _NO_BREAK_SPACE for word in words) for words in rows]
+        options = {"truncation": True, "max_length": self.max_length, "padding": True, "return_tensors": "pt"}
+        batch = self.tokenizer(texts, **options).to(self.device)
+        with torch.inference_mode():
+            scores, numbers = self.model(**batch).logits.float().softmax(dim=-1).cpu().max(dim=-1)
+        answered = []
+        for row, (words, text) in enumerate(zip(rows, texts, strict=True)):
+            tags: list[str | None] = ["O" if "O" in self.label_names else None] * len(words)
+            told: list[float | None] = [None] * len(words)
+            for word, token in _first_tokens(text, batch.encodings[row]).items():
+                tags[word] = self.label_names[int(numbers[row, token])]
+                told[word] = float(scores[row, token])
+            answered.append({"words": words, "tags": tags, "scores": told})
+        return answered
+
+
+_NO_BREAK_SPACE = "\u00a0"
+
+
+def _first_tokens(text: str, encoding: Any) -> dict[int, int]:
+    """The first visible token of each word that has one, by its number; words are what single spaces separate."""
+    word_at: list[int | None] = []
+    for number, word in enumerate(text.split(" ")):
+        word_at += [*[number] * len(word), None]
+    found: dict[int, int] = {}
+    for token, (index, piece, span) in enumerate(
+        zip(encoding.sequence_ids, encoding.tokens, encoding.offsets, strict=True)
+    ):
+        if index is not None and piece != "▁":  # SentencePiece's space, whose offsets may name the letter behind it
+            place = next((number for number in word_at[slice(*span)] if number is not None), -1)
+            if place > max(found, default=-1):
+                found[place] = token
+    return found
+
+
+def _rows_of_words(model_input: Any) -> list[list[str]]:
+    """The words of each row, whatever form it was sent in."""
+    rows = _unwrapped(model_input)
+    try:
+        if isinstance(rows, pd.DataFrame | Mapping) or (
+            isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows)
+        ):
+            rows = _columns(rows)[_TEXT]
+        rows = [rows] if isinstance(rows, str) else [_unwrapped(row) for row in rows]
+        return [_words(row, number) for number, row in enumerate(rows)]
+    except (ValueError, TypeError) as error:
+        message = f"{error}; send texts, lists of words, or a table whose column 'text' holds them"
+        raise InputError.invalid_parameter_value(message) from None
+
+
+def _words(row: Any, number: int) -> list[str]:
+    if isinstance(row, str):
+        return row.split()
+    if not isinstance(row, list | tuple):
+        raise ValueError(f"row {number} is {_kind(row)}, neither a text nor a list of words")
+    wrong = next((word for word in row if not isinstance(word, str)), "")
+    if not isinstance(wrong, str):
+        raise ValueError(f"a word of row {number} is {_kind(wrong)}, no text")
+    return list(row)
+
+
 def _load_pyfunc(data_path: str) -> Student:
     """Called by `mlflow.pyfunc.load_model` with the model's folder."""
-    return Student(data_path)
+    settings = json.loads((Path(data_path) / SETTINGS_FILE).read_text(encoding="utf-8"))
+    return Tagger(data_path) if settings.get("kind") == "token_labels" else Student(data_path)

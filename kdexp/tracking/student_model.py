@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from kdexp.task.load import Task
 
-SERVED_KINDS = ("single_label", "multi_label", "regression")
+SERVED_KINDS = ("single_label", "multi_label", "regression", "token_labels")
 """Kinds of task that the pyfunc model can answer."""
 
 _PACKAGES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "pandas")
@@ -147,6 +147,9 @@ def _signature(kind: str, label_names: Sequence[str]) -> "ModelSignature":
     match kind:
         case "regression":
             return ModelSignature(outputs=Schema([ColSpec(DataType.double, "value")]))
+        case "token_labels":
+            types = {"words": DataType.string, "tags": DataType.string, "scores": DataType.double}
+            return ModelSignature(outputs=Schema([ColSpec(Array(item), name) for name, item in types.items()]))
         case "multi_label":
             columns = [ColSpec(Array(DataType.string), "labels")]
         case _:

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PretrainedConfig
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -223,31 +223,6 @@ def refuse_unfit_soft_loss(loss: LogitLoss, outputs: Outputs, num_outputs: int, 
         refuse_small_batch(loss, batch_size)
     except UserError as error:
         raise UserError("per_device_train_batch_size", error.problem, error.remedy) from None
-
-
-def refuse_incomparable(
-    loss: LogitLoss, student: Tensor, teacher: Tensor, labels: Tensor, outputs: Outputs = Outputs.classes
-) -> None:
-    """Refuse logits of which a soft loss would make a number, but not the one that is meant.
-
-    Raises:
-        ValueError: They are no [batch, classes] each, or the labels are no class of each row.
-    """
-    if student.dim() != 2:
-        raise ValueError(
-            f"the student's logits have shape {list(student.shape)}, one answer for each token or more: the soft loss "
-            "compares one answer for each row; train on the labels alone with alpha=1.0"
-        )
-    if teacher.shape != student.shape:
-        raise ValueError(
-            f"the teacher's logits have shape {list(teacher.shape)}, the student's {list(student.shape)}: "
-            "both must have one logit for each class of each row"
-        )
-    if outputs == Outputs.classes and labels.numel() > len(labels):
-        raise ValueError(
-            f"the labels have shape {list(labels.shape)}, and {loss.name} compares one class of each row: for several "
-            'labels set config.problem_type="multi_label_classification" of the student'
-        )
 
 
 def refuse_unfit_terms(terms: Mapping[str, FeatureTerm], tokenization: Tokenization) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 import datasets
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorWithPadding
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp.loss.base import IGNORED_LABEL
-from kdexp.loss.features import FeatureTerms
-from kdexp.model.alignment import NO_WORD, align, pad_words
-from kdexp.task.kind import UNITS
+from kdexp.model.alignment import NO_WORD, pad_words
+from kdexp.task.answers import UNREAD
+from kdexp.task.kind import NO_UNIT, UNITS
 
 TEACHER_PREFIX = "teacher_"
 """Columns of a batch that belong to the teacher: `teacher_logits`, or `teacher_input_ids` and the like."""
@@ -58,7 +59,7 @@ class DistillationCollator:
         batch: dict[str, Any] = dict(self.student_collator(list(student_rows)))
         if units:
             num_tokens = batch["input_ids"].shape[1]
-            batch[UNITS] = pad_words(units, num_tokens, self.student_padding_side, value=0).bool()
+            batch[UNITS] = pad_words(units, num_tokens, self.student_padding_side, value=NO_UNIT)
         if labels:
             batch["labels"] = pad_words(labels, max(map(len, labels)), "right", value=IGNORED_LABEL)
         if words:
@@ -68,9 +69,8 @@ class DistillationCollator:
             batch[WORD_MASK] = torch.arange(int(num_words.max())) < num_words
         logits = _take(teacher_rows, "logits")
         if logits:
-            # Of rows with several units, one after another.
-            join = torch.cat if units else torch.stack
-            batch[TEACHER_PREFIX + "logits"] = join([torch.as_tensor(row) for row in logits])
+            rows_logits = [torch.as_tensor(row) for row in logits]
+            batch[TEACHER_PREFIX + "logits"] = _joined(rows_logits, units, self.student_padding_side)
         features = _take(teacher_rows, FEATURES)
         if features:
             batch[TEACHER_PREFIX + FEATURES] = {
@@ -105,6 +105,17 @@ def distillation_collator(
         return None
     padding_side = "right" if tokenizer is None else tokenizer.padding_side
     return DistillationCollator(student_collator, teacher_tokenizer, padding_side)
+
+
+def _joined(rows: list[Tensor], units: Sequence[Sequence[int]], padding_side: str) -> Tensor:
+    """[batch, outputs], or [batch, tokens, outputs] padded as the student's tokens are.
+
+    Of rows with several units [units, outputs], of those that the student reads, in its order.
+    """
+    if not units:
+        return torch.stack(rows) if rows[0].dim() < 2 else pad_sequence(rows, True, padding_side=padding_side)
+    read = [[unit for unit in row if unit != NO_UNIT] for row in units]
+    return torch.cat([row[own] for row, own in zip(rows, read, strict=True)])
 
 
 def _take(rows: Sequence[dict[str, Any]], column: str) -> list[Any]:
@@ -143,10 +154,11 @@ class Batch:
         student: What the student's forward takes, but for the labels.
         teacher: What the teacher's forward takes, and its `logits` and `FEATURES` where they were computed beforehand.
         label_columns: The labels as the student's forward takes them.
-        labels: [units], -100 where there is none; a unit is a row unless `units` says otherwise.
+        labels: [units], -100 where there is none; a unit is a row unless `units` says otherwise: then those that the
+            student reads.
         words: [batch, tokens], the word of each of the student's tokens; None where the rows do not say.
         word_mask: [batch, words], true where a row has a word of that number.
-        units: [batch, tokens], true for tokens that answer for a unit; None where a row is one.
+        units: [batch, tokens], which unit of its row a token answers for, `NO_UNIT` for none; None where a row is one.
         teachers_share: Columns of the student's tokens that only a teacher who is fed them takes.
     """
 
@@ -176,22 +188,24 @@ class Batch:
         share = {name: student.pop(name) for name in teachers_own if name in student}
         labels = next(iter(label_columns.values()), None)
         if labels is None:
-            labels = torch.full((rows,), IGNORED_LABEL, device=next(iter(student.values())).device)
+            number = rows if units is None else int((units != NO_UNIT).sum())
+            labels = torch.full((number,), IGNORED_LABEL, device=next(iter(student.values())).device)
         elif units is not None:
-            labels = labels[_first_of_each_row(units)]
+            labels = labels[_places(units)]
         return cls(student, teacher, label_columns, labels, words, word_mask, units, share)
 
     def unit_values(self, values: Tensor) -> Tensor:
         """[units, outputs] of what a model says: [batch, outputs], or [batch, tokens, outputs]."""
-        return values if self.units is None else values[self.units]
+        return values if self.units is None else values[self.units != NO_UNIT]
 
     def by_row(self, values: Tensor) -> Tensor:
         """The same as [batch, outputs], or [batch, units, outputs] padded: the Trainer gathers whole rows."""
         if self.units is None:
             return values
-        places = _first_of_each_row(self.units)
-        padded = values.new_zeros(*places.shape, values.shape[-1])
-        padded[places] = values[self.units]
+        labels = next(iter(self.label_columns.values()), None)
+        most = int(self.units.max()) + 1 if labels is None else labels.shape[1]
+        padded = values.new_full((len(values), most, values.shape[-1]), UNREAD)
+        padded[_places(self.units)] = self.unit_values(values)
         return padded
 
     def gold_labels(self) -> Tensor:
@@ -211,7 +225,11 @@ class Batch:
     @property
     def num_units(self) -> Tensor | int:
         """See `num_units`."""
-        return self.num_labelled if self.labels.dim() > 1 else len(self.labels)
+        if self.labels.dim() == 1:
+            return len(self.labels)
+        mask = self.student.get("attention_mask")
+        is_of_tokens = mask is not None and mask.shape == self.labels.shape and not self.labels.is_floating_point()
+        return counted_tokens(self.labels, mask).sum() if mask is not None and is_of_tokens else self.num_labelled
 
     @property
     def num_labelled(self) -> Tensor | int:
@@ -240,10 +258,10 @@ class Batch:
         self.word_mask = positions < attention_mask.sum(-1, keepdim=True)
 
 
-def _first_of_each_row(units: Tensor) -> Tensor:
-    """[batch, most units of a row], true at as many first places as a row has units."""
-    counts = units.sum(-1, keepdim=True)
-    return torch.arange(int(counts.max()), device=units.device) < counts
+def _places(units: Tensor) -> tuple[Tensor, Tensor]:
+    """Row, and number within it, of each unit that a token of a batch answers for, in the order of the tokens."""
+    rows, tokens = (units != NO_UNIT).nonzero(as_tuple=True)
+    return rows, units[rows, tokens]
 
 
 def attention_mask_of(inputs: Mapping[str, Tensor]) -> Tensor:
@@ -257,11 +275,20 @@ def attention_mask_of(inputs: Mapping[str, Tensor]) -> Tensor:
 def num_units(batch: Mapping[str, Any], label_names: Sequence[str] = ("labels",)) -> Tensor | int:
     """Rows of a collated batch, or their units where a row may have several, or labels where tokens have them."""
     if UNITS in batch:
-        return int(batch[UNITS].sum())
+        return int((batch[UNITS] != NO_UNIT).sum())
     labels = next((batch[name] for name in label_names if isinstance(batch.get(name), Tensor)), None)
-    if labels is not None and labels.dim() > 1 and not labels.is_floating_point():
-        return (labels != IGNORED_LABEL).sum()
-    return num_rows(batch)
+    if labels is None or labels.dim() == 1 or labels.is_floating_point():
+        return num_rows(batch)
+    mask = batch.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.shape == labels.shape:
+        return counted_tokens(labels, mask).sum()
+    return (labels != IGNORED_LABEL).sum()
+
+
+def counted_tokens(labels: Tensor, attention_mask: Tensor) -> Tensor:
+    """[batch, tokens], the tokens of which something is learned: those with a label, and all of a row without any."""
+    labelled = labels != IGNORED_LABEL
+    return labelled | (attention_mask.bool() & ~labelled.any(dim=-1, keepdim=True))
 
 
 def first_row(dataset: Any) -> Mapping[str, Any]:
@@ -273,59 +300,3 @@ def first_row(dataset: Any) -> Mapping[str, Any]:
 def has_teacher(dataset: Any) -> bool:
     """Whether the rows hold teacher columns already."""
     return any(name.startswith(TEACHER_PREFIX) for name in first_row(dataset))
-
-
-def with_teacher_tokens(
-    dataset: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    student_tokenizer: PreTrainedTokenizerBase | None,
-    text_columns: Sequence[str],
-    max_length: int | None,
-    terms: FeatureTerms | None,
-) -> Any:
-    """Add the teacher's own tokens of the text to a dataset, and the words of both models' tokens.
-
-    Args:
-        dataset: A `datasets.Dataset`, or a streaming one, which is tokenized as it is read.
-    """
-    if not isinstance(dataset, datasets.Dataset | datasets.IterableDataset):
-        raise ValueError(
-            f"teacher_processing_class needs train_dataset to be a datasets.Dataset, got {type(dataset).__name__}; "
-            "or tokenize for the teacher yourself, to columns teacher_input_ids and teacher_attention_mask"
-        )
-    columns = first_row(dataset)
-    missing = [name for name in text_columns if name not in columns]
-    if missing:
-        raise ValueError(
-            f"teacher_processing_class needs the text itself, but train_dataset has no column "
-            f"{', '.join(missing)} (it has {', '.join(columns)}); "
-            "set text_columns in the training arguments"
-        )
-    aligned = terms if terms is not None and terms.needs_words else None
-    if aligned and student_tokenizer is None:
-        raise ValueError("feature_terms compare tokens: pass processing_class=<the student's tokenizer>")
-
-    def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
-        texts = [batch[name] for name in text_columns]
-        tokens = tokenizer(*texts, truncation=True, max_length=max_length)
-        columns = {TEACHER_PREFIX + name: value for name, value in tokens.items()}
-        if aligned:
-            lengths = [len(row) for row in batch["input_ids"]]
-            alignment = align(
-                student_tokenizer,
-                tokenizer,
-                *texts,
-                # Where texts were cut, that is where; where none was, nothing is cut here either.
-                student_max_length=max(lengths),
-                teacher_max_length=max_length,
-                method=aligned.alignment,
-            )
-            if [len(words) for words in alignment.student_words] != lengths:
-                raise ValueError(
-                    "the input_ids of train_dataset are not what processing_class makes of its text, unpadded"
-                )
-            columns |= {WORDS: alignment.student_words, TEACHER_PREFIX + WORDS: alignment.teacher_words}
-        return columns
-
-    description = {"desc": "the teacher's tokens"} if isinstance(dataset, datasets.Dataset) else {}
-    return dataset.map(tokenize, batched=True, **description)

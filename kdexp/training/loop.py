@@ -174,7 +174,7 @@ def train_model(
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         # Not in the order of the split: the Trainer groups by length here too.
         answers, labels = lesson.kind.units_of_rows(prediction.predictions, prediction.label_ids)
-        if not answers.values.isfinite().all():
+        if not answers.values[answers.read].isfinite().all():
             raise diverged("the model answers nan or infinity", lesson.settings)
         return lesson.kind.metrics(lesson.kind.decided(answers, answers, labels), labels)
 

@@ -6,8 +6,8 @@ from functools import lru_cache, partial
 from torch import Tensor
 
 from kdexp.loss.base import LogitLoss, Outputs
-from kdexp.training import checks
 from kdexp.training.collate import Batch
+from kdexp.training.compared import compared
 from kdexp.training.transfer import soft_loss
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def answered_soft_loss(
     all rows all the same, so that the others weigh what they weigh everywhere.
 
     Args:
-        student, teacher: [units, outputs], logits
+        student, teacher: Logits, see `compared`.
         outputs: What they say.
         num_examples: Units of the whole optimizer step.
 
@@ -38,8 +38,7 @@ def answered_soft_loss(
     Raises:
         ValueError: They cannot be compared.
     """
-    checks.refuse_incomparable(loss, student, teacher, batch.labels, outputs)
-    labels = batch.labels
+    student, teacher, labels = compared(loss, batch, student, teacher, outputs)
     silent = teacher.isnan().all(dim=-1)
     if "logits" in batch.teacher and silent.any():
         _tell_of_silence()

@@ -112,7 +112,7 @@ class TeacherInLoop:
         if not needs_logits:
             return Answer(None, compared)
         logits = logits_of(outputs).float().clone()
-        return Answer(logits if self._class_order is None else logits[:, self._class_order], compared)
+        return Answer(logits if self._class_order is None else logits[..., self._class_order], compared)
 
 
 def answer_of(

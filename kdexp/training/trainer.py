@@ -51,7 +51,6 @@ from kdexp.training.collate import (
     distillation_collator,
     has_teacher,
     num_units,
-    with_teacher_tokens,
 )
 from kdexp.training.config import Tokenization
 from kdexp.training.projections import Projections, prepare_for_terms
@@ -60,6 +59,7 @@ from kdexp.training.sampling import train_sampler
 from kdexp.training.soft_loss import answered_soft_loss
 from kdexp.training.student_in_loop import StudentInLoop
 from kdexp.training.teacher_in_loop import TeacherInLoop, answer_of
+from kdexp.training.teacher_tokens import with_teacher_tokens
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds", "position_ids")
 
@@ -272,7 +272,7 @@ class DistillationTrainer(Trainer):
             logits = batch.unit_values(logits_of(outputs))
             hard = self._hard_loss(logits, batch, num_examples, self.args.label_smoothing_factor)
         if answer.logits is not None:
-            logits = batch.unit_values(logits_of(outputs, with_loss=has_own_loss))
+            logits = logits_of(outputs, with_loss=has_own_loss)
             soft = answered_soft_loss(
                 loss, logits, answer.logits, batch, self._student.outputs, num_examples, self.args.transfer_weight
             )

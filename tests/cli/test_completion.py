@@ -48,6 +48,10 @@ def ask(line: str, shell: str = "bash") -> list[str]:
         ("kdexp hydra/launcher=", None),
         ("kdexp +teacher@more_teachers.x=", None),
         ("kdexp loss.terms.", None),
+        ("kdexp terms.", None),
+        ("kdexp controls=tu", ["controls=tuned"]),
+        ("kdexp controls.", None),
+        ("kdexp controls=[tuned] controls.tuned.", None),
         ("kdexp --config-dir=mine teacher=", None),
     ],
 )

@@ -84,6 +84,16 @@ def test_a_teacher_whose_answers_are_one_hot_has_no_softness(distilled):
     assert record.scores["control/pseudo_labels"].test == record.scores["student"].test
 
 
+def test_gold_labels_on_all_text_are_the_ceiling(distilled):
+    pool, rest = split(0, 90), split(60, 30, labelled=False)
+    known = Task("places", SingleLabel(LABELS), split(0, 60), split(100, 40), split(200, 50), rest, pool)
+    record = distilled("tracking=none", "controls=[pseudo_labels]", "train.use_transfer=true", task=known)
+    assert record.score("test", "control/gold") is not None
+    assert record.gain.value == pytest.approx(sum(gain.value for gain in record.contrasts.values()), abs=1e-9)
+    without = ("controls.pseudo_labels.ceiling=false", "train.use_transfer=true")
+    assert "control/gold" not in distilled("tracking=none", "controls=[pseudo_labels]", *without, task=known).scores
+
+
 def test_a_control_is_cached_logged_and_read_back(distilled, tmp_path, empty_store, caplog):
     caplog.set_level("INFO")
     settings = (f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", "controls=[pseudo_labels]")

@@ -26,9 +26,12 @@ def _path(group: str, option: str) -> Path:
 
 def test_every_model_is_a_teacher_and_a_student():
     assert options("model")
-    assert options("model") == options("teacher")
-    assert set(options("student")) - set(options("model")) == {"static"}
-    assert set(options("model")) <= set(options("student"))
+    others = {role: set(options(role)) - set(options("model")) for role in ("teacher", "student")}
+    assert others["student"] == {"static"}
+    # Teachers that are no encoder name the schema of their own.
+    for option in others["teacher"]:
+        assert read("teacher", option)["defaults"][0] != "/schema/teacher/encoder@_here_"
+    assert all(set(options("model")) <= set(options(role)) for role in others)
 
 
 def test_every_family_has_a_compact_model_of_its_name():
@@ -49,8 +52,9 @@ def test_model_is_described_completely(option):
 
 @pytest.mark.parametrize("option", options("model"))
 def test_roles_only_refer_to_the_model(option):
-    for role in ("teacher", "student"):
-        assert read(role, option) == {"defaults": [f"/model/{option}@_here_"]}
+    model = f"/model/{option}@_here_"
+    assert read("teacher", option) == {"defaults": ["/schema/teacher/encoder@_here_", model]}
+    assert read("student", option) == {"defaults": [model]}
 
 
 @pytest.mark.parametrize("option", options("model"))

@@ -8,8 +8,9 @@ from test_summary import PARENT, Store
 
 from kdexp.results.record import CONTRASTS, Choice, RunRecord, Scores
 from kdexp.results.statistics import Gain
+from kdexp.study.findings import findings
 from kdexp.study.summary import summarize
-from kdexp.study.summary_report import findings, log_summary, shown_table
+from kdexp.study.summary_report import log_summary, shown_table
 from kdexp.study.summary_tables import runs_table, settings_table
 from kdexp.tracking.store import StoredRun
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from command_line import SMALL
 
+from kdexp.study.search_stage import baseline_key
 from kdexp.tracking.store import Study
 
 pytestmark = pytest.mark.slow
@@ -30,30 +31,31 @@ def test_a_search_prunes_confirms_and_continues(kdexp, tmp_path):
     assert "continues a search of 4 trials" in second.stderr
     study = Study(f"sqlite:///{tmp_path}/mlflow.db", "search")
     children = study.runs(parent=parent_of(study).run_id)
-    trials = [run for run in children if "trial" in run.params]
-    confirmed = [run for run in children if "trial" not in run.params]
-    assert len(trials) == 7
+    own_key, other_key = parent_of(study).sweep_key, baseline_key(parent_of(study).sweep_key)
+    trials = [run for run in children if run.params.get("trial", "").startswith(own_key)]
+    others = [run for run in children if run.params.get("trial", "").startswith(other_key)]
+    trained = [run for run in children if "trial" not in run.params]
+    assert len(trials) == len(others) == 7
     assert len({run.config_hash for run in trials}) == 7  # no point is proposed twice
-    assert sorted(run.params["seed"] for run in confirmed) == ["1", "2"]
-    assert all("kd/gain" in run.metrics for run in confirmed)
+    assert all(run.params["loss.name"] == "ce" and "kd/gain" not in run.metrics for run in others)
     assert not any("kd/gain" in run.metrics for run in trials)
+    # Of the best student, of what was set before, and of the best baseline.
+    seeds = [(run.params["baseline"], run.params["seed"]) for run in trained]
+    assert sorted(seeds) == [("False", "1"), ("False", "2"), *[("True", seed) for seed in "1122"]]
 
-    (database,) = (tmp_path / "cache" / "searches").glob("*.db")
-    assert f"is kept in sqlite:///{database}" in first.stderr
-    kept = optuna.load_study(study_name=None, storage=f"sqlite:///{database}")
-    assert kept.study_name.startswith("search: ")
-    assert kept.metric_names == ["validation/accuracy"]
-    assert {trial.user_attrs["mlflow_run_id"] for trial in kept.trials} == {run.run_id for run in trials}
-    states = [trial.state.name for trial in kept.trials]
-    assert states.count("PRUNED") == sum("kdexp.pruned" in run.tags for run in trials)
-    best = max(run.metrics["validation/accuracy"] for run in trials if run.status == "FINISHED")
-    assert kept.best_value == pytest.approx(best)
-    chosen = next(run for run in trials if run.metrics.get("validation/accuracy") == best)
-    # What is reported is the confirmed setting, over the seeds that did not choose it.
-    assert {run.params["loss.alpha"] for run in confirmed} <= {
-        run.params["loss.alpha"] for run in trials if run.metrics.get("validation/accuracy") == best
-    } | {chosen.params["loss.alpha"]}
-    assert "2 seeds" in second.stdout
+    for key, runs in ((own_key, trials), (other_key, others)):
+        database = tmp_path / "cache" / "searches" / f"{key}.db"
+        assert f"is kept in sqlite:///{database}" in first.stderr
+        kept = optuna.load_study(study_name=None, storage=f"sqlite:///{database}")
+        assert kept.study_name.startswith("search")
+        assert kept.metric_names == ["validation/accuracy"]
+        assert {trial.user_attrs["mlflow_run_id"] for trial in kept.trials} == {run.run_id for run in runs}
+        states = [trial.state.name for trial in kept.trials]
+        assert states.count("PRUNED") == sum("kdexp.pruned" in run.tags for run in runs)
+        best = max(run.metrics["validation/accuracy"] for run in runs if run.status == "FINISHED")
+        assert kept.best_value == pytest.approx(best)
+    assert "Gain at equal tuning, both searched and both confirmed" in second.stdout
+    assert "best/gain_searched" in parent_of(study).metrics
 
 
 def test_what_cannot_be_searched_is_refused(kdexp, tmp_path):

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kdexp.study.findings import findings
 from kdexp.study.summary import grid, grid_axes, setting_label, summarize
-from kdexp.study.summary_report import findings, gain_figure, heatmap, log_summary, print_summary, shown_table
+from kdexp.study.summary_report import gain_figure, heatmap, log_summary, print_summary, shown_table
 from kdexp.tracking.store import StoredRun
 
 PARENT = StoredRun(
@@ -204,10 +205,12 @@ def test_what_is_missing_is_named_with_its_reason():
     assert summary.counts == {"FINISHED": 1, "FAILED": 1, "PRUNED": 1}
 
 
-def test_the_trials_of_a_confirmed_setting_do_not_count():
+def test_the_trials_of_a_search_are_shown_and_do_not_compete():
     runs = [job(0.5, 2, 0, 0.05, trial="k-1"), job(0.5, 2, 1, 0.02), job(0.1, 2, 0, 0.03, trial="k-2")]
-    frame = summarize(Store(runs), "parent").runs
-    assert sorted(frame["run_id"]) == ["0.1-2-0-k-2", "0.5-2-1-None"]
+    summary = summarize(Store(runs), "parent")
+    assert sorted(summary.runs["run_id"]) == ["0.1-2-0-k-2", "0.5-2-0-k-1", "0.5-2-1-None"]
+    assert summary.choice.competing == (0,)
+    assert summary.table["stage"].tolist() == ["confirmed", "winning trial", "trial"]
 
 
 def test_of_several_runs_of_one_computation_the_latest_counts():

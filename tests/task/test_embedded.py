@@ -8,19 +8,23 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from kdexp.task import inference, reviews
+from kdexp.task import entities, inference, reviews
 
-TASKS = [reviews, inference]
+TASKS = [reviews, inference, entities]
+OF_CLASSES = [reviews, inference]
 SIZES = {"train": 3000, "validation": 500, "test": 1500, "transfer": 500}
 
 
 @pytest.fixture(scope="module")
 def splits():
-    """Both tasks as a run would take them, but with true labels."""
+    """All tasks as a run would take them, but with true labels."""
     return {task: task.generate_splits(SIZES, seed=0, label_noise=0.0) for task in TASKS}
 
 
-@pytest.mark.parametrize(("task", "digest"), [(reviews, "2e427ed78ccb5a98"), (inference, "4f30dda51262bd9b")])
+@pytest.mark.parametrize(
+    ("task", "digest"),
+    [(reviews, "2e427ed78ccb5a98"), (inference, "4f30dda51262bd9b"), (entities, "e17def580ca0bb06")],
+)
 def test_rows_are_the_same_on_every_machine(task, digest):
     rows = task.generate_splits(dict.fromkeys(SIZES, 50), seed=0, label_noise=0.2)
     assert hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16] == digest
@@ -50,7 +54,7 @@ def test_a_larger_split_extends_a_smaller_one_and_leaves_the_others(task, splits
     assert alone["train"] == []
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", OF_CLASSES)
 def test_the_noise_is_as_asked_and_only_in_train(task, splits):
     noisy = task.generate_splits(SIZES, seed=0, label_noise=0.2)
     for split in ("validation", "test", "transfer"):
@@ -111,3 +115,44 @@ def test_words_alone_tell_a_part_of_a_review_and_not_all(splits):
 def test_one_sentence_of_a_pair_tells_little(column, splits):
     train, test = ([(row[column], row[-1]) for row in splits[inference][split]] for split in ("train", "test"))
     assert accuracy_of_word_counts(train, test) < 0.45
+
+
+def test_entities_have_the_documented_shares_and_lengths(splits):
+    rows = splits[entities]["train"]
+    assert all(len(text.split(" ")) == len(labels) for text, labels in rows)
+    lengths = [len(labels) for _, labels in rows]
+    assert (min(lengths), max(lengths)) == (5, 32)
+    assert 12 < np.mean(lengths) < 13.5
+    tags = [entities.LABELS[label] for _, labels in rows for label in labels]
+    assert 0.27 < np.mean([tag != "O" for tag in tags]) < 0.32
+    shares = [tags.count(f"B-{name}") / sum(tag.startswith("B-") for tag in tags) for name in entities.TYPES]
+    assert 0.27 < min(shares) < max(shares) < 0.4
+    # Every inside follows its own beginning.
+    for _, labels in rows:
+        for before, label in zip([0, *labels], labels, strict=False):
+            assert not entities.LABELS[label].startswith("I-") or before in (label, label - 1)
+
+
+def test_a_stem_alone_does_not_tell_the_type(splits):
+    types = {}
+    for text, labels in splits[entities]["train"]:
+        for word, label in zip(text.split(" "), labels, strict=True):
+            if entities.LABELS[label].startswith("B-"):
+                types.setdefault(word, set()).add(label)
+    assert sum(len(found) == 3 for word, found in types.items() if "-" not in word) > 200
+
+
+def test_the_noise_of_entities_is_as_asked_and_only_in_train(splits):
+    noisy = entities.generate_splits(SIZES, seed=0, label_noise=0.2)
+    for split in ("validation", "test", "transfer"):
+        assert noisy[split] == splits[entities][split]
+    names = wrong = dropped = 0
+    for (text, labels), (true_text, true) in zip(noisy["train"], splits[entities]["train"], strict=True):
+        assert text == true_text
+        begins = [place for place, label in enumerate(true) if entities.LABELS[label].startswith("B-")]
+        names += len(begins)
+        wrong += sum(labels[place] != true[place] for place in begins)
+        dropped += sum(labels[place] == 0 for place in begins)
+        assert all(entities.LABELS[labels[place]][0] in "BO" for place in begins)
+    assert wrong / names == pytest.approx(0.2, abs=0.01)
+    assert dropped / wrong == pytest.approx(0.5, abs=0.05)
