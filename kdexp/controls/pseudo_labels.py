@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kdexp.loss.base import Outputs
-from kdexp.task.kind import Answers
+from kdexp.task.answers import UNREAD, Answers
 from kdexp.teacher.base import TeacherAnswers
 
 # In temperatures. exp(-128) is 0 in float32, whose smallest number is exp(-103.3); as a log-probability it is finite.
@@ -24,6 +24,7 @@ def pseudo_labels(answers: TeacherAnswers, outputs: Outputs, temperature: float)
     values = answers.answers.values
     gap = _GAP * max(temperature, 1.0)
     hard = _hardened(values, outputs, gap).where(~values.isnan(), torch.nan)  # where it has said nothing
+    hard = hard.where(answers.answers.read[:, None], UNREAD)
     if torch.equal(_probabilities(hard / temperature, outputs), _probabilities(values / temperature, outputs)):
         return answers
     return replace(

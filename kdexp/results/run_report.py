@@ -84,13 +84,16 @@ def _findings(record: RunRecord) -> list[tuple[str, str]]:
         ]
     ece = "; ECE is the calibration error" if "ece" in record.scores["student"].test else ""
     if "student" in record.agreement:
-        # Of one class a share of rows; of several labels, or of numbers, how far the answers are alike.
-        are_classes = "accuracy" in record.scores["student"].test
-        what = (
-            "of test rows answered as the teacher answers them" if are_classes else "with the teacher's test answers"
-        )
-        agreement = f"{record.agreement['student']:.1%} {what}{ece}"
+        agreement = f"{record.agreement['student']:.1%} {_agreed(record)}{ece}"
         facts.append(("agreement", agreement))
     if record.retention is not None:
         facts.append(("retention", f"{record.retention:.1%} of the teacher's {record.metric}"))
     return facts
+
+
+def _agreed(record: RunRecord) -> str:
+    """Of one class a share of rows or words; of several labels, or of numbers, how far the answers are alike."""
+    metrics = record.scores["student"].test
+    if "micro_f1" in metrics or "pearson" in metrics:
+        return "agreement with the teacher's answers on test"
+    return f"of test {'words' if 'unread' in metrics else 'rows'} answered as the teacher answers them"

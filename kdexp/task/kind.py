@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from kdexp.arrow import Ragged
     from kdexp.task.config import ClassWeights
-    from kdexp.task.split import Split
     from kdexp.task.table import Column, Table, TextColumn
 
 UNITS = "units"
@@ -98,11 +97,12 @@ class TaskKind(ABC):
         """What should be said of how the texts of a file and its column of labels are read, in one line each."""
         return []
 
-    def refuse_unfit_rows(self, split: "Split", column: "Column") -> None:
+    def refuse_unfit_rows(self, texts: "Sequence[TextColumn]", labels: Any, column: "Column") -> None:
         """Refuse rows whose texts and labels do not go together.
 
         Args:
-            column: Of the labels, for messages.
+            labels: The column, encoded.
+            column: The same, as the file has it.
 
         Raises:
             UserError: At the first such row.

@@ -27,7 +27,7 @@ from kdexp.task.kind import Labels, TaskKind
 from kdexp.task.kinds import kind_class
 from kdexp.task.public import PublicSources, public_sources
 from kdexp.task.split import Split, write_split
-from kdexp.task.table import Table
+from kdexp.task.table import Table, TextColumn
 
 
 @dataclass(frozen=True)
@@ -212,21 +212,25 @@ def _arrange_public(
 def _public_shards(
     shards: list[Table], text: list[str], config: PublicTaskConfig, kind: TaskKind, with_labels: bool
 ) -> list[tuple[list[Iterator[list[str]]], np.ndarray | None]]:
-    texts = [[column.batches() for column in kind.texts(table, text)] for table in shards]
-    labels = [_public_labels(table, config, kind) if with_labels else None for table in shards]
+    texts = [kind.texts(table, text) for table in shards]
+    labels = [
+        _public_labels(*shard, config, kind) if with_labels else None for shard in zip(shards, texts, strict=True)
+    ]
     if any(column is None for column in labels):
         labels = [None] * len(shards)
-    return list(zip(texts, labels, strict=True))
+    return [([text.batches() for text in shard], column) for shard, column in zip(texts, labels, strict=True)]
 
 
-def _public_labels(table: Table, config: PublicTaskConfig, kind: TaskKind) -> Any:
+def _public_labels(table: Table, texts: Sequence[TextColumn], config: PublicTaskConfig, kind: TaskKind) -> Any:
     # GLUE hides its test labels: TSV files have no such column, the hub's files have -1.
     if not {*label_columns(config.label)} <= {*table.names}:
         return None
     column = gold_column(table, config)
     if all(str(value) == "-1" for value in column):
         return None
-    return kind.encode(column, by_number=True)
+    labels = kind.encode(column, by_number=True)
+    kind.refuse_unfit_rows(texts, labels, column)
+    return labels
 
 
 def _load_file(config: FileTaskConfig, cache: Cache, kind: type[TaskKind]) -> Task:
@@ -262,16 +266,14 @@ def _arrange_file(
     kind = kind_type.from_column(gold, config.labels)
     splits, notes = {}, [note for table in tables.values() for note in table.notes]
     for name, table in tables.items():
-        texts = [column.batches() for column in kind.texts(table, text)]
-        labels = None
+        texts, labels = kind.texts(table, text), None
         if name != "transfer":
             column = gold_column(table, config)
             # Where the training file numbers its classes and names them, the other files may have either.
             labels = kind.encode(column, by_number=gold.class_names is not None)
+            kind.refuse_unfit_rows(texts, labels, column)
             notes += kind.reading_notes(table, text, column)
-        splits[name] = write_split(scratch / f"{name}.arrow", [(texts, labels)])
-        if labels is not None:
-            kind.refuse_unfit_rows(splits[name], column)
+        splits[name] = write_split(scratch / f"{name}.arrow", [([text.batches() for text in texts], labels)])
     sources = ("own file" if config.validation else HELD_OUT, "own file" if config.test else HELD_OUT)
     arranged = arrange(config, kind, splits, sources)
     return replace(arranged, notes=[*notes, *arranged.notes])

@@ -1,5 +1,6 @@
 """Token labels: a tag for every word, such as BIO tags of entities or parts of speech."""
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -15,7 +16,7 @@ from kdexp.loss.hard import hard_loss
 from kdexp.task.chance import chance_test
 from kdexp.task.kind import NUM_UNITS, UNITS, Answers, Labels, TaskKind
 from kdexp.task.single_label import class_order, class_weights, classes_line, expected_calibration_error
-from kdexp.task.table import Column, Table, shorten
+from kdexp.task.table import Column, Table, TextColumn, shorten
 from kdexp.task.tags import OUTSIDE, Beginnings, Scheme, as_bio, ordered_tags, scheme_of, with_beginnings
 from kdexp.task.words import WordTexts, lengths_of, refuse_other_lengths, split_row, units_of_tokens
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokenizerBase
 
     from kdexp.task.config import ClassWeights
-    from kdexp.task.split import Split
 
 
 @dataclass(frozen=True)
@@ -107,20 +107,21 @@ class TokenLabels(TaskKind):
     def encode(self, column: Column, *, by_number: bool = False) -> pa.Array:
         numbers = {name: number for number, name in enumerate(self.label_names)}
         begin = with_beginnings if self.scheme == Scheme.bio else list
-        values, lengths = [], []
+        values, lengths = array("q"), array("q")
         for row, tags in enumerate(_rows(column)):
             named = [self.label_names[int(tag)] if _is_number(tag, self) else tag for tag in tags]
             for place, tag in enumerate(named):
                 if tag not in numbers:
                     problem = f"{column.where(row)}, word {place + 1}: unknown tag '{tag:.60}'"
                     raise UserError("task.label", problem, f"the tags are: {shorten(self.label_names)}")
-            values.append(np.array([numbers[tag] for tag in begin(named)], dtype=np.int64))
+            values.extend(numbers[tag] for tag in begin(named))
             lengths.append(len(tags))
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        return pa.ListArray.from_arrays(offsets, np.concatenate(values))
+        return pa.ListArray.from_arrays(offsets, np.frombuffer(values, dtype=np.int64))
 
-    def refuse_unfit_rows(self, split: "Split", column: Column) -> None:
-        refuse_other_lengths(lengths_of(split.first), split.labels.lengths, column)
+    def refuse_unfit_rows(self, texts: Sequence[TextColumn], labels: pa.Array, column: Column) -> None:
+        words = [length for batch in texts[0].batches() for length in lengths_of(batch)]
+        refuse_other_lengths(words, labels.value_lengths().to_numpy(), column)
 
     def strata(self, labels: Labels) -> np.ndarray:
         """Whether a row holds an entity."""

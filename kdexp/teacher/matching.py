@@ -42,7 +42,8 @@ def match_classes(
     from scipy.optimize import linear_sum_assignment
     from scipy.special import bdtrc
 
-    given, gold = answers.values.argmax(-1).numpy(), labels.values
+    read = answers.read
+    given, gold = answers.values[read].argmax(-1).numpy(), labels.values[read.numpy()]
     counts = np.zeros((len(task_names), len(names)))
     np.add.at(counts, (gold, given), 1)
     rows, best = linear_sum_assignment(counts, maximize=True)

@@ -1,6 +1,8 @@
 """Token labels: what is read, what is measured, and that every word counts."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 from nervaluate import Evaluator
+from transformers import AutoTokenizer
 
 from kdexp.cache import Cache
 from kdexp.errors import UserError
@@ -359,3 +362,48 @@ def test_a_word_without_a_token_is_not_answered():
     tokens = TokenLabels(TAGS).tokenize(tokenizer, ["a \u200d b"], None, 16)
     assert [unit for unit in tokens[UNITS][0] if unit >= 0] == [0, 2]
     assert tokens[NUM_UNITS] == [3]
+
+
+# Real files
+
+
+def real(*places):
+    folder = Path(os.environ.get("KDEXP_DATA", "/nonexistent"))
+    for place in places:
+        if (folder / place).is_dir():
+            return folder / place
+    pytest.skip(f"KDEXP_DATA names no folder that holds {places[0]}")
+
+
+@pytest.fixture(scope="module")
+def wnut17(tmp_path_factory):
+    folder = real("wnut17", "data/wnut17")
+    files = {"train": "wnut17train.conll", "validation": "emerging.dev.conll", "test": "emerging.test.annotated"}
+    config = FileTaskConfig(
+        name="file", kind=KindName.token_labels, text="text", label="label",
+        **{split: str(folder / file) for split, file in files.items()},
+    )  # fmt: skip
+    return load_task(config, Cache(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.mark.real_data
+def test_the_files_of_wnut17_are_read(wnut17):
+    """Blank lines of a tab alone, no extension that says CoNLL, six types; its own counts."""
+    assert [len(wnut17.train), len(wnut17.validation), len(wnut17.test)] == [3394, 1009, 1287]
+    assert [len(wnut17.labels(name).values) for name in ("train", "validation", "test")] == [62730, 15733, 23394]
+    types = ["corporation", "creative-work", "group", "location", "person", "product"]
+    assert wnut17.label_names == ["O", *(f"{prefix}-{name}" for name in types for prefix in "BI")]
+    begins = [wnut17.label_names[number][0] for number in wnut17.labels("test").values].count("B")
+    gold = answers_of(wnut17.kind.gold(wnut17.labels("test")), wnut17.kind)
+    assert wnut17.kind.entity_counts(gold, wnut17.labels("test")).sum(axis=0).tolist() == [begins] * 3 == [1079] * 3
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("model", "num_lost"), [("bert-minilm-l6", 3), ("roberta-minilm-l6", 0)])
+def test_real_tokenizers_answer_for_all_words_but_those_they_drop(wnut17, model, num_lost):
+    tokenizer = AutoTokenizer.from_pretrained(real(f"models/{model}", f"../models/{model}"))
+    tokens = wnut17.kind.tokenize(tokenizer, list(wnut17.test.first), None, 512)
+    words = [word for text in wnut17.test.first for word in text.split(" ")]
+    answered = sum(unit >= 0 for row in tokens[UNITS] for unit in row)
+    assert sum(tokens[NUM_UNITS]) == len(words)
+    assert len(words) - answered == num_lost
