@@ -180,9 +180,9 @@ def task_tags(config: Config, task: Task) -> dict[str, str]:
 
 
 def _pairing(config: Config) -> str:
-    """Whether teachers and student are of one family; one that is no encoder has none."""
+    """Whether teachers and student are of one family; a teacher that is no encoder and a static student have none."""
     families = {getattr(teacher, "family", None) for teacher in teacher_settings(config).values()}
-    if None in families:
+    if None in families or isinstance(config.student, StaticStudentConfig):
         return "no-family"
     return "same-family" if families == {config.student.family} else "cross-family"
 

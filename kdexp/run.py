@@ -30,7 +30,7 @@ from kdexp.results.measure import (
     prediction_table,
 )
 from kdexp.results.note import run_note
-from kdexp.results.record import FULL_VOCAB, SPLITS, Role, RunRecord, curve_metrics, legibility_metrics
+from kdexp.results.record import FULL_VOCAB, SPLITS, Role, RunRecord, curve_metrics, legibility_metrics, vocab_metrics
 from kdexp.student.load import follow_teacher, load_student
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.student.trim import full_vocab_answers
@@ -176,7 +176,7 @@ def _log_inputs(
     tracked: TrackedRun, config: Config, task: Task, teacher: Teacher, student: Encoder, given: Mapping[str, str]
 ) -> None:
     tracked.log_text(yaml.safe_dump(plain(config), sort_keys=False), "config.yaml")
-    tracked.log_metrics(_legibility(teacher, student))
+    tracked.log_metrics(_legibility(teacher, student) | vocab_metrics(student))
     if config.tracking.enabled:  # digests of what is not trained on may not be known yet
         tracked.log_data_sets(data_sets(task, None if "task" in given else config.task))
 

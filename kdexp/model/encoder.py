@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +75,12 @@ class Trimming:
 
     Attributes:
         kept: Of each of its tokens, the id that it had.
+        changed_rates: By split, the share of the rows that are tokenized otherwise since.
     """
 
     full: Encoder
     kept: list[int]
+    changed_rates: dict[str, float] = field(default_factory=dict)
 
 
 def model_class(kind: TaskKind) -> Any:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdexp.loss.base import Outputs
-from kdexp.results.record import CONTRASTS, SPLITS, Role, RunRecord, Scores, is_teacher
+from kdexp.results.classes import class_notices, count_classes
+from kdexp.results.record import CONTRASTS, SPLITS, ClassCount, Role, RunRecord, Scores, is_teacher
 from kdexp.results.statistics import Gain, resampled_gain
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def measure(
             lambda rows: task.kind.gain(test[role], test[other], labels["test"], rows), len(task.test)
         )
 
+    classes = _classes(task, test)
     is_ablation = settings.get("tokenization") == "student_ids"
     return RunRecord(
         name=name,
@@ -91,8 +93,18 @@ def measure(
         retention=None if is_ablation else _retention(task.kind, test, labels["test"], metric),
         agreement=_agreement(task.kind, test),
         num_test_rows=len(task.test),
-        notices=notices,
+        notices=[*notices, *class_notices(classes)],
+        classes=classes,
     )
+
+
+def _classes(task: "Task", test: Mapping[Role, "Answers"]) -> dict[Role, dict[str, ClassCount]]:
+    """Where each row is one of several classes, and a model answers all rows."""
+    if task.kind.outputs != Outputs.classes or task.kind.has_units:
+        return {}
+    gold = task.kind.gold(task.labels("test"))
+    answered = {role: answers for role, answers in test.items() if len(answers.answered_rows) == answers.num_rows}
+    return {role: count_classes(gold, task.kind.decisions(answers)) for role, answers in answered.items()}
 
 
 def _metrics(kind: "TaskKind", answers: "Answers", labels: "Labels") -> dict[str, float]:

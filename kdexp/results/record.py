@@ -13,6 +13,7 @@ from kdexp.results.diagnostics import Calibration, Diagnostics, TokenizerStatist
 from kdexp.results.statistics import Gain
 
 if TYPE_CHECKING:
+    from kdexp.model.encoder import Encoder
     from kdexp.model.legibility import Legibility
 
 Role = str
@@ -74,9 +75,34 @@ def legibility_metrics(found: Mapping[Role, "Legibility"]) -> dict[str, float]:
     }
 
 
+def vocab_metrics(student: "Encoder") -> dict[str, float]:
+    """What trimming its vocabulary took from a student; nothing where it was not trimmed."""
+    if student.trimming is None:
+        return {}
+    full = student.trimming.full
+    sizes = {"num_tokens": len(student.tokenizer), "full_num_tokens": len(full.tokenizer)}
+    rates = {f"{split}_changed_rate": rate for split, rate in student.trimming.changed_rates.items()}
+    return {
+        f"vocab/{name}": value for name, value in (sizes | {"full_parameters": full.num_parameters} | rates).items()
+    }
+
+
 def is_teacher(role: Role) -> bool:
     """Whether a model teaches, alone or among several."""
     return role == "teacher" or role.startswith("teacher_")
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """Of one class on test: its rows, how many are answered right, and how many rows are answered with it."""
+
+    rows: int
+    right: int
+    answered: int
+
+    @property
+    def recall(self) -> float:
+        return self.right / self.rows
 
 
 @dataclass(frozen=True)
@@ -135,6 +161,7 @@ class RunRecord:
         costs: Seconds, counts and megabytes by name.
         num_test_rows: None of a stored run.
         notices: What a person should know before believing the numbers; none of a stored run.
+        classes: By role, where a row is one of several classes; empty of a stored run.
         run_id, url, experiment_url: In MLflow; the links are None where nothing is tracked, and of a stored run.
     """
 
@@ -152,6 +179,7 @@ class RunRecord:
     teacher_unchanged: bool = False
     num_test_rows: int | None = None
     notices: Sequence[str] = ()
+    classes: Mapping[Role, Mapping[str, ClassCount]] = field(default_factory=dict)
     run_id: str | None = None
     url: str | None = None
     experiment_url: str | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from kdexp.results import verdict, wording
+from kdexp.results.classes import recall_line
 from kdexp.results.control_report import NAMES, control_facts
 from kdexp.results.record import Role, RunRecord
 from kdexp.results.report import Block, Facts, TableBlock
@@ -79,9 +80,12 @@ def _findings(record: RunRecord) -> list[tuple[str, str]]:
                 f"(95 % {wording.interval(100 * gain.low, 100 * gain.high)} over {rows}): "
                 f"{verdict.claim_of_one_seed(gain)}",
             ),
+            *_other_gain(record),
             *control_facts(record),
             ("", verdict.ONE_SEED),
         ]
+    if recall := recall_line(record.classes):
+        facts.append(("recall", recall))
     ece = "; ECE is the calibration error" if "ece" in record.scores["student"].test else ""
     if "student" in record.agreement:
         agreement = f"{record.agreement['student']:.1%} {_agreed(record)}{ece}"
@@ -97,3 +101,13 @@ def _agreed(record: RunRecord) -> str:
     if "micro_f1" in metrics or "pearson" in metrics:
         return "agreement with the teacher's answers on test"
     return f"of test {'words' if 'unread' in metrics else 'rows'} answered as the teacher answers them"
+
+
+def _other_gain(record: RunRecord) -> list[tuple[str, str]]:
+    """In macro-F1, where every class counts the same, beside a gain that counts rows; and the reverse."""
+    facts = []
+    for metric in wording.SHARES:
+        scores = [record.scores[role].test.get(metric) for role in ("student", "baseline")]
+        if metric != record.metric and scores[0] is not None and scores[1] is not None:
+            facts.append(("", f"{wording.points(100 * (scores[0] - scores[1]))} points of {wording.METRICS[metric]}"))
+    return facts

@@ -54,7 +54,7 @@ def print_blocks(blocks: Sequence[Block]) -> None:
 
 def print_result(record: RunRecord, ui_command: str, cache_dir: str) -> None:
     """Print what a person wants to know at the end of a run."""
-    print_blocks(result_blocks(record))
+    print_blocks([*result_blocks(record), Facts([("notice", notice) for notice in record.notices])])
     print_blocks(link_blocks(record, ui_command, cache_dir))
 
 

@@ -46,14 +46,16 @@ def trim(encoder: Encoder, task: Task, splits: Sequence[Split], cache: Cache) ->
     with under("student"):
         kept = cache.tensors("kept_tokens", parts, compute).tensors["kept"].tolist()
         small = trimmed(encoder, kept)
-    changed = {name: changed_rate(small, encoder, getattr(task, name), task.kind) for name in ("validation", "test")}
+    assert small.trimming is not None
+    changed = {name: _changed_rate(small, encoder, getattr(task, name), task.kind) for name in ("validation", "test")}
     before, after = encoder.num_parameters, small.num_parameters
     note = (
         f"student: {len(small.tokenizer):,} of {len(encoder.tokenizer):,} tokens kept, {after:,} of {before:,} "
         f"parameters ({1 - after / before:.0%} fewer); other tokens than with all of them in "
         f"{changed['validation']:.1%} of the validation texts"
     )
-    return replace(small, notes=(*encoder.notes, note))
+    trimming = replace(small.trimming, changed_rates=changed)
+    return replace(small, notes=(*encoder.notes, note), trimming=trimming)
 
 
 def _used(encoder: Encoder, kind: TaskKind, splits: Sequence[Split]) -> list[int]:
@@ -64,7 +66,7 @@ def _used(encoder: Encoder, kind: TaskKind, splits: Sequence[Split]) -> list[int
     return sorted(used)
 
 
-def changed_rate(small: Encoder, full: Encoder, split: Split, kind: TaskKind) -> float:
+def _changed_rate(small: Encoder, full: Encoder, split: Split, kind: TaskKind) -> float:
     """Share of the rows that a trimmed vocabulary tokenizes otherwise."""
     assert small.trimming is not None
     kept = np.array(small.trimming.kept)

@@ -177,6 +177,14 @@ def _named(runs: Sequence[StoredRun]) -> str:
     return names + (f" and {len(runs) - _MOST_NAMES} more" if len(runs) > _MOST_NAMES else "")
 
 
+def pruned(runs: Sequence[StoredRun]) -> list[str]:
+    """A line for the trials that a search stopped early."""
+    stopped = {run.config_hash: run for run in runs if run.is_pruned}
+    done = {run.config_hash for run in runs if run.status == "FINISHED"}
+    left = [run for key, run in stopped.items() if key not in done]
+    return [f"{_named(left)}: stopped early by the search"] if left else []
+
+
 def missing(noted: Mapping[str, str], runs: Sequence[StoredRun], finished: Sequence[StoredRun]) -> list[str]:
     """Jobs that are not finished, each with the reason where one is known.
 

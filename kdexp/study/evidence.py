@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from kdexp.results import wording
-from kdexp.results.record import CONTRASTS, PARTS, Role, RunRecord, is_teacher
+from kdexp.results.classes import class_notices, count_classes, summed
+from kdexp.results.record import CONTRASTS, PARTS, ClassCount, Role, RunRecord, is_teacher
 from kdexp.results.statistics import Interval, PairedDifference, holm, paired_t, two_level_bootstrap
 from kdexp.results.verdict import Finding, find
 from kdexp.tracking.store import Study
@@ -42,10 +43,12 @@ class Evidence(Comparison):
         others: The same of further metrics, by name.
         contrasts: The same of what the controls tell, by their name in `results.record.CONTRASTS`. The two parts of
             the gain are corrected together, and their bootstraps draw the same seeds and rows.
+        notices: What becomes of single classes, over the rows of all seeds.
     """
 
     others: Mapping[str, PairedDifference]
     contrasts: Mapping[str, Comparison]
+    notices: Sequence[str] = ()
 
 
 def gather(study: Study, records: Sequence[RunRecord]) -> Evidence | None:
@@ -57,13 +60,15 @@ def gather(study: Study, records: Sequence[RunRecord]) -> Evidence | None:
     gains = [record.gain.value for record in records if record.gain is not None]
     if not gains or len(gains) < len(records):
         return None
-    correct = _correctness(study, records) if len(records) > 1 else None
+    tables = _tables(study, records)
+    correct = _correctness(records, tables) if len(records) > 1 else None
     difference = paired_t(100 * np.array(gains))
     return Evidence(
         difference=difference,
         bootstrap=_bootstrap(correct, "student", "baseline"),
         p_value=difference.p_value,
         others={name: paired_t(100 * values) for name, values in _other_gains(records).items()},
+        notices=_class_notices([table for table in tables if table is not None]),
         contrasts=_contrasts(records, correct),
     )
 
@@ -80,9 +85,13 @@ def correctness(record: RunRecord, predictions: pd.DataFrame) -> dict[Role, np.n
     return correct if is_counted else {}
 
 
-def _correctness(study: Study, records: Sequence[RunRecord]) -> dict[Role, np.ndarray] | None:
+def _tables(study: Study, records: Sequence[RunRecord]) -> list[pd.DataFrame | None]:
+    """What each run's models answered on test."""
+    return [study.table_artifact(str(record.run_id), PREDICTIONS) for record in records]
+
+
+def _correctness(records: Sequence[RunRecord], tables: Sequence[pd.DataFrame | None]) -> dict[Role, np.ndarray] | None:
     """[seeds, rows] of each role that all runs have; None where rows are not right or wrong, or not the same."""
-    tables = [study.table_artifact(str(record.run_id), PREDICTIONS) for record in records]
     correct = [
         {} if table is None else correctness(record, table) for record, table in zip(records, tables, strict=True)
     ]
@@ -111,7 +120,7 @@ def compare(study: Study, firsts: Sequence[RunRecord], seconds: Sequence[RunReco
     differences = [100 * (first - second) for first, second in scores if first is not None and second is not None]
     if not differences or len(differences) < len(pairs):
         return None
-    correct = [_correctness(study, runs) for runs in zip(*pairs, strict=True)]
+    correct = [_correctness(runs, _tables(study, runs)) for runs in zip(*pairs, strict=True)]
     bootstrap = None
     if len(pairs) > 1 and correct[0] is not None and correct[1] is not None:
         bootstrap = _bootstrap({"student": correct[0]["student"], "other": correct[1]["student"]}, "student", "other")
@@ -130,6 +139,17 @@ def _contrasts(records: Sequence[RunRecord], correct: Mapping[Role, np.ndarray] 
         name: Comparison(difference, _bootstrap(correct, *CONTRASTS[name]), p_values[name])
         for name, difference in differences.items()
     }
+
+
+def _class_notices(tables: Sequence[pd.DataFrame]) -> list[str]:
+    """Of classes that are told by name."""
+    counts: dict[str, list[dict[str, ClassCount]]] = {"baseline": [], "student": []}
+    for table in tables:
+        if not pd.api.types.is_string_dtype(table["gold"]) or "baseline" not in table:
+            return []
+        for role, found in counts.items():
+            found.append(count_classes(table["gold"].tolist(), table[role].tolist()))
+    return class_notices({role: summed(found) for role, found in counts.items()})
 
 
 def _other_gains(records: Sequence[RunRecord]) -> dict[str, np.ndarray]:

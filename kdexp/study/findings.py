@@ -91,8 +91,9 @@ def _gain_lines(summary: StudySummary) -> list[str]:
         return [f"{gain} (95 % {interval} over test rows; one seed): {said}."]
     lines = [f"{gain} ({verdict.over_seeds(evidence.difference, evidence.bootstrap)}): "]
     lines[0] += f"{verdict.claim(evidence.finding)}."
-    return lines + [
+    lines += [
         f"Its gain in {wording.METRICS.get(name, name)}: {wording.points(difference.mean)} points "
         f"({verdict.over_seeds(difference)})."
         for name, difference in evidence.others.items()
     ]
+    return lines + [f"Over the test rows of all seeds: {notice}." for notice in evidence.notices]

@@ -14,7 +14,7 @@ from kdexp.cache import Cache
 from kdexp.results.record import CONTRASTS, RunRecord
 from kdexp.results.statistics import paired_t
 from kdexp.study.choice import Candidate, Choice, choose
-from kdexp.study.counted import count, left_behind, missing, number
+from kdexp.study.counted import count, left_behind, missing, number, pruned
 from kdexp.study.evidence import Comparison, Evidence, compare, gather
 from kdexp.study.search_stage import STAGE, Stage, by_stage, with_stages
 from kdexp.tracking.store import StoredRun, Study
@@ -127,7 +127,7 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
         table=table,
         counts=_counts(runs),
         missing=missing(noted, runs, finished),
-        left_out=counted.left_out + (left_behind(parent, all_runs) if parent else []),
+        left_out=counted.left_out + pruned(runs) + (left_behind(parent, all_runs) if parent else []),
         links=_links(study, parent_id, run_ids),
         finished=[run for run in finished if run.run_id in run_ids],
         choice=choice,

@@ -47,3 +47,16 @@ def test_a_teacher_that_was_fed_foreign_ids_has_nothing_to_retain():
     models = {"teacher": RIGHT, "student": RIGHT}
     assert measure(Rows(), models, name="run", settings={"tokenization": "own"}).retention == 1
     assert measure(Rows(), models, name="run", settings={"tokenization": "student_ids"}).retention is None
+
+
+def test_what_becomes_of_classes_is_told_with_the_result(capsys):
+    record = measure(
+        Rows(), {"teacher": RIGHT, "student": answers(1, 1, 1, 1), "baseline": RIGHT}, name="run", settings={}
+    )
+    assert record.notices == [
+        "the distilled student answers 'yes' on every test row: its accuracy is the share of that class, 3 of 4"
+    ]
+    print_result(RunRecord(**{**vars(record), "costs": {"seconds": 1.0}}), "mlflow ui", "cache")
+    shown = capsys.readouterr().out
+    assert f"notice    {record.notices[0]}" in shown
+    assert "recall    by class, baseline -> distilled: no 100.0% -> 0.0%, yes 100.0% -> 100.0%" in shown

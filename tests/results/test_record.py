@@ -117,7 +117,9 @@ def test_a_stored_run_is_read_back_as_the_record_that_was_written():
 
 
 def test_a_measured_record_survives_the_store():
-    record = replace(measured(baseline=answers(260, 3)), run_id="id", num_test_rows=None)
+    record = replace(
+        measured(baseline=answers(260, 3)), run_id="id", num_test_rows=None, notices=(), classes={}
+    )  # a store holds no such things
     assert RunRecord.from_stored(stored(record)) == record
 
 

@@ -45,6 +45,7 @@ def test_a_result_piped_into_a_file_is_whole(capsys):
     assert lines[9:] == [
         "gain      +3.10 points over the same student without a teacher "
         "(95 % [+1.20, +5.00] over 2,000 test rows): this student is better than its baseline",
+        "          +3.10 points of macro-F1",
         "          one seed does not settle whether distillation helped: repeat with -m seed=0,1,2,3,4",
         "agreement 90.0% of test rows answered as the teacher answers them; ECE is the calibration error",
         "retention 86.0% of the teacher's accuracy",
