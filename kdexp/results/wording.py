@@ -6,7 +6,9 @@ METRICS = {
     "accuracy": "accuracy",
     "micro_f1": "micro-F1",
     "macro_f1": "macro-F1",
+    "macro_recall": "mean recall",
     "map": "mAP",
+    "matthews": "Matthews correlation",
     "pearson": "Pearson",
     "spearman": "Spearman",
     "mae": "MAE",
@@ -16,7 +18,7 @@ METRICS = {
 """What metrics are called; one that is not here goes by its own name."""
 
 
-SHARES = ("accuracy", "micro_f1", "macro_f1", "map")
+SHARES = ("accuracy", "micro_f1", "macro_f1", "macro_recall", "map")
 """Metrics that are shown in percent; of each, larger is better."""
 
 

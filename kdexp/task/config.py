@@ -88,6 +88,10 @@ class PublicTaskConfig(TaskConfig):
     """A public data set by name, from the hub or from a local copy (`path`).
 
     Attributes:
+        dev: Which dev set, where there are several: `matched` or `mismatched` of MNLI.
+        files: Names that its distributor gives the files of a split, in a local copy: `{train: [sts-train.tsv]}`.
+        columns: What the columns of a file without a header line are; further ones are left out.
+        aliases: What else a column may be called in a local copy: `{label: [score]}`.
         transfer: Text that the teacher labels: `rest`, the rows of train beyond `train_size`; a further split of the
             data set by its name; or a file.
         subset_seed: Draws which `train_size` rows are labelled; None takes `seed`.
@@ -108,6 +112,11 @@ class PublicTaskConfig(TaskConfig):
     seed: Seed = 0
     transfer: str | None = later(None)
     subset_seed: Seed | None = later(None)
+    dev: str | None = later(None)
+    # Any, because only an untyped setting takes a mapping of lists.
+    files: Any = later(None)
+    columns: list[str] | None = later(None)
+    aliases: Any = later(None)
 
     @property
     def transfer_file(self) -> Path | None:

@@ -48,12 +48,14 @@ class Reading:
     Attributes:
         header: False: a CSV or TSV has no header line, and its columns are called "0", "1", ...
         encoding: Of text files, as Python calls it.
+        names: What the columns of a CSV or TSV without a header line are called; rows may have more of them.
         words: Rows are words with tags: files that are no tables are read as CoNLL.
     """
 
     header: bool = True
     encoding: str = "utf-8"
     quoting: Quoting = Quoting.auto
+    names: tuple[str, ...] = ()
     words: bool = False
 
 
@@ -92,7 +94,7 @@ def read_table(
     if kind == "json":
         return _read_json(source, columns, target)
     rows, notes = delimited_rows(source, str(kind), reading.quoting)
-    return _read_rows(source, rows, columns, target, reading.header, notes)
+    return _read_rows(source, rows, columns, target, reading, notes)
 
 
 def _is_conll(source: Source, columns: Sequence[str]) -> bool:
@@ -134,15 +136,15 @@ def list_folder(folder: Path) -> str:
 
 
 def _read_rows(
-    source: Source, rows: Iterator[Row], columns: Sequence[str], target: Path, header: bool, notes: list[str]
+    source: Source, rows: Iterator[Row], columns: Sequence[str], target: Path, reading: Reading, notes: list[str]
 ) -> Table:
     path = source.path
     first = next(rows, None)
     if first is None:
         raise source.refusal(f"{path} is empty", "name a file with rows")
-    names = [name.strip() for name in first[1]] if header else [str(i) for i in range(len(first[1]))]
+    names = _names(first[1], reading)
     refuse_ambiguous(source, names, columns)
-    if not header:
+    if not reading.header:
         rows = chain([first], rows)
     wanted = {name: names.index(name) for name in columns if name in names}
     lines = array("q")
@@ -150,7 +152,7 @@ def _read_rows(
     def batches() -> Iterator[list[list[str]]]:
         while batch := list(islice(rows, BATCH_ROWS)):
             for line, row in batch:
-                if len(row) != len(names):
+                if len(row) < len(names) or (len(row) > len(names) and not reading.names):
                     problem = f"{path}, line {line}: {len(row)} columns where the first line has {len(names)}"
                     remedy = "give every row the same columns; quotes count in CSV, and are plain text in TSV"
                     raise source.refusal(problem, remedy)
@@ -161,6 +163,13 @@ def _read_rows(
     if not lines:
         raise source.refusal(f"{path} has a header but no rows", "name a file with rows")
     return Table(str(path), names, kept, lines, notes=notes)
+
+
+def _names(first: Sequence[str], reading: Reading) -> list[str]:
+    """What the columns are called, of a file whose first row is given."""
+    if reading.names:
+        return list(reading.names)
+    return [name.strip() for name in first] if reading.header else [str(place) for place in range(len(first))]
 
 
 def _keep_texts(names: Sequence[str], batches: Iterator[list[list[str]]], target: Path) -> dict[str, pa.ChunkedArray]:

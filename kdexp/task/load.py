@@ -196,10 +196,16 @@ def _arrange_public(
     if config.transfer_file is not None:
         splits["transfer"] = _read_transfer(config.transfer_file, text, kind_type, scratch)
     for name in ("train", "validation"):
-        if not splits[name].is_labelled:
+        if name in splits and not splits[name].is_labelled:
             problem = f"the split {name} of {config.name} has no labels"
             raise UserError("task.path" if config.path else "task.dataset", problem, "name one that has them")
-    if "test" in splits and splits["test"].is_labelled:
+    has_test = "test" in splits and splits["test"].is_labelled
+    if "validation" not in splits:
+        if sources.no_validation and not has_test:
+            raise sources.no_validation
+        why = "validation: held out of train, because the data set has no dev set"
+        arranged = arrange(config, kind, splits, (HELD_OUT, "public test set"))
+    elif has_test:
         why = "task.validation_size is not used: the data set has a dev set and a labelled test set"
         arranged = arrange(config, kind, splits, ("public dev set", "public test set"))
     else:
@@ -226,7 +232,7 @@ def _public_labels(table: Table, texts: Sequence[TextColumn], config: PublicTask
     if not {*label_columns(config.label)} <= {*table.names}:
         return None
     column = gold_column(table, config)
-    if all(str(value) == "-1" for value in column):
+    if all(str(value) in ("-1", "-1.0") for value in column):
         return None
     labels = kind.encode(column, by_number=True)
     kind.refuse_unfit_rows(texts, labels, column)

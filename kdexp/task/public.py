@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdexp import hub
 from kdexp.errors import UserError
 from kdexp.fingerprint import path_digest
-from kdexp.task.columnar import is_saved_dataset
 from kdexp.task.config import REST, PublicTaskConfig
-from kdexp.task.file import SPLIT_NAMES, SUFFIXES, Reading, list_folder, read_table
+from kdexp.task.file import SPLIT_NAMES, SUFFIXES, list_folder
+from kdexp.task.layout import files_read, read_copy, split_files
 from kdexp.task.table import Table
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -24,10 +24,12 @@ class PublicSources:
     Attributes:
         digests: Of the data, under the setting that named them.
         read: Reads them: one table per file. It takes a folder that it may fill.
+        no_validation: That there is no dev set, which matters where test has no labels.
     """
 
     digests: dict[str, list]
     read: Callable[[Path], dict[str, list[Table]]]
+    no_validation: UserError | None = None
 
 
 def public_sources(config: PublicTaskConfig, columns: Sequence[str]) -> PublicSources:
@@ -46,79 +48,67 @@ def public_sources(config: PublicTaskConfig, columns: Sequence[str]) -> PublicSo
         problem = f"{folder} is a file" if folder.exists() else f"no folder {folder}"
         raise UserError("task.path", problem, "name the folder that holds train.tsv and dev.tsv")
     wanted = _wanted_splits(config)
-    files = {split: _split_files(folder, config.subset, names) for split, names in wanted.items()}
+    files = {split: split_files(folder, config, split, names) for split, names in wanted.items()}
+    missing = {}
     for split in wanted:
         if not files[split] and split != "test":
             names = " or ".join(wanted[split])
             problem = f"no file for the split {split} in {folder} ({names}, with one of {', '.join(SUFFIXES)})"
-            raise UserError("task.transfer" if split == "transfer" else "task.path", problem, list_folder(folder))
+            setting = "task.transfer" if split == "transfer" else "task.path"
+            missing[split] = UserError(setting, problem, list_folder(folder))
+    no_validation = missing.pop("validation", None)
+    for refusal in missing.values():
+        raise refusal
 
     def read(scratch: Path) -> dict[str, list[Table]]:
         return {
             split: [
-                _read_file(path, columns, config.labels or [], scratch / f"{split}.{shard}.table.arrow")
+                read_copy(path, columns, config, scratch / f"{split}.{shard}.table.arrow")
                 for shard, path in enumerate(paths)
             ]
             for split, paths in files.items()
             if paths
         }
 
-    digests = [file for paths in files.values() for path in paths for file in path_digest(path)]
-    return PublicSources({"path": digests}, read)
+    found = [path for paths in files.values() for path in paths]
+    digests = [digest for path in found for file in files_read(path) for digest in path_digest(file)]
+    return PublicSources({"path": digests}, read, no_validation)
 
 
 def _wanted_splits(config: PublicTaskConfig) -> dict[str, tuple[str, ...]]:
     """What each split may be called; all but test have to be there."""
     is_split = config.transfer not in (None, REST) and config.transfer_file is None
-    return SPLIT_NAMES | ({"transfer": (str(config.transfer),)} if is_split else {})
-
-
-def _split_files(folder: Path, subset: str | None, names: Sequence[str]) -> list[Path]:
-    """Find the file of a split, or its shards, in the folder itself or where the hub's layouts put them."""
-    for place in (folder, folder / "data", *([folder / subset] if subset else [])):
-        for name in names:
-            if is_saved_dataset(place / name):
-                return [place / name]
-            pattern = re.compile(rf"{name}(-\d+-of-(?P<shards>\d+))?\.(?P<suffix>\w+(\.\w+)?)")
-            found = [(match, path) for path in place.glob(f"{name}*") if (match := pattern.fullmatch(path.name))]
-            paths = sorted(path for match, path in found if f".{match['suffix'].lower()}" in SUFFIXES)
-            if not paths:
-                continue
-            shards = int(pattern.fullmatch(paths[0].name)["shards"] or 1)  # type: ignore[index]
-            if len(paths) != shards:
-                problem = f"{place} has {len(paths)} files for the split {names[0]}, expected {shards}"
-                raise UserError("task.path", problem, f"keep one kind of {', '.join(p.name for p in paths)}")
-            return paths
-    return []
-
-
-def _read_file(path: Path, columns: Sequence[str], labels: Sequence[str], target: Path) -> Table:
-    table = read_table(path, columns, target, setting="task.path")
-    known = {*labels, *(str(index) for index in range(len(labels)))}
-    if columns[0] in table.names or len(columns) != 2 or len(table.names) != 2 or table.names[1] not in known:
-        return table
-    # The sentence-level distribution of SST-2 has no header: what was taken for one is a text and its label.
-    without_header, place = Reading(header=False), target.with_suffix(".bare")
-    bare = read_table(path, ["0", "1"], place, setting="task.path", reading=without_header)
-    return replace(bare, names=list(columns), columns=dict(zip(columns, bare.columns.values(), strict=True)))
+    dev = config.dev
+    several = {"validation": (f"dev_{dev}", f"validation_{dev}"), "test": (f"test_{dev}",)} if dev else {}
+    return SPLIT_NAMES | several | ({"transfer": (str(config.transfer),)} if is_split else {})
 
 
 def _hub_sources(config: PublicTaskConfig, columns: Sequence[str]) -> PublicSources:
     splits = _load_from_hub(config)
-    tables = {}
+    tables, no_validation = {}, None
     for split, names in _wanted_splits(config).items():
         name = next((name for name in names if name in splits), None)
         if name is not None:
             rows = splits[name]
             kept = {column: rows.data.column(column) for column in columns if column in rows.column_names}
-            tables[split] = [Table(f"{config.dataset} ({name})", rows.column_names, kept)]
+            named = {column: rows.features[column].names for column in kept if _names_classes(rows, column)}
+            place = f"{config.dataset} ({name})"
+            tables[split] = [Table(place, rows.column_names, kept, class_names=named)]
         elif split != "test":
             setting, missing = ("transfer", names[0]) if split == "transfer" else ("dataset", split)
             problem = f"{config.dataset} has no split {missing}"
-            raise UserError(f"task.{setting}", problem, f"it has: {', '.join(splits)}")
+            refusal = UserError(f"task.{setting}", problem, f"it has: {', '.join(splits)}")
+            if split != "validation":
+                raise refusal
+            no_validation = refusal
     cached = [file["filename"] for rows in splits.values() for file in rows.cache_files]
     digests = [file for path in cached for file in path_digest(Path(path))]
-    return PublicSources({"dataset": digests}, lambda scratch: tables)
+    return PublicSources({"dataset": digests}, lambda scratch: tables, no_validation)
+
+
+def _names_classes(rows: Any, column: str) -> bool:
+    """Whether the data set says what the numbers of a column stand for."""
+    return bool(getattr(rows.features[column], "names", None))
 
 
 def _load_from_hub(config: PublicTaskConfig) -> Any:

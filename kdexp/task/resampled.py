@@ -45,6 +45,19 @@ def f1(hits: Floats, told: Floats) -> Floats:
     return np.divide(2 * hits, told, out=np.full(hits.shape, np.nan), where=told > 0)
 
 
+def matthews(correct: Floats, gold: Floats, told: Floats) -> Floats:
+    """Correlation of answers with gold classes (Gorodkin 2004; of two classes Matthews 1975), 0 where one is constant.
+
+    Args:
+        correct: [samples], rows that are answered right.
+        gold, told: [samples, classes], rows that have a class, and that are answered with it.
+    """
+    total = gold.sum(axis=-1)
+    shared = correct * total - (gold * told).sum(axis=-1)
+    spread = np.sqrt((total**2 - (told**2).sum(axis=-1)) * (total**2 - (gold**2).sum(axis=-1)))
+    return np.divide(shared, spread, out=np.zeros_like(spread), where=spread > 0)
+
+
 def mean_known(values: Floats) -> Floats:
     """Mean over the last axis of what is no nan; 0 where nothing is."""
     known = ~np.isnan(values)

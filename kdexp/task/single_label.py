@@ -36,7 +36,7 @@ class SingleLabel(TaskKind):
     class_weights: tuple[float, ...] | None = None
     name: ClassVar[str] = "single_label"
     outputs: ClassVar[Outputs] = Outputs.classes
-    primary_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
+    primary_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "matthews", "macro_recall")
 
     @classmethod
     def from_column(cls, column: Column, names: Sequence[str] | None) -> Self:
@@ -88,13 +88,16 @@ class SingleLabel(TaskKind):
         )
 
     def metrics(self, answers: Answers, labels: Labels) -> dict[str, float]:
-        return classification_metrics(answers.values, labels.values)
+        found = classification_metrics(answers.values, labels.values)
+        if self.primary_metric in found:
+            return found
+        given = answers.values.argmax(-1).numpy()
+        return found | {self.primary_metric: float(self._scores(given, labels.values, np.arange(len(given))[None])[0])}
 
     def gain(self, student: Answers, baseline: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
-        if self.primary_metric == "macro_f1":
+        if self.primary_metric != "accuracy":
             taught, alone = (
-                self._macro_f1(answers.values.argmax(-1).numpy(), labels.values, rows)
-                for answers in (student, baseline)
+                self._scores(answers.values.argmax(-1).numpy(), labels.values, rows) for answers in (student, baseline)
             )
             return taught - alone
         # In whole numbers: a difference of nothing is exactly nothing, and no interval leaves zero by rounding.
@@ -103,11 +106,15 @@ class SingleLabel(TaskKind):
         )
         return (right - baseline_right)[rows].mean(axis=-1)
 
-    def _macro_f1(self, answers: np.ndarray, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """[samples], on rows [samples, rows]."""
+    def _scores(self, answers: np.ndarray, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """[samples], the primary metric on rows [samples, rows]."""
         num_classes = self.num_outputs
         hits = resampled.class_counts(gold, num_classes, rows, answers == gold)
         labelled, told = (resampled.class_counts(each, num_classes, rows) for each in (gold, answers))
+        if self.primary_metric == "matthews":
+            return resampled.matthews(hits.sum(axis=-1), labelled, told)
+        if self.primary_metric == "macro_recall":
+            return resampled.mean_known(resampled.f1(hits, 2 * labelled))
         return resampled.mean_known(resampled.f1(hits, labelled + told))
 
     def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> str | None:

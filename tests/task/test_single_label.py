@@ -191,3 +191,25 @@ def test_a_class_that_is_nearly_all_is_told():
     assert any("'no' is 90%" in line and "macro_f1" in line for line in YES_NO.announcements(labels))
     even = Labels(np.array([0, 1] * 50))
     assert not any("macro_f1" in line for line in YES_NO.announcements(even))
+
+
+@pytest.mark.parametrize(
+    ("metric", "reference"), [("matthews", "matthews_corrcoef"), ("macro_recall", "recall_score")]
+)
+def test_official_metrics_are_scikit_learns_on_resampled_rows_too(metric, reference):
+    import sklearn.metrics
+
+    def expected(given: np.ndarray, gold: np.ndarray) -> float:
+        options = {"average": "macro", "zero_division": np.nan} if metric == "macro_recall" else {}
+        return getattr(sklearn.metrics, reference)(gold, given, **options)
+
+    random = np.random.default_rng(0)
+    gold, rows = random.integers(0, 3, 60), random.integers(0, 60, (7, 60))
+    student, baseline = (Answers(torch.from_numpy(random.normal(size=(60, 3)).astype(np.float32))) for _ in range(2))
+    kind = SingleLabel(["a", "b", "c"]).with_primary(metric)
+    labels = Labels(gold)
+    given, alone = (answers.values.argmax(-1).numpy() for answers in (student, baseline))
+    assert kind.metrics(student, labels)[metric] == pytest.approx(expected(given, gold))
+    gains = [expected(given[sample], gold[sample]) - expected(alone[sample], gold[sample]) for sample in rows]
+    assert kind.gain(student, baseline, labels, rows) == pytest.approx(gains)
+    assert metric not in SingleLabel(["a", "b", "c"]).metrics(student, labels)
