@@ -34,7 +34,7 @@ _STUDENT_SIZE = {"num_layers": 1, "hidden_size": 24, "num_heads": 2, "vocab_size
 _TEACHER_FROM_SCRATCH = {"epochs": 6, "learning_rate": 2e-3}
 _STUDENT_FROM_SCRATCH = {"epochs": 4, "learning_rate": 3e-3}
 # A bag of embeddings, measured on the sentences of SST-2 (docs/results/static.md).
-_STATIC = {"epochs": 10, "learning_rate": 3e-3}
+_STATIC = {"epochs": 10, "learning_rate": 1e-3}
 _PRETRAINED = {"epochs": 3, "learning_rate": 5e-5}
 
 

@@ -22,7 +22,7 @@ from kdexp.loss.base import Loss
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder
 from kdexp.results.note import unfinished_note
-from kdexp.student.config import StaticStudentConfig, StudentConfig
+from kdexp.student.config import StaticStudentConfig, StudentConfig, Vocab
 from kdexp.task.config import FileTaskConfig, TaskConfig
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher, shown_encoders
@@ -60,6 +60,11 @@ def teacher_name(teacher: TeacherConfig) -> str:
 
 def model_name(model: ModelConfig) -> str:
     """A model with its kind and size: `bert 2x64`, `bert_tiny`, `bert (my-checkpoint)`, `bert teacher_layers 3`."""
+    trimmed = isinstance(model, StudentConfig) and model.vocab == Vocab.trim
+    return _untrimmed_name(model) + (" trimmed" if trimmed else "")
+
+
+def _untrimmed_name(model: ModelConfig) -> str:
     name = getattr(model, "name", None) or model.family
     chosen = _chosen_layers(model)
     if isinstance(model, StaticStudentConfig):

@@ -104,6 +104,10 @@ class FeatureTerms(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not hasattr(student_config, "num_hidden_layers"):
+            raise UserError(
+                "terms", f"a {student_config.model_type} student has no layers to compare", "choose another student"
+            )
         self.terms = dict(terms)
         self.reads = frozenset(term.reads for term in terms.values())
         self.alignment = _one_alignment(terms)

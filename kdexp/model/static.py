@@ -76,14 +76,17 @@ class StaticForSequenceClassification(PreTrainedModel):
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.embeddings = value
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> SequenceClassifierOutput:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None
+    ) -> SequenceClassifierOutput:
         """Classify texts.
 
         Args:
             input_ids, attention_mask: [batch, tokens]
+            labels: [batch], or [batch, labels] of several.
 
         Returns:
-            `logits`, [batch, labels].
+            `logits`, [batch, labels]; with labels their `loss` too, as transformers' classifiers have it.
         """
         is_token = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         embedded, scores = self.embeddings(input_ids), self.scores(input_ids).squeeze(-1)
@@ -95,7 +98,9 @@ class StaticForSequenceClassification(PreTrainedModel):
         else:
             pooled = _pooled(embedded, scores, is_token)
         hidden = torch.nn.functional.gelu(self.dense(self.dropout(pooled)))
-        return SequenceClassifierOutput(logits=self.classifier(self.dropout(hidden)))
+        logits = self.classifier(self.dropout(hidden))
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
 def _pooled(embedded: Tensor, scores: Tensor, is_pooled: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def trimmed(encoder: Encoder, kept: Sequence[int]) -> Encoder:
     tables = token_tables(model)
     kept = _readable(kept, model)
     numbers = {old: new for new, old in enumerate(kept)}
-    tokenizer = _trimmed_tokenizer(encoder.tokenizer, numbers)
+    tokenizer = trimmed_tokenizer(encoder.tokenizer, numbers)
     for table in tables.values():
         table.weight = nn.Parameter(table.weight.detach()[torch.tensor(kept)].clone())
         table.num_embeddings = len(kept)
@@ -96,6 +96,42 @@ def untrimmed(trained: PreTrainedModel, trimming: Trimming) -> Encoder:
             table.weight[torch.tensor(trimming.kept)] = weights.pop(f"{name}.weight")
     full.model.load_state_dict(weights, strict=False)
     return full
+
+
+def trimmed_tokenizer(tokenizer: PreTrainedTokenizerBase, numbers: dict[int, int]) -> PreTrainedTokenizerFast:
+    """The same with fewer tokens.
+
+    Args:
+        numbers: The new id of each that stays, in the order of the old ones.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    state = json.loads(backend.to_str())
+    model = state["model"]
+    ids = _ids_of(model)
+    match model["type"]:
+        case "Unigram":
+            model["vocab"] = [entry for number, entry in enumerate(model["vocab"]) if number in numbers]
+            model["unk_id"] = numbers.get(model["unk_id"])
+        case _:
+            model["vocab"] = {token: numbers[number] for token, number in ids.items() if number in numbers}
+    if model["type"] == "BPE":
+        stays = model["vocab"]
+        pairs = [pair for pair in _merges(model) if {*pair, _merged(pair, model)} <= stays.keys()]
+        model["merges"] = [list(pair) for pair in pairs]
+    state["added_tokens"] = [token | {"id": numbers[token["id"]]} for token in state["added_tokens"]]
+    _renumber(state["post_processor"], numbers)
+    made = Tokenizer.from_str(json.dumps(state))
+    special = {f"{role}_token": getattr(tokenizer, f"{role}_token") for role in _ROLES}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        **{role: token for role, token in special.items() if token is not None},
+        model_max_length=tokenizer.model_max_length,
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
+        model_input_names=list(tokenizer.model_input_names),
+    )
 
 
 def token_tables(model: PreTrainedModel) -> dict[str, nn.Embedding]:
@@ -170,37 +206,6 @@ def _merges(model: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _merged(pair: tuple[str, str], model: dict[str, Any]) -> str:
     return pair[0] + pair[1].removeprefix(model.get("continuing_subword_prefix") or "")
-
-
-def _trimmed_tokenizer(tokenizer: PreTrainedTokenizerBase, numbers: dict[int, int]) -> PreTrainedTokenizerFast:
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    state = json.loads(backend.to_str())
-    model = state["model"]
-    ids = _ids_of(model)
-    match model["type"]:
-        case "Unigram":
-            model["vocab"] = [entry for number, entry in enumerate(model["vocab"]) if number in numbers]
-            model["unk_id"] = numbers.get(model["unk_id"])
-        case _:
-            model["vocab"] = {token: numbers[number] for token, number in ids.items() if number in numbers}
-    if model["type"] == "BPE":
-        stays = model["vocab"]
-        pairs = [pair for pair in _merges(model) if {*pair, _merged(pair, model)} <= stays.keys()]
-        model["merges"] = [list(pair) for pair in pairs]
-    state["added_tokens"] = [token | {"id": numbers[token["id"]]} for token in state["added_tokens"]]
-    _renumber(state["post_processor"], numbers)
-    made = Tokenizer.from_str(json.dumps(state))
-    special = {f"{role}_token": getattr(tokenizer, f"{role}_token") for role in _ROLES}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made,
-        **{role: token for role, token in special.items() if token is not None},
-        model_max_length=tokenizer.model_max_length,
-        padding_side=tokenizer.padding_side,
-        truncation_side=tokenizer.truncation_side,
-        model_input_names=list(tokenizer.model_input_names),
-    )
 
 
 def _renumber(processor: Any, numbers: dict[int, int]) -> None:

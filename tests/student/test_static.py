@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from in_process import commands
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
 
 import kdexp
 from kdexp.cache import Cache
 from kdexp.errors import UserError
+from kdexp.loss.features import FeatureTerms
+from kdexp.loss.terms import Hidden
 from kdexp.model.encoder import Encoder
 from kdexp.model.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
 from kdexp.model.static import StaticConfig, StaticForSequenceClassification
@@ -95,6 +97,34 @@ def test_it_is_loaded_without_remote_code(tmp_path):
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path, local_files_only=True)
     ids = torch.tensor([[3, 4, 5]])
     torch.testing.assert_close(loaded.eval()(ids).logits, model(ids).logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("problem", "labels"),
+    [
+        ("single_label_classification", torch.tensor([1, 0, 1])),
+        ("multi_label_classification", torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])),
+        ("regression", torch.tensor([0.5, 1.5, -1.0])),
+    ],
+)
+def test_transformers_own_trainer_can_train_it(problem, labels, tmp_path):
+    torch.manual_seed(0)
+    config = StaticConfig(vocab_size=10, hidden_size=4, num_labels=1 if problem == "regression" else 2)
+    config.problem_type = problem
+    model = StaticForSequenceClassification(config)
+    rows = [{"input_ids": torch.tensor([3, number]), "labels": label} for number, label in enumerate(labels)]
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=40, learning_rate=0.1, report_to="none", use_cpu=True, disable_tqdm=True
+    )
+    trainer = Trainer(model, arguments, train_dataset=rows)
+    before = trainer.evaluate(rows)["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate(rows)["eval_loss"] < 0.5 * before
+
+
+def test_feature_terms_have_nothing_to_compare():
+    with pytest.raises(UserError, match="terms: a kdexp_static student has no layers to compare"):
+        FeatureTerms(StaticConfig(), teacher_of("bert").encoder.model.config, {"hidden": Hidden(weight=1.0)})
 
 
 def test_main_directions_are_the_principal_components():

@@ -1,6 +1,8 @@
 """student.vocab=trim: fewer tokens, by which the training text is read exactly as before."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from kdexp.errors import UserError
 from kdexp.model.encoder import Encoder
 from kdexp.model.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
 from kdexp.model.forward import accepted_inputs
-from kdexp.model.vocabulary import kept_tokens, trimmed
+from kdexp.model.vocabulary import kept_tokens, trimmed, trimmed_tokenizer
 from kdexp.task.reviews import generate_splits
 from kdexp.task.single_label import SingleLabel
 
@@ -155,7 +157,9 @@ def test_with_all_its_tokens_it_is_the_student_that_was_not_trimmed(family, tmp_
 VOCABS = ("student.vocab=full", "student.vocab=trim")
 
 
-@pytest.mark.parametrize("student", [["student.init=teacher_layers", "student.num_layers=1"], ["student=static"]])
+@pytest.mark.parametrize(
+    "student", [["student.init=teacher_layers", "student.num_layers=1"], ["student=static", "task=inference"]]
+)
 def test_what_is_made_of_the_teacher_can_be_trimmed(student, tmp_path):
     plain, small = (
         kdexp.distil(kdexp.compose(*RUN, *student, vocab, f"cache_dir={tmp_path}")).metrics() for vocab in VOCABS
@@ -175,3 +179,24 @@ call = pytest.fixture(commands)
 )
 def test_a_run_refuses_before_it_trains(call, lines, told):
     assert told in call(*RUN, *lines).refusal
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["models/bert-minilm-l6", "models/roberta-minilm-l6", "tokenizers/xlm-roberta-base"])
+def test_published_vocabularies(name):
+    data = Path(os.environ.get("KDEXP_DATA", "/nonexistent"))
+    texts = data / "sst2_sentence" / "dev.tsv"
+    if not (data.parent / name).is_dir() or not texts.is_file():
+        pytest.skip(f"no {name} beside the data sets that KDEXP_DATA names")
+    rows = [line.split("\t")[0] for line in texts.read_text(encoding="utf-8").splitlines()]
+    train, others = rows[:400], [*rows[400:], "Zoë's 日本語 façade — ½ 😀", "ПРИВЕТ, мир"]
+    tokenizer = AutoTokenizer.from_pretrained(data.parent / name)
+    kept = kept_tokens(tokenizer, {number for row in tokenizer(train)["input_ids"] for number in row})
+    numbers = {old: new for new, old in enumerate(kept)}
+    small = trimmed_tokenizer(tokenizer, numbers)
+    assert len(small) == len(kept) < len(tokenizer) / 2
+    for texts in ((train,), (train, train[::-1])):
+        expected = [[numbers[number] for number in row] for row in tokenizer(*texts)["input_ids"]]
+        assert small(*texts)["input_ids"] == expected
+    unknown = [row.count(tokenizer.unk_token_id) for row in tokenizer(others)["input_ids"]]
+    assert [row.count(small.unk_token_id) for row in small(others)["input_ids"]] == unknown
