@@ -99,7 +99,7 @@ def _agreed(record: RunRecord) -> str:
     """Of one class a share of rows or words; of several labels, or of numbers, how far the answers are alike."""
     metrics = record.scores["student"].test
     if "micro_f1" in metrics or "pearson" in metrics:
-        return "agreement with the teacher's answers on test"
+        return "with the teacher's answers on test"
     return f"of test {'words' if 'unread' in metrics else 'rows'} answered as the teacher answers them"
 
 
