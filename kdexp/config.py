@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from kdexp.controls.config import CONTROLS, Control
 from kdexp.errors import UserError, under
+from kdexp.export.config import FORMATS, ExportFormat
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import Loss
@@ -85,6 +86,7 @@ class Config(Checked):
     hardware: HardwareConfig
     train: StudentTrainConfig
     tracking: TrackingConfig
+    export: dict[str, ExportFormat] = field(default_factory=dict)
     tokenization: Tokenization = Tokenization.own
     baseline: bool = True
     controls: dict[str, Control] = field(default_factory=dict)
@@ -212,6 +214,7 @@ SCHEMAS: dict[str, Mapping[str, type]] = {
     "loss": LOSSES,
     "terms": TERMS,
     "controls": CONTROLS,
+    "export": FORMATS,
 }
 """Groups whose options differ in what can be set: the classes that their files name as `/schema/<group>/<name>`."""
 
@@ -322,6 +325,8 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
         del parts["more_teachers"], parts["teacher"]["weight"]
     if not config.controls:
         del parts["controls"]
+    if not config.export:
+        del parts["export"]
     parts["files"] = input_digests(config)
     parts["versions"] = library_versions()
     if given:

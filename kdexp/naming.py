@@ -16,6 +16,7 @@ from kdexp.config import (
     flatten,
     teacher_settings,
 )
+from kdexp.export.machine import cpu
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware
 from kdexp.loss.base import Loss
@@ -140,7 +141,12 @@ def run_params(config: Config, hardware: Hardware, readers: Mapping[str, Encoder
         "more_teachers": "+".join(config.more_teachers) or "none",
         "terms": "+".join(config.loss.terms) or "none",
         "controls": "+".join(config.controls) or "none",
+        **({"export": "+".join(config.export)} | _machine() if config.export else {}),
     }
+
+
+def _machine() -> dict[str, str]:
+    return {f"hardware.cpu_{name}": value for name, value in cpu().items()}
 
 
 def describe_run(

@@ -13,6 +13,9 @@ from kdexp.cache import Cache
 from kdexp.config import Config, schedules, teacher_settings
 from kdexp.controls.train import train_controls
 from kdexp.controls.tuned import choices
+from kdexp.export.files import ExportedFile, Source, export_student
+from kdexp.export.measured import file_answers, measure_files
+from kdexp.export.packages import refuse_missing_packages
 from kdexp.files import full_disk_told
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware, prepare_hardware
@@ -108,21 +111,25 @@ def _run(
         )
         trained |= train_controls(config.controls, course, config.loss, answers, features)
         teacher.verify()  # only the student learned
+        files = export_student(
+            config.export, Source.of(course, trained["student"].folder, trained["student"].answers), cache
+        )
 
-        models = decided(task, _models(teacher, answers, course, trained))
+        models = decided(task, _models(teacher, answers, course, trained) | file_answers(files))
         record = replace(
             measure(
                 task, models, name=description.name, settings=description.params, notices=_notices(teacher, answers)
             ),
             choices=choices(config.controls, trained),
             diagnostics=_diagnose(config, task, teacher, answers, student),
+            shipped=measure_files(task, models, readers, files, cache),
             costs=_costs(teacher, answers, features, trained, hardware) | {"seconds": time.perf_counter() - started},
             teacher_unchanged=True,
             run_id=tracked.run_id or None,
             url=tracked.url,
             experiment_url=tracked.experiment_url,
         )
-        _log(tracked, record, config.tracking, course, models, trained["student"])
+        _log(tracked, record, config.tracking, course, models, trained["student"], files)
     return record
 
 
@@ -148,7 +155,12 @@ def _follow(config: Config, teacher: Teacher, task: Task, cache: Cache) -> Encod
 
 
 def _refuse_unfit(config: Config, task: Task, teacher: Teacher, student: Encoder) -> None:
-    """Refuse what does not go together, before anything is written."""
+    """Refuse what does not go together, before anything is written.
+
+    Raises:
+        UserError: With the reason.
+    """
+    refuse_missing_packages(config.export)
     check_fit(config.loss, task.kind.outputs, task.kind.num_outputs, config.tokenization, config.train.batch_size)
     for setting, schedule in schedules(config).items():
         weighted_kind(task, schedule, setting)
@@ -202,6 +214,7 @@ def _log(
     course: Course,
     models: Mapping[Role, ModelAnswers],
     student: TrainedStudent,
+    exported: Mapping[str, ExportedFile],
 ) -> None:
     task, with_text = course.task, settings.log_text
     tracked.log_table(prediction_table(task, models, with_text=with_text), "predictions.parquet")
@@ -213,9 +226,12 @@ def _log(
     notes = [*task.announcements, *course.encoder.notes, *record.notices]
     tracked.set_tags({NOTE_TAG: run_note(record, notes, command_line())})
     if settings.log_model:
-        files = StudentFiles.of(student.folder, task, course.encoder.max_length, with_text=with_text)
-        files = replace(files, decided=task.kind.served(models["student"].answers["test"]))
+        validation = models["student"].answers["validation"]
+        files = StudentFiles.of(student.folder, task, course.encoder.max_length, validation, with_text=with_text)
         tracked.log_student(files, record.student_metrics())
+        for name, file in exported.items():
+            shipped = replace(files, folder=file.folder, name=f"student_{name}")
+            tracked.log_student(shipped, record.file_metrics(name))
 
 
 def _diagnose(

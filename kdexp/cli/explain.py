@@ -108,7 +108,8 @@ def unknown_setting(setting: str, known: Iterable[str]) -> UserError:
             return UserError(setting, "was renamed", f"use {new_name}")
     known = [name for name in known if name not in INTERNAL]
     prefix, dot, name = setting.rpartition(".")
-    remedy = f"expected one of {', '.join(known)}{meant_setting(name, known, prefix + dot)}"
+    expected = f"expected one of {', '.join(known)}" if known else "there is nothing to set"
+    remedy = f"{expected}{meant_setting(name, known, prefix + dot)}"
     return UserError(setting, "no such setting", remedy)
 
 

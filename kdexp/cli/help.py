@@ -35,6 +35,7 @@ GROUPS = {
     "controls": "what a gain is made of, trained beside it: 'controls=[pseudo_labels,tuned]'",
     "hardware": "the device",
     "train": "the student's schedule",
+    "export": "the files that ship, measured again: 'export=[onnx,onnx_int8]'",
     "tracking": "where runs are logged",
     "condition": "what a run of experiment=cross_family compares (the study sets it)",
     "experiment": "ready-made studies, which carry their own sweep",

@@ -1,4 +1,4 @@
-"""Settings that are there once a defaults list names them: the terms of a loss, the controls of a run."""
+"""Settings that are there once a defaults list names them: the terms of a loss, the controls and files of a run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from kdexp.config import Config
 from kdexp.controls.config import CONTROLS, Control
 from kdexp.errors import UserError
+from kdexp.export.config import FORMATS, ExportFormat
 from kdexp.loss.terms import TERMS, FeatureTerm
 
 
@@ -58,6 +59,7 @@ PARTS = (
         *("loss.terms", "terms", "loss", FeatureTerm, TERMS, "terms by name: 'terms=[rkd,hidden]'"),
         in_file=", or in the defaults list of a loss with `- /terms@terms.{name}: {name}`",
     ),
+    Parts("export", "export", "run", ExportFormat, FORMATS, "formats by name: 'export=[onnx,onnx_int8]'"),
     Parts("controls", "controls", "run", Control, CONTROLS, "controls by name: 'controls=[pseudo_labels,tuned]'"),
 )
 
@@ -78,7 +80,7 @@ def refuse_undeclared(config: Config) -> None:
     Raises:
         UserError: A part has no class of its own.
     """
-    holders: tuple[dict[str, Any], ...] = (config.loss.terms, config.controls)
+    holders: tuple[dict[str, Any], ...] = (config.loss.terms, config.export, config.controls)
     for parts, given in zip(PARTS, holders, strict=True):
         for name, part in given.items():
             if type(part) is not parts.kinds.get(name):

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -109,25 +110,44 @@ def predict(
     Returns:
         [units, outputs], float32, on the CPU.
     """
+    model.to(hardware.device).eval()
+
+    def forward(inputs: Mapping[str, Tensor]) -> Tensor:
+        on_device = {name: value.to(hardware.device) for name, value in inputs.items()}
+        return model(**accepted_inputs(model, on_device)).logits.float().cpu()
+
+    with hardware.threads_for(model), torch.inference_mode(), hardware.autocast():
+        return answer_batches(forward, tokenizer, tokens, model.config.num_labels, batch_size, description)
+
+
+def answer_batches(
+    forward: Callable[[Mapping[str, Tensor]], Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: Tokens,
+    num_outputs: int,
+    batch_size: int,
+    description: str,
+    *,
+    by_length: bool = True,
+) -> Answers:
+    """Ask anything that turns padded batches into logits, whatever computes them.
+
+    Args:
+        forward: Of the inputs of a batch, its logits, [rows, outputs] or [rows, tokens, outputs], float32 on the CPU.
+        by_length: Put rows of about one length into a batch, so that little is padded.
+    """
     collate = DataCollatorWithPadding(tokenizer)
     rows = tokens.rows()
-    order = longest_first(rows).tolist()
+    order = longest_first(rows).tolist() if by_length else list(range(len(rows)))
     num_units = tokens.num_units
-    values = torch.empty(len(order), model.config.num_labels)
+    values = torch.empty(len(order), num_outputs)
     by_row = [values[:0]] * len(order)
-    model.to(hardware.device).eval()
-    with (
-        hardware.threads_for(model),
-        progress(description, len(order)) as advance,
-        torch.inference_mode(),
-        hardware.autocast(),
-    ):
+    with progress(description, len(order)) as advance:
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
             batch = rows.__getitems__(indices)
             units = [torch.tensor(row.pop(UNITS)) for row in batch if UNITS in row]
-            inputs = {name: value.to(hardware.device) for name, value in collate(batch).items()}
-            logits = model(**accepted_inputs(model, inputs)).logits.float().cpu()
+            logits = forward(collate(batch))
             if num_units is None:
                 values[indices] = logits
             else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from kdexp.results.diagnostics import Calibration, Diagnostics, TokenizerStatistics
+from kdexp.results.shipped import Shipped, shipped_metrics, stored_shipped
 from kdexp.results.statistics import Gain
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ class RunRecord:
             ids that it cannot read.
         agreement: How far `student`, `baseline`, ... answer the test rows as the teacher does, as a share; of a
             `teacher_<name>`, how far the student answers as that one of several teachers does.
+        shipped: By format of the exported files; with them `torch`, the student, and teachers by role.
         costs: Seconds, counts and megabytes by name.
         num_test_rows: None of a stored run.
         notices: What a person should know before believing the numbers; none of a stored run.
@@ -175,6 +177,7 @@ class RunRecord:
     retention: float | None = None
     agreement: dict[Role, float] = field(default_factory=dict)
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
+    shipped: dict[str, Shipped] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
     teacher_unchanged: bool = False
     num_test_rows: int | None = None
@@ -209,6 +212,7 @@ class RunRecord:
             metrics |= _gain_metrics(GAIN, self.gain)
         for name, gain in self.contrasts.items():
             metrics |= _gain_metrics(contrast_metric(name), gain)
+        metrics |= shipped_metrics(self.shipped)
         metrics |= {
             f"{role}/{name}": float(value)
             for role, choice in self.choices.items()
@@ -229,6 +233,10 @@ class RunRecord:
         scores = self.scores["student"]
         names = [metric_name(split, name) for split in SPLITS for name in getattr(scores, split)]
         return [*names, *(name for name in self.metrics() if name.startswith("kd/")), f"cost/student{_PARAMETERS}"]
+
+    def file_metrics(self, name: str) -> list[str]:
+        """Those of `metrics` that are of an exported file."""
+        return [key for key in self.metrics() if key.startswith(f"export/{name}/")]
 
     @classmethod
     def from_stored(cls, run: StoredMetrics) -> "RunRecord":
@@ -251,6 +259,7 @@ class RunRecord:
             retention=metrics.get(_RETENTION),
             agreement=_agreement(metrics),
             diagnostics=_diagnostics(metrics, scores, float(run.params.get("loss.temperature", 1.0))),
+            shipped=stored_shipped(metrics),
             costs={name: value for name, value in costs.items() if name.removesuffix(_PARAMETERS) not in scores},
             teacher_unchanged=metrics.get(_TEACHER_UNCHANGED) == 1,
         )

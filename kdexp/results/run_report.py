@@ -7,6 +7,7 @@ from kdexp.results.classes import recall_line
 from kdexp.results.control_report import NAMES, control_facts
 from kdexp.results.record import Role, RunRecord
 from kdexp.results.report import Block, Facts, TableBlock
+from kdexp.results.shipped_report import shipped_blocks
 
 
 def result_blocks(record: RunRecord) -> list[Block]:
@@ -14,7 +15,7 @@ def result_blocks(record: RunRecord) -> list[Block]:
     import pandas as pd
 
     table = pd.DataFrame([_row(record, role, name) for role, name in _names(record).items()])
-    return [TableBlock(table, record.name), Facts(_findings(record))]
+    return [TableBlock(table, record.name), Facts(_findings(record)), *shipped_blocks(record)]
 
 
 def link_blocks(record: RunRecord, ui_command: str, cache_dir: str) -> list[Block]:
@@ -50,8 +51,14 @@ def _names(record: RunRecord) -> dict[Role, str]:
         "baseline": "baseline student",
         "student": "distilled student",
     }
-    names |= {role: NAMES.get(role, role) for role in record.scores if role not in names}
+    names |= {role: NAMES.get(role, _file_name(role)) for role in record.scores if role not in names}
     return {role: name for role, name in names.items() if role in record.scores}
+
+
+def _file_name(role: Role) -> str:
+    """`onnx file` of an exported one; of another model its role."""
+    file = role.removeprefix("export/")
+    return role if file == role else f"{file} file"
 
 
 def _row(record: RunRecord, role: Role, name: str) -> dict[str, str]:

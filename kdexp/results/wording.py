@@ -47,3 +47,10 @@ def p_value(value: float | None) -> str:
     if value is None:
         return ""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def change(value: float, low: float, high: float) -> str:
+    """What the interval of a file's score minus the student's allows to say, in points."""
+    if low <= 0 <= high:
+        return "within noise"
+    return f"{'gains' if low > 0 else 'loses'} {abs(value):.2f} {interval(low, high)}"

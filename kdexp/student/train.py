@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
-
 from kdexp.arrow import Column, Rows
 from kdexp.fingerprint import library_versions
 from kdexp.loss.base import IGNORED_LABEL, Loss
 from kdexp.loss.features import FeatureTerms
+from kdexp.model.answer_files import read_answers, write_answers
 from kdexp.model.encoder import predict
 from kdexp.model.tokens import Tokens
 from kdexp.results.record import metric_name
@@ -108,7 +106,7 @@ def train_student(
         logger.info("%s: trained in %.0f s, %d steps", description, record["seconds"], record["num_steps"])
     return TrainedStudent(
         folder=entry.path / "model",
-        answers=_read_answers(entry.path),
+        answers=read_answers(entry.path),
         schedule=course.schedule,
         train_seconds=record["seconds"],
         num_steps=record["num_steps"],
@@ -214,31 +212,8 @@ def _train(
         for name in course.evaluation_splits
     }
     trained.save(target / "model")
-    _write_answers(answers, target)
+    write_answers(answers, target)
     (target / "training.json").write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
-
-
-_ANSWERS_FILE = "answers.safetensors"
-_LENGTHS = "_lengths"
-
-
-def _write_answers(answers: Mapping[str, Answers], folder: Path) -> None:
-    tensors = {name: item.values for name, item in answers.items()}
-    tensors |= {
-        f"{name}{_LENGTHS}": torch.from_numpy(item.lengths)
-        for name, item in answers.items()
-        if item.lengths is not None
-    }
-    save_file(tensors, folder / _ANSWERS_FILE)
-
-
-def _read_answers(folder: Path) -> dict[str, Answers]:
-    tensors = load_file(folder / _ANSWERS_FILE)
-    lengths = {name: tensors.pop(f"{name}{_LENGTHS}", None) for name in ("validation", "test")}
-    return {
-        name: Answers(values, None if (length := lengths[name]) is None else length.numpy())
-        for name, values in tensors.items()
-    }
 
 
 def _training_rows(

@@ -315,6 +315,10 @@ class TaskKind(ABC):
     def gold(self, labels: Labels) -> list[Any]:
         """The same of the gold labels."""
 
+    def row_scores(self, answers: Answers) -> np.ndarray | None:
+        """How sure each row's answer is, from 0 to 1, [rows]; None of a kind whose answers have no probability."""
+        return None
+
     def served(self, answers: Answers) -> Mapping[str, Any]:
         """What a logged student needs beside its label names to tell the same decisions, as JSON values.
 

@@ -141,6 +141,9 @@ class SingleLabel(TaskKind):
     def gold(self, labels: Labels) -> list[str]:
         return [self.label_names[label] for label in labels.values]
 
+    def row_scores(self, answers: Answers) -> np.ndarray:
+        return answers.values.float().softmax(dim=-1).amax(dim=-1).numpy()
+
     def scores(self, answers: Answers) -> dict[str, list[float]]:
         probabilities = answers.values.double().softmax(dim=-1).T.tolist()
         return {f"probability_{name}": column for name, column in zip(self.label_names, probabilities, strict=True)}

@@ -116,15 +116,15 @@ class Delivery:
         self._deliver_or_keep("data sets", send)
 
     def send_student(self, student: StudentFiles, metrics: Sequence[str]) -> None:
-        """Send the model `student`, with the run's params and the last values of some of its metrics."""
+        """Send a model, with the run's params and the last values of some of its metrics."""
         from mlflow.entities import LoggedModelOutput
 
-        target = self._spool / "student"
+        target = self._spool / student.name
 
         def send() -> None:
             logged = self.client.create_logged_model(
                 self.experiment_id,
-                name="student",  # by which `runs:/<run id>/student` finds it
+                name=student.name,
                 source_run_id=self.run_id,
                 tags={"kdexp.run_name": self.client.get_run(self.run_id).info.run_name},
                 params={key: value for key, value in self._all_params.items() if value != "None"},
@@ -139,7 +139,7 @@ class Delivery:
             self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
             shutil.rmtree(target)
 
-        self._deliver_or_keep("student", send)
+        self._deliver_or_keep(student.name, send)
 
     def _metrics_of_model(self, names: Sequence[str], model_id: str) -> list[Any]:
         """The run's own points, which it holds already, with the model and the data set that they are of."""
