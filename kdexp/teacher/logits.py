@@ -215,7 +215,11 @@ def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswer
         _refuse_nan(teacher, given, name)
         if name in ("validation", "train"):
             given = replace(given, notices=_check(unchecked, given, course.task, name))
-        if name in course.training_splits or len(given.answers.answered_rows):
+        is_answered = len(given.answers.answered_rows) > 0
+        if name == "transfer" and not is_answered:
+            problem = f"is true, but {teacher.name} has no answer about any of the {len(split):,} rows of transfer"
+            raise UserError("train.use_transfer", problem, "remove it, or give answers about these texts too")
+        if name in course.training_splits or is_answered:
             answers[name] = given
     for name, member in (teacher.members or {teacher.name: teacher}).items():
         cost = cost_of(answer.members.get(name, answer) for answer in answers.values())
@@ -285,7 +289,8 @@ def _check(unchecked: dict[str, Teacher], answers: TeacherAnswers, task: Task, s
             given, labels = given.take(rows), labels.take(rows)
         del unchecked[name]
         score = task.kind.metrics(task.kind.decided(given, given, labels), labels)[task.primary_metric]
-        logger.info("teacher %s: %.1f %% on %s", name, 100 * score, split)
+        told = f"{100 * score:.1f} %" if task.primary_metric == "accuracy" else f"{task.primary_metric} {score:.3f}"
+        logger.info("teacher %s: %s on %s", name, told, split)
         if not member.checks_chance:
             continue
         try:
