@@ -160,6 +160,11 @@ class Config(Checked):
             if getattr(self.train, name) != default and not self.train.use_transfer:
                 problem = f"got {getattr(self.train, name)}, but train.use_transfer is false"
                 raise UserError(f"train.{name}", problem, "name text that only the teacher labels: task.transfer=...")
+        ratio, size = self.train.transfer_ratio, self.train.batch_size
+        if ratio is not None and round(ratio * size) in (0, size):
+            missing = "labelled row" if round(ratio * size) else "row of text"
+            problem = f"{ratio} of a batch of {size} leaves no {missing}"
+            raise UserError("train.transfer_ratio", problem, "choose another ratio, or larger batches")
         if self.train.transfer_weight != 1 and self.loss.relates_rows:
             problem = f"got {self.train.transfer_weight}, but {self.loss.name} relates the rows of a batch"
             raise UserError("train.transfer_weight", problem, "leave it at 1, or choose another loss")
