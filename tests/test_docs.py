@@ -39,7 +39,7 @@ SHORT_RUNS = {
         "seed=0",
         "study=alpha_temperature",
     ),
-    "python -m kdexp summary study=alpha_temperature": (),
+    "python -m kdexp summary alpha_temperature": (),
 }
 """Commands that are run as they are shown, with these settings appended that make them small."""
 
