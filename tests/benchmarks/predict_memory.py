@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-WORDS = "the phone is good and works well but its screen broke after a week of use so I sent it back".split()
+WORDS = ["the", "phone", "is", "good", "but", "its", "screen", "broke", "after", "a", "week", "of", "use"]
 
 
 def write_texts(path: Path, number: int) -> None:
