@@ -124,7 +124,7 @@ def test_settings_and_help_load_nothing_heavy(module):
 def test_settings_that_came_later_leave_the_others_in_the_hash():
     """A file task at the defaults of what came later is the computation that it was before; what is None counts."""
     later = {"encoding": "latin-1", "quoting": Quoting.plain, "kind": KindName.multi_label, "subset_seed": 1,
-             "primary_metric": "macro_f1", "separator": "|"}  # fmt: skip
+             "primary_metric": "macro_f1", "separator": "|", "id": "n"}  # fmt: skip
     task = FileTaskConfig(name="file", train="nowhere.csv", text="text", label="label")
 
     def hash_without(*left_out: str) -> str:

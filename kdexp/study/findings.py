@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from kdexp.results import verdict, wording
 from kdexp.results.record import SPLITS
@@ -31,10 +32,12 @@ def findings(summary: StudySummary) -> list[str]:
         f"(validation {summary.metric} {validation}, {seeds}).",
         *_choice_lines(summary),
     ]
+    # A file of answers may say nothing of the test rows.
+    teacher = "" if pd.isna(best["teacher"]) else f"; teacher {100 * best['teacher']:.2f} %"
     whose = "The student" if summary.stages else "Its result"
     lines = [
         *(search_lines(summary) if summary.stages else chosen),
-        f"{whose} on test: {test}{interval}; teacher {100 * best['teacher']:.2f} %.",
+        f"{whose} on test: {test}{interval}{teacher}.",
         *_gain_lines(summary),
         *(control_lines(summary.evidence, summary.chosen) if summary.evidence else []),
     ]

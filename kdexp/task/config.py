@@ -132,6 +132,7 @@ class FileTaskConfig(TaskConfig):
     Attributes:
         label: A column; of several labels, that which lists them or one for each.
         separator: Between several labels in one value; None is a comma.
+        id: A column that names each row, so that answers from elsewhere can be joined by it (`teacher.id`).
         transfer: Text that the teacher labels: a file, or `rest`, the rows of train beyond `train_size`.
         subset_seed: Draws which `train_size` rows are labelled; None takes `seed`.
         encoding: Of text files, as Python calls it.
@@ -149,6 +150,7 @@ class FileTaskConfig(TaskConfig):
     label: Any
     labels: list[str] | None = None
     separator: str | None = later(None)
+    id: str | None = later(None)
     header: bool = True
     encoding: str = later("utf-8")
     quoting: Quoting = later(Quoting.auto)

@@ -92,7 +92,7 @@ def read_table(
         return read_parquet(source, columns, target)
     source.refuse_unreadable()
     if kind == "json":
-        return _read_json(source, columns, target)
+        return _read_json(source, columns, target, reading.words)
     rows, notes = delimited_rows(source, str(kind), reading.quoting)
     return _read_rows(source, rows, columns, target, reading, notes)
 
@@ -181,11 +181,11 @@ def _keep_texts(names: Sequence[str], batches: Iterator[list[list[str]]], target
     return {name: table.column(name) for name in names}
 
 
-def _read_json(source: Source, columns: Sequence[str], target: Path) -> Table:
+def _read_json(source: Source, columns: Sequence[str], target: Path, words: bool) -> Table:
     columns = list(dict.fromkeys(columns))
     names: dict[str, None] = {}
     lines = array("q")  # 0: not known
-    rows = json_rows(source, columns)
+    rows = json_rows(source, columns, words=words)
 
     def batches() -> Iterator[list[list[str]]]:
         while batch := list(islice(rows, BATCH_ROWS)):

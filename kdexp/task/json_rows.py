@@ -17,15 +17,16 @@ NumberedRow = tuple[int | None, dict[str, Any]]
 _OBJECT_ON_EACH_LINE = 'write one object on each line, like {"text": "...", "label": "..."}'
 
 
-def json_rows(source: Source, columns: list[str]) -> Iterator[NumberedRow]:
+def json_rows(source: Source, columns: list[str], *, words: bool = False) -> Iterator[NumberedRow]:
     """
     Args:
         columns: Those that are looked for.
+        words: A list of strings is one value of a row, and no column.
 
     Raises:
         UserError: At the line that is no JSON, or no object.
     """
-    document = _document(source, columns)
+    document = _document(source, columns, words)
     if document is not None:
         yield from ((None, row) for row in document)
         return
@@ -37,7 +38,7 @@ def _filled_lines(source: Source) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in source.numbered_lines() if line.strip())
 
 
-def _document(source: Source, columns: list[str]) -> list[dict[str, Any]] | None:
+def _document(source: Source, columns: list[str], words: bool) -> list[dict[str, Any]] | None:
     """The rows of a file that is one JSON value; None where its lines are to be read."""
     lines = _filled_lines(source)
     first = next(lines, None)
@@ -45,7 +46,7 @@ def _document(source: Source, columns: list[str]) -> list[dict[str, Any]] | None
         return None
     try:
         row = json.loads(first[1])
-        has_cells = isinstance(row, dict) and any(_is_cell(row.get(name)) for name in columns)
+        has_cells = isinstance(row, dict) and any(_is_cell(row.get(name), words) for name in columns)
         if has_cells or (isinstance(row, dict) and next(lines, None) is not None):
             return None
     except (ValueError, RecursionError):
@@ -58,7 +59,9 @@ def _document(source: Source, columns: list[str]) -> list[dict[str, Any]] | None
             return None  # told by its line
 
 
-def _is_cell(value: Any) -> bool:
+def _is_cell(value: Any, words: bool) -> bool:
+    if words and isinstance(value, list):
+        return not any(isinstance(item, list | dict) for item in value)
     return value is not None and not isinstance(value, list | dict)
 
 

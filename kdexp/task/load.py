@@ -27,7 +27,7 @@ from kdexp.task.kind import Labels, TaskKind
 from kdexp.task.kinds import kind_class
 from kdexp.task.public import PublicSources, public_sources
 from kdexp.task.split import Split, write_split
-from kdexp.task.table import Table, TextColumn
+from kdexp.task.table import Table, TextColumn, row_ids
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ def _arrange_file(
     tables = {
         name: read_table(
             path,
-            [*text, *label_columns(config.label)],
+            [*text, *label_columns(config.label), *([config.id] if config.id else [])],
             scratch / f"{name}.table.arrow",
             setting=f"task.{name}",
             reading=Reading(config.header, config.encoding, config.quoting, words=kind_type.has_units),
@@ -279,7 +279,9 @@ def _arrange_file(
             labels = kind.encode(column, by_number=gold.class_names is not None)
             kind.refuse_unfit_rows(texts, labels, column)
             notes += kind.reading_notes(table, text, column)
-        splits[name] = write_split(scratch / f"{name}.arrow", [([text.batches() for text in texts], labels)])
+        ids = row_ids(table.column(config.id, "task.id"), "task.id") if config.id else None
+        shard = ([text.batches() for text in texts], labels)
+        splits[name] = write_split(scratch / f"{name}.arrow", [shard], ids)
     sources = ("own file" if config.validation else HELD_OUT, "own file" if config.test else HELD_OUT)
     arranged = arrange(config, kind, splits, sources)
     return replace(arranged, notes=[*notes, *arranged.notes])

@@ -17,7 +17,7 @@ from datasets.table import InMemoryTable
 from kdexp.arrow import BATCH_ROWS, TEXT, column_values, values_of, write_table
 from kdexp.fingerprint import texts_fingerprint
 
-_TEXT, _PAIR, _LABEL = "text", "text_pair", "label"
+_TEXT, _PAIR, _LABEL, _ID = "text", "text_pair", "label", "id"
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,11 @@ class Split:
         return _PAIR in self.data.column_names
 
     @property
+    def has_ids(self) -> bool:
+        """Whether its rows have names of their own, by which answers from elsewhere can be joined."""
+        return _ID in self.data.column_names
+
+    @property
     def is_labelled(self) -> bool:
         return _LABEL in self.data.column_names
 
@@ -130,6 +135,11 @@ class Split:
         )
         return np.fromiter((key.digest() for key in keys), dtype="S16", count=len(self))
 
+    @cached_property
+    def id_keys(self) -> np.ndarray:
+        """128 bits for each row's name: [rows]."""
+        return id_keys(Texts((self._column(_ID),)))
+
     def text_batches(self, size: int = BATCH_ROWS) -> Iterator[tuple[list[str], list[str] | None]]:
         """First and second texts of `size` rows at a time; the second are None when the task has single texts."""
         for first, *second in self._batches(self._text_names, size):
@@ -154,7 +164,7 @@ class Split:
         """
         table = self.data.data.table
         if not with_labels:
-            table = table.select(self._text_names)
+            table = table.select([*self._text_names, *([_ID] if self.has_ids else [])])
         write_table(path, table.schema, _selected(table, rows))
 
     @property
@@ -177,22 +187,34 @@ def rows_within(split: Split, whole: Split) -> np.ndarray:
     return order[np.searchsorted(keys, split.text_keys, sorter=order)]
 
 
+def id_keys(ids: Collection[str]) -> np.ndarray:
+    """128 bits for each name of a row: [rows]."""
+    keys = (hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest() for name in ids)
+    return np.fromiter(keys, dtype="S16", count=len(ids))
+
+
 Shard = tuple[Sequence[Iterable[list[str]]], Sequence | np.ndarray | pa.Array | None]
 """One or two columns of texts, as batches of values that begin and end at the same rows, and all their labels."""
 
 
-def write_split(path: Path, shards: Sequence[Shard]) -> Split:
-    """Write texts and labels to a file, one shard after another."""
+def write_split(path: Path, shards: Sequence[Shard], ids: Sequence[str] | None = None) -> Split:
+    """Write texts and labels to a file, one shard after another.
+
+    Args:
+        ids: Names of the rows, of one shard.
+    """
     texts, labels = shards[0]
     fields = [(name, TEXT) for name, _ in zip((_TEXT, _PAIR), texts, strict=False)]
     if labels is not None:
         fields.append((_LABEL, labels.type if isinstance(labels, pa.Array) else pa.array(labels).type))
+    if ids is not None:
+        fields.append((_ID, TEXT))
     schema = pa.schema(fields)
-    write_table(path, schema, (record for shard in shards for record in _records(shard, schema)))
+    write_table(path, schema, (record for shard in shards for record in _records(shard, schema, ids)))
     return Split.from_file(path)
 
 
-def _records(shard: Shard, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _records(shard: Shard, schema: pa.Schema, ids: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
     texts, labels = shard
     start = 0
     for batch in zip(*texts, strict=True):
@@ -200,6 +222,8 @@ def _records(shard: Shard, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         if labels is not None:
             part = labels[start : start + len(batch[0])]
             columns.append(part if isinstance(part, pa.Array) else pa.array(part, schema.field(_LABEL).type))
+        if ids is not None:
+            columns.append(pa.array(ids[start : start + len(batch[0])], TEXT))
         start += len(batch[0])
         yield pa.record_batch(columns, schema=schema)
 

@@ -1,6 +1,7 @@
 """Columns of a table on disk, and what texts in them must look like."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,6 +10,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from kdexp.arrow import values_of
 from kdexp.errors import UserError
+
+_WHOLE_FLOAT = re.compile(r"[+-]?\d+\.0+")
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,21 @@ def shorten(names: Sequence[str], most: int = 20) -> str:
     shown = [name if len(name) <= 60 else f"{name[:60]}..." for name in names[:most]]
     rest = len(names) - len(shown)
     return ", ".join(shown) + (f" and {rest} more" if rest else "")
+
+
+def row_ids(column: Column, setting: str) -> list[str]:
+    """The names of the rows: 1, 1.0 and "1" are one, because formats differ in how they keep numbers.
+
+    Raises:
+        UserError: A row has none.
+    """
+    names = []
+    for row, value in enumerate(column):
+        if value is None or value != value or str(value).strip() == "":
+            raise UserError(setting, f"{column.where(row)}: column '{column.name}' is empty", "give each row a name")
+        name = str(value).strip()
+        names.append(name.partition(".")[0] if _WHOLE_FLOAT.fullmatch(name) else name)
+    return names
 
 
 def texts_of(table: Table, names: Sequence[str]) -> list[Column]:

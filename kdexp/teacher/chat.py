@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,10 +54,11 @@ class ChatTeacher:
     may_abstain = True
 
     def __init__(
-        self, role: str, settings: ChatTeacherConfig, prompt: Prompt, store: ChatStore, client: ChatClient
+        self, role: str, settings: ChatTeacherConfig, prompt: Prompt, cache: Cache, client: ChatClient
     ) -> None:
         self.role, self.name, self.checks_chance = role, settings.name, settings.chance_check
-        self.settings, self.prompt, self.store, self.client = settings, prompt, store, client
+        self.settings, self.prompt, self.cache, self.client = settings, prompt, cache, client
+        self.store = ChatStore(cache.root / "chat_answers" / "answers.sqlite")
         self.members: Mapping[str, Teacher] = {}
         self.preparation = Preparation()
         self.notices: list[str] = []
@@ -91,8 +91,9 @@ class ChatTeacher:
             UserError: The endpoint does not answer, or not what can be read.
         """
         started = time.perf_counter()
-        # Of several processes one asks; all read what is then on disk.
-        asked = Processes.current().share(f"chat/{name}", lambda: self._ask(split, name))
+        # Of several processes one asks; all read what is then on disk. Runs that want the same wait for each other.
+        with self.cache.lock("chat_answers", self.digest[:32]):
+            asked = Processes.current().share(f"chat/{name}", lambda: self._ask(split, name))
         method = self._method()
         found = Reading(len(self.prompt.verbalizers))
         for texts in _batches(split):
@@ -254,7 +255,6 @@ def load_chat(
     translation = translation_of(role, settings, names, Outputs.classes, task.kind)
     prompt = Prompt.of(role, settings.prompt, settings.verbalizers, names, is_pair=task.train.is_pair)
     prompt.refuse_prefixes(role)
-    store = ChatStore(Path(cache.root) / "chat_answers" / "answers.sqlite")
-    teacher = ChatTeacher(role, settings, prompt, store, ChatClient(role, settings))
+    teacher = ChatTeacher(role, settings, prompt, cache, ChatClient(role, settings))
     teacher.refuse_unreachable(task.validation)
     return teacher, translation

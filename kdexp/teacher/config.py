@@ -110,6 +110,7 @@ class PredictionsTeacherConfig(TeacherConfig):
 
     Attributes:
         text: The file's column of the text, or columns of pairs; None: as kdexp's own files call them.
+        id: In place of the text, the column that names each row, as `task.id` does.
         columns: What stands before each class's name in the names of the columns, or `{class: column}`; None: they are
             looked for.
         label, confidence: In place of a column per class: the column of a label, and the column of its probability, or
@@ -119,6 +120,7 @@ class PredictionsTeacherConfig(TeacherConfig):
 
     path: str
     text: Any = None
+    id: str | None = None
     columns: Any = None
     values: Values = Values.auto
     label: str | None = None
@@ -127,6 +129,8 @@ class PredictionsTeacherConfig(TeacherConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.id is not None and self.text is not None:
+            raise UserError("id", f"got {self.id}, but text is set too", "join by one of them")
         if self.label is None:
             if self.confidence is not None:
                 raise UserError("confidence", f"got {self.confidence}, but no label", "name the label's column too")

@@ -215,7 +215,11 @@ def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswer
         _refuse_nan(teacher, given, name)
         if name in ("validation", "train"):
             given = replace(given, notices=_check(unchecked, given, course.task, name))
-        if name in course.training_splits or len(given.answers.answered_rows):
+        is_answered = len(given.answers.answered_rows) > 0
+        if name == "transfer" and not is_answered:
+            problem = f"is true, but {teacher.name} has no answer about any of the {len(split):,} rows of transfer"
+            raise UserError("train.use_transfer", problem, "remove it, or give answers about these texts too")
+        if name in course.training_splits or is_answered:
             answers[name] = given
     for name, member in (teacher.members or {teacher.name: teacher}).items():
         cost = cost_of(answer.members.get(name, answer) for answer in answers.values())

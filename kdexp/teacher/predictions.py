@@ -14,7 +14,8 @@ import torch
 from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.fingerprint import content_key, path_digest, plain
-from kdexp.task.kind import Answers
+from kdexp.loss.base import Outputs
+from kdexp.task.kind import Answers, TaskKind
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation, Scale, Teacher, TeacherAnswers
@@ -25,7 +26,7 @@ from kdexp.teacher.translation import Translation, source_names, translation_of
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 """A new number when the meaning of what is kept of a file changes."""
 
 
@@ -35,9 +36,11 @@ class PredictionsTeacher:
     num_parameters = 0
     may_abstain = True
 
-    def __init__(self, role: str, settings: PredictionsTeacherConfig, scores: ScoreFile, digest: str) -> None:
+    def __init__(
+        self, role: str, settings: PredictionsTeacherConfig, scores: ScoreFile, digest: str, kind: TaskKind
+    ) -> None:
         self.role, self.name, self.checks_chance = role, settings.name, settings.chance_check
-        self.scores, self.scale, self.digest = scores, scores.scale, digest
+        self.scores, self.scale, self.digest, self.kind = scores, scores.scale, digest, kind
         self.members: Mapping[str, Teacher] = {}
         self.preparation = Preparation()
         self.notices = list(scores.notes)
@@ -55,8 +58,13 @@ class PredictionsTeacher:
         rows = split_rows(self.scores, split)
         values = torch.full((len(split), self.scores.values.shape[1]), torch.nan)
         values[rows >= 0] = self.scores.values[rows[rows >= 0]]
-        key = content_key({"predictions": self._values_digest, "text": split.text_digest})
-        return TeacherAnswers(Answers(values), key, num_forwarded=0, seconds=time.perf_counter() - started)
+        parts: dict[str, object] = {"predictions": self._values_digest, "text": split.text_digest}
+        answers = Answers(values)
+        if self.kind.outputs == Outputs.number:
+            # As the labels: in their own unit in the file, standardised as the student learns them.
+            answers = self.kind.from_head(answers, {})
+            parts["head"] = self.kind.head_config() | {"id2label": None}
+        return TeacherAnswers(answers, content_key(parts), num_forwarded=0, seconds=time.perf_counter() - started)
 
     def verify(self) -> None:
         if self._digest_values() != self._values_digest:
@@ -79,17 +87,25 @@ class PredictionsTeacher:
             split: Split | None = getattr(task, name)
             if split is None:
                 continue
+            if self.scores.by_id and not split.has_ids:
+                problem = f"the rows of {name} have no names to join by"
+                raise UserError(f"{self.role}.id", problem, "set task.id=<column> (task=file), or join by text")
             rows = split_rows(self.scores, split)
             used[rows[rows >= 0]] = True
             missing = int((rows < 0).sum())
             if name == "train" and missing == len(split):
                 self._refuse_foreign(split)
+            if name == "transfer" and missing == len(split):
+                continue  # where it is used, asking for answers tells so
             if missing:
                 self.notices.append(_missing(name, missing, len(split)))
         if not used.all():
             self.notices.append(f"{int((~used).sum()):,} of its {len(used):,} texts are none of this task's")
 
     def _refuse_foreign(self, split: Split) -> None:
+        if self.scores.by_id:
+            problem = f"none of the {len(split):,} training rows has an answer under its name"
+            raise UserError(f"{self.role}.id", problem, "does the column hold what task.id names?")
         raise UserError(
             f"{self.role}.path",
             f"answers none of the {len(split):,} training rows (their first text is '{next(iter(split.first)):.60}')",
@@ -124,7 +140,7 @@ def read_scores(role: str, settings: PredictionsTeacherConfig, question: Questio
             found = ScoreReader(role, settings, question, Path(scratch)).read()
         np.save(target / "keys.npy", found.keys.view(np.uint8).reshape(-1, 16))
         np.save(target / "values.npy", found.values.numpy())
-        facts = {"scale": found.scale.value, "notes": list(found.notes)}
+        facts = {"scale": found.scale.value, "notes": list(found.notes), "by_id": found.by_id}
         (target / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
     parts = {
@@ -138,10 +154,11 @@ def read_scores(role: str, settings: PredictionsTeacherConfig, question: Questio
     folder = cache.folder("prediction_files", parts, build).path
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     keys = np.load(folder / "keys.npy").reshape(-1).view("S16")
-    return ScoreFile(keys, torch.from_numpy(np.load(folder / "values.npy")), Scale(facts["scale"]), facts["notes"])
+    values = torch.from_numpy(np.load(folder / "values.npy"))
+    return ScoreFile(keys, values, Scale(facts["scale"]), facts["notes"], facts["by_id"])
 
 
-_DECISIVE = ("text", "columns", "values", "label", "confidence", "floor")
+_DECISIVE = ("text", "id", "columns", "values", "label", "confidence", "floor")
 
 
 def load_predictions(
@@ -164,6 +181,6 @@ def load_predictions(
     question = Question(names, outputs, task.train.is_pair)
     scores = read_scores(role, settings, question, cache)
     (digest,) = (sha for _, sha in path_digest(Path(settings.path).expanduser()))
-    teacher = PredictionsTeacher(role, settings, scores, digest)
+    teacher = PredictionsTeacher(role, settings, scores, digest, task.kind)
     teacher.take_stock(task)
     return teacher, translation

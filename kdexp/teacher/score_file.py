@@ -14,8 +14,8 @@ import torch
 from kdexp.errors import UserError
 from kdexp.loss.base import Outputs
 from kdexp.task.file import read_table
-from kdexp.task.split import write_split
-from kdexp.task.table import Table, shorten
+from kdexp.task.split import id_keys, write_split
+from kdexp.task.table import Table, row_ids, shorten
 from kdexp.teacher.base import Scale
 from kdexp.teacher.config import PredictionsTeacherConfig, Values
 from kdexp.teacher.scores import Question, ScoreFile
@@ -38,7 +38,7 @@ class ScoreReader:
 
     def read(self) -> ScoreFile:
         names = self._table("names", []).names
-        texts = self._text_columns(names)
+        texts = self._id_column(names) or self._text_columns(names)
         if self.settings.label is not None:
             wanted, values_of = [self.settings.label, *self._confidence_column()], self._from_labels
         else:
@@ -50,7 +50,9 @@ class ScoreReader:
         answered = ~np.isnan(values).any(axis=1)
         self._note(len(values) - int(answered.sum()), "rows have no answer and count as missing")
         keys, values = self._each_once(keys[answered], values[answered], scale)
-        return ScoreFile(keys, torch.from_numpy(values.astype(np.float32)), scale, self.notes)
+        return ScoreFile(
+            keys, torch.from_numpy(values.astype(np.float32)), scale, self.notes, by_id=self.settings.id is not None
+        )
 
     def refusal(self, setting: str, problem: str, remedy: str) -> UserError:
         return UserError(f"{self.role}.{setting}", problem, remedy)
@@ -61,6 +63,12 @@ class ScoreReader:
 
     def _table(self, name: str, columns: Sequence[str]) -> Table:
         return read_table(self.path, columns, self.scratch / f"{name}.arrow", setting=f"{self.role}.path")
+
+    def _id_column(self, names: Sequence[str]) -> list[str]:
+        name = self.settings.id
+        if name is not None and name not in names:
+            raise self.refusal("id", f"no column '{name}' in {self.path}", f"there are: {shorten(names)}")
+        return [] if name is None else [name]
 
     def _text_columns(self, names: Sequence[str]) -> list[str]:
         text = self.settings.text
@@ -232,6 +240,8 @@ class ScoreReader:
         return np.concatenate(parts)
 
     def _keys(self, table: Table, texts: Sequence[str]) -> np.ndarray:
+        if self.settings.id is not None:
+            return id_keys(row_ids(table.column(self.settings.id, f"{self.role}.id"), f"{self.role}.id"))
         columns = [table.column(name, f"{self.role}.text") for name in texts]
         for column in columns:
             for row, value in enumerate(column):
@@ -248,7 +258,7 @@ class ScoreReader:
         differ = np.abs(values - values[first][places]).max(axis=1) > 1e-6
         self._note(
             len(keys) - len(unique),
-            "rows have a text that the file answers already"
+            "rows are of a text that the file answers already"
             + (f", {int(differ.sum()):,} of them otherwise: the mean is taken" if differ.any() else ""),
         )
         summed = np.exp(values) if scale != Scale.logits else values

@@ -30,7 +30,8 @@ class ScoreFile:
     """What a file answers.
 
     Attributes:
-        keys: [texts], ascending, each once: what `Split.text_keys` gives for these texts.
+        keys: [texts], ascending, each once: what `Split.text_keys` gives for these texts, or `Split.id_keys`.
+        by_id: Rows are joined by their names.
         values: [texts, outputs], float32
         notes: What was found, in one line each.
     """
@@ -39,11 +40,12 @@ class ScoreFile:
     values: Tensor
     scale: Scale
     notes: Sequence[str]
+    by_id: bool = False
 
 
 def split_rows(scores: ScoreFile, split: Split) -> np.ndarray:
     """Where each row of a split lies in the file, [rows]; -1 where the file does not answer it."""
-    keys = split.text_keys
+    keys = split.id_keys if scores.by_id else split.text_keys
     if not len(scores.keys):
         return np.full(len(keys), -1)
     places = np.minimum(np.searchsorted(scores.keys, keys), len(scores.keys) - 1)

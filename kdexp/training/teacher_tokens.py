@@ -1,12 +1,13 @@
 """The teacher's own tokens of a data set's text, beside the student's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp.loss.features import FeatureTerms
+from kdexp.loss.terms import Alignment
 from kdexp.model.alignment import align
 from kdexp.training.collate import TEACHER_PREFIX, WORDS, first_row
 
@@ -19,7 +20,7 @@ def with_teacher_tokens(
     max_length: int | None,
     terms: FeatureTerms | None,
 ) -> Any:
-    """Add the teacher's own tokens of the text to a dataset, and the words of both models' tokens.
+    """Add the teacher's own tokens of the text to a dataset; where tokens are compared, the words of both models' too.
 
     Args:
         dataset: A `datasets.Dataset`, or a streaming one, which is tokenized as it is read.
@@ -37,15 +38,17 @@ def with_teacher_tokens(
             f"{', '.join(missing)} (it has {', '.join(columns)}); "
             "set text_columns in the training arguments"
         )
-    aligned = terms if terms is not None and terms.needs_words else None
-    if aligned and student_tokenizer is None:
+    method = terms.alignment if terms is not None and terms.needs_words else None
+    if method and student_tokenizer is None:
         raise ValueError("feature_terms compare tokens: pass processing_class=<the student's tokenizer>")
+    if method is None and student_tokenizer is not None and _labels_tokens(columns):
+        method = Alignment.words
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
-        texts = [batch[name] for name in text_columns]
+        texts = [[_joined(value) for value in batch[name]] for name in text_columns]
         tokens = tokenizer(*texts, truncation=True, max_length=max_length)
         columns = {TEACHER_PREFIX + name: value for name, value in tokens.items()}
-        if aligned:
+        if method:
             lengths = [len(row) for row in batch["input_ids"]]
             alignment = align(
                 student_tokenizer,
@@ -54,7 +57,7 @@ def with_teacher_tokens(
                 # Where texts were cut, that is where; where none was, nothing is cut here either.
                 student_max_length=max(lengths),
                 teacher_max_length=max_length,
-                method=aligned.alignment,
+                method=method,
             )
             if [len(words) for words in alignment.student_words] != lengths:
                 raise ValueError(
@@ -65,3 +68,14 @@ def with_teacher_tokens(
 
     description = {"desc": "the teacher's tokens"} if isinstance(dataset, datasets.Dataset) else {}
     return dataset.map(tokenize, batched=True, **description)
+
+
+def _labels_tokens(row: Mapping[str, Any]) -> bool:
+    """Whether a row has a label for each of the student's tokens."""
+    labels, tokens = row.get("labels"), row.get("input_ids")
+    return isinstance(labels, list) and isinstance(tokens, list) and len(labels) == len(tokens)
+
+
+def _joined(text: str | Sequence[str]) -> str:
+    """A text; of words what their tokenizers make of them, with spaces between."""
+    return text if isinstance(text, str) else " ".join(text)

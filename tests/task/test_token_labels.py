@@ -14,11 +14,16 @@ from transformers import AutoTokenizer
 
 from kdexp.cache import Cache
 from kdexp.errors import UserError
-from kdexp.model.families import FAMILIES, train_tokenizer
+from kdexp.hardware import HardwareConfig, prepare_hardware
+from kdexp.model.encoder import model_class, predict
+from kdexp.model.families import FAMILIES, compact_config, train_tokenizer
+from kdexp.model.forward import accepted_inputs
+from kdexp.model.tokens import tokenize
 from kdexp.task.answers import UNREAD, Answers, Labels
 from kdexp.task.config import FileTaskConfig, KindName
 from kdexp.task.kind import NUM_UNITS, UNITS
 from kdexp.task.load import load_task
+from kdexp.task.split import Split
 from kdexp.task.tags import Scheme, as_bio, scheme_of
 from kdexp.task.token_labels import TokenLabels
 
@@ -111,6 +116,13 @@ def test_lists_and_strings_of_words_are_read(tmp_path):
     lines = [json.dumps({"tokens": words, "tags": tags}) for words, tags in rows]
     named = {"text": "tokens", "label": "tags"}
     assert rows_of(task_of(write(tmp_path, "\n".join(lines), "a.jsonl"), **named)) == expected
+
+    test = write(tmp_path, lines[0] + "\n", "one.jsonl")  # a row of lists, and not columns of words
+    columns = {"tokens": [words for words, _ in rows[3:]], "tags": [tags for _, tags in rows[3:]]}
+    task = task_of(write(tmp_path, json.dumps(columns), "columns.json"), test=str(test), **named)
+    assert list(task.test.first) == [" ".join(rows[0][0])]
+    assert len(rows_of(task)) == 16
+    assert rows_of(task).items() <= expected.items()
 
     numbers = [[TAGS.index(tag) for tag in tags] for _, tags in rows]
     features = Features({"tokens": List(Value("string")), "tags": List(ClassLabel(names=TAGS))})
@@ -355,6 +367,28 @@ def test_words_that_are_cut_off_are_not_answered(family):
         answered = [unit for unit in tokens[UNITS][row] if unit >= 0]
         assert answered == list(range(len(answered)))
         assert len(answered) < tokens[NUM_UNITS][row] == len(text.split(" "))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_compact_family_answers_for_words(tmp_path, family):
+    kind, tokenizer = TokenLabels(TAGS), train_tokenizer(family, TEXTS * 3, vocab_size=320, max_length=24)
+    size = {"num_layers": 1, "hidden_size": 16, "num_heads": 2, "max_length": 24}
+    model = model_class(kind).from_config(compact_config(family, tokenizer, **size, head=kind.head_config()))
+    hardware = prepare_hardware(HardwareConfig(device="cpu", num_threads=1))
+    tokens = tokenize(tokenizer, Split.from_lists(TEXTS), 24, kind, Cache(tmp_path))
+    answers = predict(model, tokenizer, tokens, hardware, batch_size=2, description="answers")
+    assert answers.lengths.tolist() == [len(text.split(" ")) for text in TEXTS]
+    assert answers.values.shape == (sum(answers.lengths), 5)
+    for row, text in enumerate(TEXTS):  # one row at a time, without padding
+        inputs = kind.tokenize(tokenizer, [text], None, 24)
+        units = inputs.pop(UNITS)[0]
+        ids = {name: torch.tensor(inputs[name]) for name in tokenizer.model_input_names}
+        with torch.inference_mode():
+            logits = model(**accepted_inputs(model, ids)).logits[0]
+        own = answers.by_row()[row]
+        read = [(token, unit) for token, unit in enumerate(units) if unit >= 0]
+        torch.testing.assert_close(own[[unit for _, unit in read]], logits[[token for token, _ in read]])
+        assert answers.take(np.array([row])).read.sum() == len(read)
 
 
 def test_a_word_without_a_token_is_not_answered():

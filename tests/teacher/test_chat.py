@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,18 @@ def test_requests_keep_to_a_rate(ask):
         started = time.perf_counter()
         teacher.answer(task().train, "train")
         assert time.perf_counter() - started >= 0.3
+
+
+def test_runs_that_want_the_same_ask_once(ask):
+    def slow(prompt, seed):
+        time.sleep(0.05)
+        return by_word(prompt, seed)
+
+    with serving(slow) as server, ThreadPoolExecutor(3) as pool:
+        teachers = [ask(server, num_parallel=1) for _ in range(3)]
+        found = list(pool.map(lambda teacher: teacher.answer(task().train, "train"), teachers))
+        assert sorted(item.num_forwarded for item in found) == [0, 0, 4]
+        assert set(server.seen.values()) == {1}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,12 @@ from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.loss.logit import KD, MSE, NKD
 from kdexp.run import run
-from kdexp.task.load import Task
+from kdexp.task.load import Task, load_task
 from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 from kdexp.teacher.base import Scale, refuse_unfit_answers
 from kdexp.teacher.config import PredictionsTeacherConfig
+from kdexp.teacher.logits import teacher_answers
 from kdexp.teacher.predictions import load_predictions
 from kdexp.teacher.translated import translated
 from kdexp.tracking.store import Study
@@ -121,7 +123,7 @@ def test_what_is_wrong_with_rows_is_counted_and_told(load):
         "scores.parquet: 1 rows give no class any probability and count as missing",
         "scores.parquet: 1 probabilities in 1 rows are nearer to certain than 1e-06, and are taken for that",
         "scores.parquet: 2 rows have no answer and count as missing",
-        "scores.parquet: 2 rows have a text that the file answers already, 1 of them otherwise: the mean is taken",
+        "scores.parquet: 2 rows are of a text that the file answers already, 1 of them otherwise: the mean is taken",
         "no answer for 2 of 4 rows of train, which are learned from their labels alone",
         "no answer for 1 of 2 rows of test: its scores there are of the others",
         "1 of its 6 texts are none of this task's",
@@ -227,6 +229,17 @@ def test_bad_settings_are_told_in_one_line(command, words, line):
     assert f"error: {line}" in answer.err
 
 
+def test_transfer_text_needs_answers_where_it_is_used(load, tmp_path):
+    transfer = Split.from_lists(["a text that nobody has answered"])
+    teacher = load(frame(), task=task(transfer=transfer))
+    assert not any("transfer" in line for line in teacher.notices)
+    course = SimpleNamespace(
+        evaluation_splits={}, training_splits={"transfer": transfer}, task=task(transfer=transfer)
+    )
+    with pytest.raises(UserError, match=r"train\.use_transfer: is true, but predictions has no answer about any"):
+        teacher_answers(teacher, course)
+
+
 def rows(folder) -> list[tuple[str, str]]:
     words = {"warm": "hot", "scorching": "hot", "icy": "cold", "freezing": "cold"}
     found = [(f"it is {word} at {place}", label) for place in range(40) for word, label in words.items()]
@@ -261,6 +274,12 @@ def test_a_file_that_answers_train_alone_goes_through_a_whole_run(tmp_path):
     assert partly.gain.value == whole.gain.value
     # What a run logs of its models is such a file too.
     kept.to_parquet(tmp_path / "kept.parquet")
+    kept[["text", "gold"]].rename(columns={"gold": "label"}).to_csv(tmp_path / "others.csv", index=False)
+    words = (f"task.train={tmp_path}/others.csv", f"teacher.path={tmp_path}/kept.parquet")
+    config = settings(tmp_path, *words, "teacher.columns=teacher_probability_")
+    asked = load_task(config.task, Cache(tmp_path / "c"))
+    teacher, _ = load_predictions("teacher", config.teacher, asked, Cache(tmp_path / "c"))
+    assert (teacher.answer(asked.train, "train").answers.values.argmax(-1).numpy() == asked.train.labels).all()
     with pytest.raises(UserError, match=r"beginning with .*'student_probability_'.*choose one"):
         run(settings(tmp_path, f"teacher.path={tmp_path}/kept.parquet", f"task.train={tmp_path}/rows.csv"))
 
@@ -288,6 +307,33 @@ def test_beside_other_teachers_those_that_answer_share_the_weight(tmp_path):
 
 
 def _task(folder) -> Task:
-    from kdexp.task.load import load_task
-
     return load_task(settings(folder).task, Cache(folder / "c"))
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_rows_can_be_joined_by_their_names(tmp_path):
+    found = rows(tmp_path)
+    table = pd.DataFrame(found, columns=["text", "label"]).assign(number=range(len(found)))
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    scores = table.drop(columns="text").sample(frac=0.9, random_state=0).astype({"number": float})  # 1.0 is 1
+    scores["cold"] = np.where(scores.pop("label") == "cold", 0.9, 0.2)
+    scores["hot"] = 1 - scores["cold"]
+    scores.to_csv(tmp_path / "scores.csv", index=False)
+    named = ("task.id=number", "teacher.id=number")
+    asked = load_task(settings(tmp_path, *named).task, Cache(tmp_path / "c"))
+    teacher, _ = load_predictions("teacher", settings(tmp_path, *named).teacher, asked, Cache(tmp_path / "c"))
+    answers = {name: teacher.answer(getattr(asked, name), name).answers for name in ("train", "validation", "test")}
+    assert sum(len(item.answered_rows) for item in answers.values()) == len(scores)
+    for name, item in answers.items():
+        at = item.answered_rows
+        assert (item.values.argmax(-1).numpy()[at] == asked.labels(name).values[at]).all()
+    without = load_task(settings(tmp_path).task, Cache(tmp_path / "c"))
+    assert without.fingerprint("train", "test") == asked.fingerprint("train", "test")
+    for words, line in {
+        ("teacher.id=number",): r"teacher\.id: the rows of train have no names to join by; set task\.id",
+        ("task.id=number", "teacher.id=nr"): r"teacher\.id: no column 'nr' in .* there are: number, cold, hot",
+        ("task.id=nr", "teacher.id=number"): r"task\.id: no column 'nr'",
+        ("teacher.id=number", "teacher.text=text"): r"teacher\.id: got number, but text is set too",
+    }.items():
+        with pytest.raises(UserError, match=line):
+            run(settings(tmp_path, "tracking=none", *words))

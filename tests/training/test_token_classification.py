@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
-from tiny_models import TOKENIZER, bert, dataset, word_tokenizer
+from tiny_models import TEXTS, TOKENIZER, bert, dataset
 from torch.nn.functional import kl_div
 from transformers import BertForTokenClassification, DataCollatorForTokenClassification
 
+from kdexp.model.families import train_tokenizer
 from kdexp.task.answers import UNREAD
 from kdexp.task.kind import UNITS
 from kdexp.task.token_labels import TokenLabels
@@ -136,19 +137,59 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
             student.train(), batch | {"attention_mask": torch.ones(2, 4), "labels": torch.ones(2).long()}
         )
 
-    other = word_tokenizer(["other", "film", "words"])
-    arguments = DistillationTrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True, max_steps=1)
-    trainer = DistillationTrainer(
+    # A teacher's own tokens, of which nobody says which words they are.
+    other = data.map(
+        lambda row: {"teacher_input_ids": row["input_ids"], "teacher_attention_mask": row["attention_mask"]}
+    )
+    trainer = cross_trainer(tmp_path, student, tagger(2), TOKENIZER, other)
+    with pytest.raises(ValueError, match=r"have other tokens: to compare words, let the train_dataset hold the text"):
+        trainer.train()
+
+
+def cross_trainer(tmp_path, student, teacher, teacher_tokenizer, data, **changed):
+    arguments = DistillationTrainingArguments(
+        **{"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True, "max_steps": 1, "alpha": 0.0} | changed
+    )
+    return DistillationTrainer(
         student,
         arguments,
         train_dataset=data,
         processing_class=TOKENIZER,
         data_collator=COLLATOR,
-        teacher_model=tagger(2, vocab_size=len(other)),
-        teacher_processing_class=other,
+        teacher_model=teacher,
+        teacher_processing_class=teacher_tokenizer,
     )
-    with pytest.raises(ValueError, match=r"teacher and student answer for each token, and have other tokens"):
-        trainer.train()
+
+
+@pytest.mark.parametrize("as_words", [False, True])
+def test_a_teacher_with_another_tokenizer_is_compared_word_by_word(tmp_path, as_words):
+    tokenizer = train_tokenizer("roberta", TEXTS, vocab_size=270, max_length=64)  # mostly letters: many tokens a word
+    teacher = tagger(2, vocab_size=len(tokenizer), max_position_embeddings=64, type_vocab_size=1).eval()
+    student, data = tagger(1), tagged(slice(0, 6))
+    if as_words:
+        data = (
+            data.map(lambda row: {"words": row["text"].split()}).remove_columns("text").rename_column("words", "text")
+        )
+    trainer = cross_trainer(tmp_path, student, teacher, tokenizer, data, temperature=2.0)
+    batch = trainer.data_collator([dict(row) for row in trainer.train_dataset.remove_columns("text")])
+    loss = float(trainer.compute_loss(student.train(), batch).detach())
+
+    total = count = 0.0
+    for row, text in zip(tagged(slice(0, 6)), TEXTS, strict=False):
+        encoding = tokenizer(text)
+        with torch.no_grad():
+            taught = teacher(input_ids=torch.tensor([encoding["input_ids"]])).logits[0]
+            said = student(input_ids=torch.tensor([row["input_ids"]])).logits[0]
+        start = 0
+        for number, word in enumerate(text.split()):
+            token = encoding.char_to_token(start)
+            total += 4 * float(
+                kl_div((said[number + 1] / 2).log_softmax(-1), (taught[token] / 2).softmax(-1), reduction="sum")
+            )
+            count += 1
+            start += len(word) + 1
+    assert loss == pytest.approx(total / count, rel=1e-5)
+    trainer.train()
 
 
 # Words, of which each model may have other tokens
