@@ -34,9 +34,10 @@ _STUDENT_SIZE = {"num_layers": 1, "hidden_size": 24, "num_heads": 2, "vocab_size
 # fine-tuning recipe (Devlin et al. 2019, arXiv 1810.04805, appendix A.3).
 _TEACHER_FROM_SCRATCH = {"epochs": 6, "learning_rate": 2e-3}
 _STUDENT_FROM_SCRATCH = {"epochs": 4, "learning_rate": 3e-3}
-# A bag of embeddings, measured on the sentences of SST-2 (docs/results/static.md).
-_STATIC = {"epochs": 10, "learning_rate": 1e-3}
 _PRETRAINED = {"epochs": 3, "learning_rate": 5e-5}
+# A bag of embeddings; of pretrained ones chosen on validation (docs/results/static.md).
+_STATIC_FROM_SCRATCH = {"epochs": 10, "learning_rate": 3e-3}
+_STATIC_PRETRAINED = {"epochs": 10, "learning_rate": 3e-4}
 
 
 @dataclass(kw_only=True)
@@ -161,6 +162,11 @@ class Config(Checked):
             if getattr(self.train, name) != default and not self.train.use_transfer:
                 problem = f"got {getattr(self.train, name)}, but train.use_transfer is false"
                 raise UserError(f"train.{name}", problem, "name text that only the teacher labels: task.transfer=...")
+        ratio, size = self.train.transfer_ratio, self.train.batch_size
+        if ratio is not None and round(ratio * size) in (0, size):
+            missing = "labelled row" if round(ratio * size) else "row of text"
+            problem = f"{ratio} of a batch of {size} leaves no {missing}"
+            raise UserError("train.transfer_ratio", problem, "choose another ratio, or larger batches")
         if self.train.transfer_weight != 1 and self.loss.relates_rows:
             problem = f"got {self.train.transfer_weight}, but {self.loss.name} relates the rows of a batch"
             raise UserError("train.transfer_weight", problem, "leave it at 1, or choose another loss")
@@ -179,7 +185,8 @@ class Config(Checked):
                 f"got {', '.join(self.loss.terms)}, but a static student computes nothing that they could compare",
                 "choose a loss without terms, or another student",
             )
-        if init == Init.pretrained_layers and self._followed_is_compact():
+        followed = self._followed()
+        if init == Init.pretrained_layers and followed is not None and followed.checkpoint is None:
             raise UserError(
                 "student.init",
                 "is pretrained_layers, but the teacher is a compact model, which was never pretrained",
@@ -187,16 +194,17 @@ class Config(Checked):
             )
 
     def _student_schedule(self) -> dict[str, Any]:
-        student = self.student
+        student, followed = self.student, self._followed()
+        source = followed if student.follows_teacher else student
+        is_pretrained = source is not None and source.checkpoint is not None
         if isinstance(student, StaticStudentConfig):
-            return _STATIC
-        is_compact = self._followed_is_compact() if student.follows_teacher else student.checkpoint is None
-        return _STUDENT_FROM_SCRATCH if is_compact else _PRETRAINED
+            return _STATIC_PRETRAINED if is_pretrained else _STATIC_FROM_SCRATCH
+        return _PRETRAINED if is_pretrained else _STUDENT_FROM_SCRATCH
 
-    def _followed_is_compact(self) -> bool:
-        """Whether the teacher that a student follows is from scratch: of several, the first that is an encoder."""
+    def _followed(self) -> EncoderTeacherConfig | None:
+        """The teacher that a student follows: of several, the first that is an encoder."""
         encoders = [item for item in teacher_settings(self).values() if isinstance(item, EncoderTeacherConfig)]
-        return bool(encoders) and encoders[0].checkpoint is None
+        return encoders[0] if encoders else None
 
     def _refuse_study(self) -> None:
         if not self.study.strip():

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from kdexp.cli import hydra_adapter
-from kdexp.cli.composition import refuse_lax_values, register_schemas, resolve
+from kdexp.cli.composition import refuse_lax_values, register_schemas, resolve, with_loss_of_kind
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.explain import explain
 from kdexp.cli.flags import expand_home
@@ -45,7 +45,7 @@ def compose(*overrides: str) -> Config:
         UserError: A setting is unknown, of the wrong type or out of range, or this would be many runs.
     """
     register_schemas()
-    overrides = tuple(expand_home(overrides))
+    overrides = tuple(with_loss_of_kind(expand_home(overrides)))
     refuse_lax_values(overrides)
     try:
         composed = hydra_adapter.compose(CONF_DIR, "config", overrides)

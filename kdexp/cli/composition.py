@@ -71,6 +71,14 @@ def refuse_lax_values(overrides: Sequence[str]) -> None:
             raise UserError(name, f"got {value}", "expected true or false")
 
 
+def with_loss_of_kind(overrides: Sequence[str]) -> list[str]:
+    """The words, with a loss for `task.kind=regression` where none is chosen: numbers have nothing to soften."""
+    chosen = ("loss=", "experiment=", "+loss")
+    if "task.kind=regression" not in overrides or any(word.startswith(chosen) for word in overrides):
+        return list(overrides)
+    return [*overrides, "loss=mse"]
+
+
 def _refused_part(node: DictConfig) -> str:
     """Path of the innermost node whose constructor refuses: it named its field, and not where it stands."""
     for key in node:

@@ -61,7 +61,7 @@ def _compose_and_run(arguments: list[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from kdexp.cli.composition import refuse_lax_values
+    from kdexp.cli.composition import refuse_lax_values, with_loss_of_kind
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
     from kdexp.cli.job import job
@@ -75,7 +75,7 @@ def _compose_and_run(arguments: list[str]) -> None:
     refuse_lax_values(arguments)
     for line in repeated(arguments, list(GROUPS)):
         sys.stderr.write(f"note: {line}\n")
-    sys.argv[1:] = hide_secrets(expand_home(arguments))
+    sys.argv[1:] = hide_secrets(with_loss_of_kind(expand_home(arguments)))
     start = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job)
     try:
         start()

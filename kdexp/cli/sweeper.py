@@ -123,10 +123,12 @@ class KdexpSweeper(Sweeper):
         base = self.compose(fixed, [])
         if base.config is None:
             raise base.refusal or AssertionError("a job has a config or a refusal")
+        ladder = rungs(base.config, fixed)
+        # Seed by seed: what is cut off has whole curves.
         jobs = [
             self.compose(fixed, [*rung, *combination])
-            for rung in rungs(base.config, fixed)
             for combination in _combinations(swept.values())
+            for rung in ladder
         ]
         names = [*SWEPT, *swept]
         if self.only_plans:

@@ -206,7 +206,9 @@ def _parity(name: str, folder: Path, encoder: Encoder, source: Source) -> Parity
     expected = _torch_answers(encoder, source)
     kind, labels = source.task.kind, source.task.labels("validation")
     given, expected = (kind.decided(item, source.answers["validation"], labels) for item in (given, expected))
-    return Parity(float((given.values - expected.values).abs().max()), 1 - kind.agreement(given, expected))
+    read = given.read & expected.read  # of words; -inf has no difference
+    difference = (given.values[read] - expected.values[read]).abs().max()
+    return Parity(float(difference), 1 - kind.agreement(given, expected))
 
 
 def _torch_answers(encoder: Encoder, source: Source) -> Answers:

@@ -144,6 +144,9 @@ def unreadable(role: str, checkpoint: str, error: Exception) -> UserError:
                 f"convert it to safetensors, or trust it with {role}.allow_pickle=true",
             )
         return UserError(setting, f"{folder} holds no weights", "expected model.safetensors beside config.json")
+    refused = None if folder.is_dir() else hub.refusal(error, f"{role}.revision")
+    if refused:
+        return UserError(setting, f"cannot load {checkpoint}: {refused[0]}", refused[1])
     reason = " ".join(str(error).split())
     if "safetensors" in reason and not folder.is_dir():
         return UserError(

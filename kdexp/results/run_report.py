@@ -1,13 +1,13 @@
 """The end of a run in blocks: one short table, what it means, and where to look further."""
 
+from collections.abc import Mapping
+
 from kdexp.results import verdict, wording
 from kdexp.results.classes import recall_line
 from kdexp.results.control_report import NAMES, control_facts
-from kdexp.results.record import Role, RunRecord, Scores
+from kdexp.results.record import Role, RunRecord
 from kdexp.results.report import Block, Facts, TableBlock
 from kdexp.results.shipped_report import shipped_blocks
-
-_SHARES = ("accuracy", "macro_f1")  # shown in percent
 
 
 def result_blocks(record: RunRecord) -> list[Block]:
@@ -36,8 +36,8 @@ def job_line(record: RunRecord) -> str:
     """One job of a sweep in one line."""
     gain = f", gain {wording.points(100 * record.gain.value)} points" if record.gain else ""
     return (
-        f"{record.name}: validation {record.score('validation'):.2%}, "
-        f"test {record.score('test'):.2%}{gain} ({record.costs['seconds']:.0f} s)"
+        f"{record.name}: validation {_show(record.scores['student'].validation, record.metric)}, "
+        f"test {_show(record.scores['student'].test, record.metric)}{gain} ({record.costs['seconds']:.0f} s)"
     )
 
 
@@ -63,17 +63,16 @@ def _file_name(role: Role) -> str:
 
 def _row(record: RunRecord, role: Role, name: str) -> dict[str, str]:
     scores, agreement = record.scores[role], record.agreement.get(role)
-    row = {"": name, f"test {record.metric}": _show(scores, record.metric, ".2%")}
+    row = {"": name, f"test {record.metric}": _show(scores.test, record.metric)}
     for metric in record.scores["student"].test:
         if metric != record.metric:
-            form = ".2%" if metric in _SHARES else ".3f"
-            row[wording.METRICS.get(metric, metric)] = _show(scores, metric, form)
+            row[wording.METRICS.get(metric, metric)] = _show(scores.test, metric)
     row["parameters"] = f"{scores.num_parameters:,}" if scores.num_parameters else ""
     return row | {"agreement": "" if agreement is None else f"{agreement:.1%}"}
 
 
-def _show(scores: Scores, metric: str, form: str) -> str:
-    return f"{scores.test[metric]:{form}}" if metric in scores.test else ""
+def _show(values: Mapping[str, float], metric: str) -> str:
+    return wording.score(values[metric], metric) if metric in values else ""
 
 
 def _findings(record: RunRecord) -> list[tuple[str, str]]:
@@ -96,18 +95,25 @@ def _findings(record: RunRecord) -> list[tuple[str, str]]:
         facts.append(("recall", recall))
     ece = "; ECE is the calibration error" if "ece" in record.scores["student"].test else ""
     if "student" in record.agreement:
-        units = "words" if "unread" in record.scores["student"].test else "rows"
-        agreement = f"{record.agreement['student']:.1%} of test {units} answered as the teacher answers them{ece}"
+        agreement = f"{record.agreement['student']:.1%} {_agreed(record)}{ece}"
         facts.append(("agreement", agreement))
     if record.retention is not None:
         facts.append(("retention", f"{record.retention:.1%} of the teacher's {record.metric}"))
     return facts
 
 
+def _agreed(record: RunRecord) -> str:
+    """Of one class a share of rows or words; of several labels, or of numbers, how far the answers are alike."""
+    metrics = record.scores["student"].test
+    if "micro_f1" in metrics or "pearson" in metrics:
+        return "with the teacher's answers on test"
+    return f"of test {'words' if 'unread' in metrics else 'rows'} answered as the teacher answers them"
+
+
 def _other_gain(record: RunRecord) -> list[tuple[str, str]]:
     """In macro-F1, where every class counts the same, beside a gain that counts rows; and the reverse."""
     facts = []
-    for metric in _SHARES:
+    for metric in wording.SHARES:
         scores = [record.scores[role].test.get(metric) for role in ("student", "baseline")]
         if metric != record.metric and scores[0] is not None and scores[1] is not None:
             facts.append(("", f"{wording.points(100 * (scores[0] - scores[1]))} points of {wording.METRICS[metric]}"))

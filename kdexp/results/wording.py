@@ -4,13 +4,27 @@ import math
 
 METRICS = {
     "accuracy": "accuracy",
+    "micro_f1": "micro-F1",
     "macro_f1": "macro-F1",
-    "matthews": "Matthews correlation",
     "macro_recall": "mean recall",
+    "map": "mAP",
+    "matthews": "Matthews correlation",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "mae": "MAE",
     "nll": "NLL",
     "ece": "ECE",
 }
 """What metrics are called; one that is not here goes by its own name."""
+
+
+SHARES = ("accuracy", "micro_f1", "macro_f1", "macro_recall", "map")
+"""Metrics that are shown in percent; of each, larger is better."""
+
+
+def score(value: float, metric: str) -> str:
+    """A share in percent, another metric as it is."""
+    return f"{value:.2%}" if metric in SHARES or metric.endswith(("accuracy", "f1")) else f"{value:.3f}"
 
 
 def points(value: float) -> str:

@@ -137,7 +137,7 @@ class StaticStudentConfig(StudentConfig):
     """
 
     hidden_size: PositiveInt | None = 256
-    dropout: Share = 0.3
+    dropout: Share = 0.1
 
     def __post_init__(self) -> None:
         Checked.__post_init__(self)

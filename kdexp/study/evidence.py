@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from kdexp.results import wording
 from kdexp.results.classes import class_notices, count_classes, summed
 from kdexp.results.record import CONTRASTS, PARTS, ClassCount, Role, RunRecord, is_teacher
 from kdexp.results.statistics import Interval, PairedDifference, holm, paired_t, two_level_bootstrap
@@ -154,7 +155,7 @@ def _class_notices(tables: Sequence[pd.DataFrame]) -> list[str]:
 def _other_gains(records: Sequence[RunRecord]) -> dict[str, np.ndarray]:
     """Student minus baseline of what else is a share and larger is better."""
     found = {}
-    for name in ("accuracy", "macro_f1"):
+    for name in wording.SHARES:
         scores = [[record.scores[role].test.get(name) for role in ("student", "baseline")] for record in records]
         if name != records[0].metric and all(None not in pair for pair in scores):
             student, baseline = np.array(scores, dtype=float).T

@@ -48,7 +48,10 @@ def rungs(config: Config, typed: Sequence[str]) -> list[list[str]]:
     if labelled is not None and labelled not in sizes:
         raise UserError("few_labels.labelled", f"got {labelled}", f"expected one of {', '.join(map(str, sizes))}")
     common = _common(config, task, names, sizes[0])
-    ladder = [[*_rung(config, size, num_rows), *common] for size in sizes]
+    # The last rung is the ceiling: the baseline on all labels.
+    has_ceiling = "pseudo_labels" in config.controls and "controls.pseudo_labels.ceiling" not in names
+    controls = ["controls.pseudo_labels.ceiling=false"] if has_ceiling else []
+    ladder = [[*_rung(config, size, num_rows), *common, *controls] for size in sizes]
     return [*ladder, [*_all_labels(config, num_rows), *(line for line in common if "learns_from" not in line)]]
 
 

@@ -71,8 +71,10 @@ def worth_sentence(size: int, found: Worth, sizes: Sequence[int]) -> str:
     rows, smallest, most = found.rows, sizes[0], sizes[-1]
     if rows.number is not None:
         what = f"do as well as about {rounded(rows.number):,} labelled rows without it"
-    elif rows.is_more:
+    elif rows.is_more and rows == found.low:
         what = f"do better than all {most:,} labelled rows without it"
+    elif rows.is_more:
+        what = f"do at least as well as all {most:,} labelled rows without it, as far as these seeds tell"
     else:
         what = f"do no better than {smallest:,} labelled rows without it, the fewest measured"
     return f"{size:,} labelled rows and the teacher {what} {shown_interval(found, sizes)}"

@@ -51,7 +51,8 @@ def worth(sizes: Sequence[int], baseline: np.ndarray, distilled: np.ndarray) -> 
     between the sizes a monotone cubic (Fritsch & Carlson 1980), because straight lines cut the bends of a learning
     curve and lose coverage there. The interval holds all numbers n at which the paired 95 % t interval over seeds of
     distilled minus baseline(n) contains 0 (the inversion of a test: Fieller 1954); its spread is that of the seeds'
-    own curves at n, since what a seed draws is common to its students.
+    own curves at n, since what a seed draws is common to its students. It reaches from the least such number to the
+    largest, and holds what was found.
 
     Args:
         sizes: Numbers of labelled rows, ascending, two or more.
@@ -75,7 +76,15 @@ def worth(sizes: Sequence[int], baseline: np.ndarray, distilled: np.ndarray) -> 
         return Worth(value, value, value)
     low = Rows(None) if within[0] == grid[0] else Rows(float(np.exp(within[0])))
     high = Rows(None, is_more=True) if within[-1] == grid[-1] else Rows(float(np.exp(within[-1])))
-    return Worth(value, low, high)
+    # Where seeds differ much on few rows and little on many, what is found may lie outside of these numbers.
+    return Worth(value, min(low, value, key=_order), max(high, value, key=_order))
+
+
+def _order(rows: Rows) -> float:
+    """From fewer than measured to more than measured."""
+    if rows.number is not None:
+        return rows.number
+    return np.inf if rows.is_more else -np.inf
 
 
 def _half_width(differences: np.ndarray, level: float = 0.95) -> np.ndarray:

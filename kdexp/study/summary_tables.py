@@ -7,7 +7,7 @@ import pandas as pd
 
 from kdexp.study.summary import INTERNAL, StudySummary, contrasts_of
 
-_SHARES = ("accuracy", "f1")  # how the names of metrics end that are fractions
+_SHARES = ("accuracy", "f1", "map")  # how the names of metrics end that are fractions
 
 
 def runs_table(summary: StudySummary) -> pd.DataFrame:

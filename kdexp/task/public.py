@@ -123,12 +123,11 @@ def _load_from_hub(config: PublicTaskConfig) -> Any:
     try:
         splits = datasets.load_dataset(config.dataset, config.subset, revision=config.revision)
     except (OSError, ValueError) as error:
-        why = f"{constants.ENDPOINT} does not answer" if unreachable else str(error)
-        raise UserError(
-            "task.dataset",
-            f"cannot load {config.dataset}: {why}",
-            "use task.path=<folder with train.tsv and dev.tsv>, or a task without download: task=reviews",
-        ) from error
+        why, remedy = f"{constants.ENDPOINT} does not answer", ""
+        if not unreachable:
+            why, remedy = hub.refusal(error, "task.revision") or (" ".join(str(error).split())[:300], "")
+        instead = "use task.path=<folder with train.tsv and dev.tsv>, or a task without download: task=reviews"
+        raise UserError("task.dataset", f"cannot load {config.dataset}: {why}", remedy or instead) from error
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
     # Its cache does not look at the revision when it is offline: the one loaded last will do for any. The

@@ -289,7 +289,8 @@ def _check(unchecked: dict[str, Teacher], answers: TeacherAnswers, task: Task, s
             given, labels = given.take(rows), labels.take(rows)
         del unchecked[name]
         score = task.kind.metrics(task.kind.decided(given, given, labels), labels)[task.primary_metric]
-        logger.info("teacher %s: %.1f %% on %s", name, 100 * score, split)
+        told = f"{100 * score:.1f} %" if task.primary_metric == "accuracy" else f"{task.primary_metric} {score:.3f}"
+        logger.info("teacher %s: %s on %s", name, told, split)
         if not member.checks_chance:
             continue
         try:

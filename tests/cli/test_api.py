@@ -144,3 +144,12 @@ def test_a_run_and_the_same_run_again(tmp_path, kdexp):
     result = kdexp(*settings)
     assert result.returncode == 0, result.stderr
     assert "student bert: kept from an earlier run" in result.stderr
+
+
+def test_numbers_are_taught_by_their_squared_difference_unless_a_loss_is_chosen():
+    words = ("task=file", "task.kind=regression", "task.train=nowhere.csv")
+    assert (compose(*words).loss.name, compose(*words).loss.centered) == ("mse", False)
+    assert compose(*words, "loss=huber").loss.name == "huber"
+    several = compose("task=file", "task.kind=multi_label", "task.train=nowhere.csv", "loss=mse").loss
+    assert (several.centered, compose("loss=mse").loss.centered) == (False, True)
+    assert compose("task=file", "task.kind=multi_label", "task.train=nowhere.csv").loss.name == "kd"

@@ -97,3 +97,52 @@ def test_a_study_goes_before_mlflows_environment(command, log_only, monkeypatch)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
     assert command("study=mine").code == 0
     assert len(Study(None, "mine", create=False).runs()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refusal"),
+    [
+        (
+            ("train.class_weights=heavy",),
+            "train.class_weights: got heavy; expected none, balanced, or a number above 0",
+        ),
+        (("train.class_weights=[1,0]",), "train.class_weights: got [1, 0]; expected none, balanced, or a number"),
+        (
+            ("train.class_weights=[1,2]",),
+            "train.class_weights: got 2 numbers for 5 classes; expected none, balanced, or",
+        ),
+        (("teacher.train.class_weights=[1,2]",), "teacher.train.class_weights: got 2 numbers for 5 classes"),
+        (
+            ("task.primary_metric=nll",),
+            "task.primary_metric: got nll, which is none of a single_label task's; expected",
+        ),
+        (
+            ("task=file", "task.kind=many", "task.train=rows.csv"),
+            "task.kind: got 'many'; expected one of single_label,",
+        ),
+        (
+            (*("task=file", "task.kind=regression", "task.train=rows.csv"), "loss=kd"),
+            "loss: kd compares classes of which",
+        ),
+        (
+            ("task=file", "task.kind=regression", "task.train=rows.csv", "train.label_smoothing=0.1"),
+            "train.label_smoothing: got 0.1, but numbers cannot be smoothed",
+        ),
+        (
+            ("task=file", "task.kind=regression", "task.train=rows.csv", "train.class_weights=balanced"),
+            "train.class_weights: got balanced, but a regression task has no classes; expected none",
+        ),
+        (("loss=huber", "loss.delta=0"), "loss.delta: got 0"),
+        (("loss=huber",), "loss: huber compares a number, but here the logits say classes of which one is right"),
+    ],
+)
+def test_what_a_kind_of_task_cannot_do_is_one_line(arguments, refusal, command, tmp_path):
+    rows = "".join(f"text number {number},{number % 7}\n" for number in range(60))
+    (tmp_path / "rows.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
+    small = (
+        ()
+        if arguments[0] == "task=file"
+        else ("task.train_size=60", "task.validation_size=20", "task.test_size=20", "task.transfer_size=0")
+    )
+    assert refusal in command(*arguments, *small).refusal
+    assert left(tmp_path) == ["rows.csv"]

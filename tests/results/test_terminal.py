@@ -77,7 +77,7 @@ def test_what_was_not_measured_is_not_told(capsys):
     record = RunRecord("run", "spearman", alone, agreement={"student": 0.5}, costs={"seconds": 1.0})
     text = "\n".join(printed(capsys, record))
     assert "test spearman" in text
-    assert "50.00%" in text
+    assert "0.500" in text
     for words in ("gain", "ECE", "NLL", "retention", "browse", "compare"):
         assert words not in text
     assert "unchanged: NO" in text

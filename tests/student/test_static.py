@@ -252,8 +252,17 @@ def test_a_run_logs_a_student_that_mlflow_loads(call, task, tmp_path):
     assert any(name.startswith("kdexp_architecture_") for name in sys.modules)
 
 
-def test_settings_stand_in_the_config():
-    config = kdexp.compose("student=static")
+@pytest.mark.parametrize(
+    ("lines", "learning_rate"),
+    [
+        ([], 3e-3),  # a compact teacher's embeddings, or random ones
+        (["teacher=minilm_l6", "student.vocab_size=800"], 3e-3),
+        (["teacher=minilm_l6"], 3e-4),
+        (["student.checkpoint=mine"], 3e-4),
+    ],
+)
+def test_settings_stand_in_the_config(lines, learning_rate):
+    config = kdexp.compose("student=static", *lines)
     assert config.student.hidden_size == 256
-    assert config.train.epochs
-    assert config.train.learning_rate
+    assert config.train.epochs == 10
+    assert config.train.learning_rate == learning_rate

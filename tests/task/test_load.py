@@ -352,10 +352,8 @@ def load_from_hub(endpoint: str, home: Path, revision: str = "") -> str:
 
 
 def test_without_network_the_alternatives_are_named_at_once(tmp_path):
-    start = perf_counter()
-    line = load_from_hub("http://127.0.0.1:9", tmp_path)
+    line = load_from_hub("http://127.0.0.1:9", tmp_path)  # how long it takes: tests/test_hub.py
     assert line.startswith("task.dataset: cannot load org/glue: http://127.0.0.1:9 does not answer; use task.path=")
-    assert perf_counter() - start < 20  # the hub client alone retries for 24 s
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

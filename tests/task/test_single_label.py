@@ -146,6 +146,53 @@ def test_an_accuracy_gain_of_nothing_is_exactly_nothing():
     assert kind.gain(Answers(values), other, labels, rows) == pytest.approx(by_metric)
 
 
+def imbalanced(num_rows=200, seed=0):
+    """Gold labels of which nine in ten are `no`, and answers that know something."""
+    random = np.random.default_rng(seed)
+    gold = (random.random(num_rows) < 0.1).astype(int)
+    scores = random.normal(size=(num_rows, 2)) + 1.2 * np.eye(2)[gold]
+    return Answers(torch.tensor(scores).float()), Labels(gold)
+
+
+def test_a_gain_in_macro_f1_is_that_of_resampled_rows():
+    kind = YES_NO.with_primary("macro_f1")
+    (student, labels), (baseline, _) = imbalanced(), imbalanced(seed=1)
+    rows = np.random.default_rng(2).integers(0, 200, (50, 200))
+    expected = [
+        kind.metrics(student.take(sample), labels.take(sample))["macro_f1"]
+        - kind.metrics(baseline.take(sample), labels.take(sample))["macro_f1"]
+        for sample in rows
+    ]
+    assert kind.gain(student, baseline, labels, rows) == pytest.approx(expected)
+    assert not kind.gain(student, student, labels, rows).any()
+
+
+def test_balanced_weights_are_scikit_learns_and_weigh_the_hard_loss():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    answers, labels = imbalanced()
+    kind = YES_NO.weighted("balanced", labels)
+    expected = compute_class_weight("balanced", classes=np.array([0, 1]), y=labels.values)
+    assert kind.class_weights == pytest.approx(expected)
+    gold = torch.tensor(labels.values)
+    own = torch.nn.functional.cross_entropy(
+        answers.values, gold, weight=torch.tensor(expected).float(), reduction="sum"
+    )
+    loss = kind.hard_loss(answers.values, gold, num_examples=None, label_smoothing=0.0)
+    assert loss.item() == pytest.approx(own.item() / 200, rel=1e-5)
+    given = YES_NO.weighted([1, 5], labels).hard_loss(answers.values, gold, num_examples=None, label_smoothing=0.0)
+    own = torch.nn.functional.cross_entropy(answers.values, gold, weight=torch.tensor([1.0, 5.0]), reduction="sum")
+    assert given.item() == pytest.approx(own.item() / 200, rel=1e-5)
+    assert YES_NO.weighted("none", labels).class_weights is None
+
+
+def test_a_class_that_is_nearly_all_is_told():
+    _, labels = imbalanced()
+    assert any("'no' is 90%" in line and "macro_f1" in line for line in YES_NO.announcements(labels))
+    even = Labels(np.array([0, 1] * 50))
+    assert not any("macro_f1" in line for line in YES_NO.announcements(even))
+
+
 @pytest.mark.parametrize(
     ("metric", "reference"), [("matthews", "matthews_corrcoef"), ("macro_recall", "recall_score")]
 )

@@ -41,6 +41,7 @@ def test_words_that_a_model_cannot_read_count_and_are_told(tmp_path, caplog):
             *SMALL, "teacher=bert", "student=roberta", f"cache_dir={tmp_path}/cache", f"tracking.uri={uri}",
             "teacher.max_length=24", "student.max_length=28", "train.epochs=2", "task.train_size=1000",
             "terms=[hidden]", "train.use_transfer=true", "task.transfer_size=300",
+            "export=[onnx]",
         )
     )  # fmt: skip
     unread = {role: scores.test["unread"] for role, scores in record.scores.items()}
@@ -48,6 +49,7 @@ def test_words_that_a_model_cannot_read_count_and_are_told(tmp_path, caplog):
     assert 0.01 < unread["teacher"] < 0.3
     assert record.gain.low <= record.gain.value <= record.gain.high
     assert any("have no soft loss" in line for line in caplog.messages)
+    assert record.score("test", "export/onnx") == record.score("test")
 
     predictions = Study(uri, "distillation").table_artifact(record.run_id, "predictions.parquet")
     for role in ("gold", "student", "baseline", "teacher"):
@@ -58,8 +60,10 @@ def test_words_that_a_model_cannot_read_count_and_are_told(tmp_path, caplog):
 
     import mlflow.pyfunc
 
-    (model,) = mlflow.search_logged_models(
+    models = mlflow.search_logged_models(
         filter_string=f"source_run_id='{record.run_id}'", output_format="list", experiment_ids=["1"]
     )
-    answers = mlflow.pyfunc.load_model(model.model_uri).predict(predictions["text"].tolist()[:20])
-    assert answers["tags"].tolist() == [list(tags) for tags in predictions["student"][:20]]
+    assert {model.name for model in models} == {"student", "student_onnx"}
+    for model in models:
+        answers = mlflow.pyfunc.load_model(model.model_uri).predict(predictions["text"].tolist()[:20])
+        assert answers["tags"].tolist() == [list(tags) for tags in predictions["student"][:20]]

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from kdexp import compose, distil
 from kdexp.arrow import Rows
+from kdexp.errors import UserError
 from kdexp.loss.logit import KD
 from kdexp.training.arguments import DistillationTrainingArguments
 from kdexp.training.sampling import MixedBatches, train_sampler
@@ -67,3 +69,23 @@ def test_what_has_no_such_rows_is_refused(tmp_path):
     for setting, value in (("transfer_weight", 0.0), ("transfer_ratio", 1.0)):
         with pytest.raises(ValueError, match=setting):
             DistillationTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{setting: value})
+
+
+def test_a_whole_run_weighs_and_mixes_text_that_only_the_teacher_labels(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDEXP_CACHE_DIR", str(tmp_path / "cache"))
+    sizes = ("task.train_size=40", "task.validation_size=20", "task.test_size=40", "task.transfer_size=120")
+    small = ("teacher.num_layers=1", "teacher.hidden_size=32", "teacher.train.max_steps=3", "train.max_steps=6")
+    quick = ("hardware=cpu", "hardware.num_threads=1", "tracking=none", "teacher.chance_check=false")
+    common = (*sizes, *small, *quick, "task.transfer=rest", "teacher.learns_from=all", "baseline=false")
+
+    def losses(*settings):
+        return distil(compose(*common, *settings)).scores["student"].test["nll"]
+
+    different = {losses(), losses("train.transfer_weight=4"), losses("train.transfer_ratio=0.25")}
+    assert len(different) == 3
+    with pytest.raises(UserError, match=r"train\.transfer_ratio: 0\.01 of a batch of 32 leaves no row of text"):
+        losses("train.transfer_ratio=0.01")
+    with pytest.raises(
+        UserError, match=r"teacher\.learns_from: got all, but there are no labels beyond those of train"
+    ):
+        distil(compose(*sizes, *small, *quick, "teacher.learns_from=all"))
