@@ -77,6 +77,7 @@ def worth_sentence(size: int, found: Worth, sizes: Sequence[int]) -> str:
         what = f"do at least as well as all {most:,} labelled rows without it, as far as these seeds tell"
     else:
         what = f"do no better than {smallest:,} labelled rows without it, the fewest measured"
+        what += "" if rows == found.high else ", as far as these seeds tell"
     return f"{size:,} labelled rows and the teacher {what} {shown_interval(found, sizes)}"
 
 

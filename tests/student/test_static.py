@@ -237,7 +237,7 @@ def test_a_run_refuses_before_it_trains(call, lines, told):
     assert told in call(*SMALL, *lines).refusal
 
 
-@pytest.mark.parametrize("task", ["reviews", "inference"])
+@pytest.mark.parametrize("task", ["inference", pytest.param("reviews", marks=pytest.mark.slow)])
 def test_a_run_logs_a_student_that_mlflow_loads(call, task, tmp_path):
     shown = call(*SMALL, f"task={task}", "teacher=roberta")
     assert shown.code == 0, shown.err

@@ -142,7 +142,12 @@ RUN = [
 ]
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", pytest.param("xlm_roberta", marks=pytest.mark.slow)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "family", ["roberta", pytest.param("bert", marks=SLOW), pytest.param("xlm_roberta", marks=SLOW)]
+)
 def test_with_all_its_tokens_it_is_the_student_that_was_not_trimmed(family, tmp_path):
     encoder_of(family).save(tmp_path / "mine")
     lines = [*RUN, f"cache_dir={tmp_path}/cache", f"student={family}", f"student.checkpoint={tmp_path}/mine"]
@@ -158,7 +163,11 @@ VOCABS = ("student.vocab=full", "student.vocab=trim")
 
 
 @pytest.mark.parametrize(
-    "student", [["student.init=teacher_layers", "student.num_layers=1"], ["student=static", "task=inference"]]
+    "student",
+    [
+        ["student=static", "task=inference"],
+        pytest.param(["student.init=teacher_layers", "student.num_layers=1"], marks=SLOW),
+    ],
 )
 def test_what_is_made_of_the_teacher_can_be_trimmed(student, tmp_path):
     plain, small = (

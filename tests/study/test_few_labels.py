@@ -80,6 +80,8 @@ def test_what_lies_beyond_the_ends_is_said_as_such():
     assert "[fewer than 125" in told
     unsure = worth_sentence(250, Worth(Rows(None, is_more=True), Rows(None), Rows(None, is_more=True)), SIZES)
     assert "do at least as well as all 5,000 labelled rows without it, as far as these seeds tell [fewer" in unsure
+    unsure = worth_sentence(250, Worth(Rows(None), Rows(None), Rows(3000.0)), SIZES)
+    assert "the fewest measured, as far as these seeds tell [fewer than 125, 3,000]" in unsure
     far = worth(SIZES, baseline, np.array([1.9, 1.91001]))
     assert worth_sentence(250, far, SIZES).endswith("without it [more than all 5,000]")
     within = Worth(Rows(1437.0), Rows(912.0), Rows(2349.0))
