@@ -90,7 +90,7 @@ def test_a_constructor_names_its_own_argument(settings, arguments, line):
 def test_a_run_is_complete_once_it_is_made():
     made = config(more_teachers={"other": TeacherConfig(**BERT), "big": TeacherConfig(**BERT, checkpoint="x")})
     assert (made.teacher.hidden_size, made.teacher.train.epochs, made.teacher.train.learning_rate) == (64, 6, 2e-3)
-    assert (made.student.hidden_size, made.train.epochs, made.train.learning_rate) == (24, 4, 3e-3)
+    assert (made.student.hidden_size, made.train.epochs, made.train.learning_rate) == (24, 8, 3e-3)
     assert (made.more_teachers["other"].name, made.more_teachers["other"].hidden_size) == ("other", 64)
     assert (made.more_teachers["big"].hidden_size, made.more_teachers["big"].train.learning_rate) == (None, 5e-5)
     assert config_hash(replace(made)) == config_hash(made)

@@ -9,6 +9,8 @@ from kdexp.results.record import Role, RunRecord
 from kdexp.results.report import Block, Facts, TableBlock
 from kdexp.results.shipped_report import shipped_blocks
 
+_SMALL_GAIN = 0.02
+
 
 def result_blocks(record: RunRecord) -> list[Block]:
     """The models of a run side by side on test, and what that means."""
@@ -90,6 +92,7 @@ def _findings(record: RunRecord) -> list[tuple[str, str]]:
             *_other_gain(record),
             *control_facts(record),
             ("", verdict.ONE_SEED),
+            *_where_it_pays(record),
         ]
     if recall := recall_line(record.classes):
         facts.append(("recall", recall))
@@ -100,6 +103,16 @@ def _findings(record: RunRecord) -> list[tuple[str, str]]:
     if record.retention is not None:
         facts.append(("retention", f"{record.retention:.1%} of the teacher's {record.metric}"))
     return facts
+
+
+def _where_it_pays(record: RunRecord) -> list[tuple[str, str]]:
+    """Of a student that had all the labels, and learned from them about as much alone."""
+    assert record.gain
+    has_more_text = record.settings.get("train.use_transfer") == "True"
+    if record.gain.value >= _SMALL_GAIN or has_more_text:
+        return []
+    found = "with all labels a teacher adds little here; with few labels and more text it does more: "
+    return [("", f"{found}python -m kdexp experiment=few_labels")]
 
 
 def _agreed(record: RunRecord) -> str:

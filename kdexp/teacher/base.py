@@ -83,11 +83,13 @@ class Preparation:
         seconds: Of the fine-tuning, when it was done; 0 where none was needed.
         from_cache: An earlier run did it.
         history: (step, metrics) of the fine-tuning as it went: `train/...` and `validation/...`.
+        notices: What a person should know of how it was made ready.
     """
 
     seconds: float = 0.0
     from_cache: bool = False
     history: Sequence[tuple[int, Mapping[str, float]]] = ()
+    notices: Sequence[str] = ()
 
 
 class Teacher(Protocol):
@@ -154,7 +156,11 @@ def may_abstain(teacher: Teacher) -> bool:
 def notices_of(teacher: Teacher) -> list[str]:
     """What a teacher, or each of several, has found out and every run should say, in one line each."""
     members = teacher.members or {teacher.name: teacher}
-    return [f"teacher {name}: {line}" for name, item in members.items() for line in getattr(item, "notices", ())]
+    return [
+        f"teacher {name}: {line}"
+        for name, item in members.items()
+        for line in (*item.preparation.notices, *getattr(item, "notices", ()))
+    ]
 
 
 def refuse_unfit_answers(loss: Loss, teacher: Teacher) -> None:

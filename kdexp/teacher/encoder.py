@@ -5,8 +5,9 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from kdexp.cache import Cache
 from kdexp.errors import UserError
@@ -24,6 +25,7 @@ from kdexp.teacher.base import Cost, Preparation, Scale, Teacher, TeacherAnswers
 from kdexp.teacher.config import EncoderTeacherConfig, TeacherRows
 from kdexp.teacher.translation import Translation, translation_of
 from kdexp.training import checks
+from kdexp.training.config import TrainConfig
 from kdexp.training.loop import Lesson, schedule_parts, train_model
 
 logger = logging.getLogger(__name__)
@@ -140,27 +142,50 @@ class EncoderTeacher:
             raise RuntimeError("the teacher's weights changed during the run: only the student may learn")
 
     def _fine_tune(self) -> None:
-        encoder, task = self.encoder, self.task
+        """Train it, and once more and calmer where it learned to say one thing only."""
+        fresh, schedule = self.encoder, self.settings.train
+        # Only what is trained from scratch is small enough to be held twice, and learns at so high a rate.
+        may_repeat = self.settings.checkpoint is None and schedule.max_steps is None and self.checks_chance
+        record, hit = self._train(fresh.copy() if may_repeat else fresh, schedule)
+        notices = []
+        if may_repeat and record.get("says_one_thing"):
+            calmer = calmer_schedule(schedule)
+            notices.append(
+                f"it gave one answer on every validation row, and was trained again: {self.role}.train.learning_rate="
+                f"{calmer.learning_rate:g} {self.role}.train.epochs={calmer.epochs}"
+            )
+            logger.warning("teacher %s: %s", self.name, notices[0])
+            record, hit = self._train(fresh, calmer)
+        self.preparation = Preparation(record["seconds"], hit, record["history"], notices)
+
+    def _train(self, encoder: Encoder, schedule: TrainConfig) -> tuple[dict[str, Any], bool]:
+        """Train an encoder in place, or find what an earlier run trained; the teacher then holds what is kept.
+
+        Returns:
+            How the training went, and whether it was there already.
+        """
+        task = self.task
         split = "pool" if self.settings.learns_from == TeacherRows.all else "train"
 
         def build(target: Path, work: Path) -> None:
             record = train_model(
                 encoder,
-                Lesson.of_labels(encoder, task, self.cache, self.settings.train, f"{self.role}.train", split),
-                self.settings.train,
+                Lesson.of_labels(encoder, task, self.cache, schedule, f"{self.role}.train", split),
+                schedule,
                 self.hardware,
                 seed=self.settings.seed,
                 work=work,
                 description=f"teacher {self.name}: training",
             )
+            told = asdict(record) | {"says_one_thing": self._says_one_thing(encoder)}
             encoder.save(target)
-            (target / "training.json").write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
+            (target / "training.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
 
         parts = {
             "model": encoder.fingerprint(),
             "max_length": encoder.max_length,
             "data": task.fingerprint(split, "validation"),
-            "schedule": schedule_parts(self.settings.train),
+            "schedule": schedule_parts(schedule),
             "seed": self.settings.seed,
             "numerics": self.hardware.numerics,
             "versions": library_versions(),
@@ -175,7 +200,29 @@ class EncoderTeacher:
             record["num_steps"],
         )
         self.encoder = load_finished(entry.path, task.kind, encoder.max_length)
-        self.preparation = Preparation(record["seconds"], entry.hit, record["history"])
+        return record, entry.hit
+
+    def _says_one_thing(self, encoder: Encoder) -> bool:
+        """Whether it answers every validation row alike, though their labels differ."""
+        kind, validation = self.task.kind, self.task.validation
+        tokens = tokenize(encoder.tokenizer, validation, encoder.max_length, kind, self.cache)
+        answers = predict(
+            encoder.model,
+            encoder.tokenizer,
+            tokens,
+            self.hardware,
+            batch_size=self.settings.train.eval_batch_size,
+            description=f"teacher {self.name}: answers on validation",
+        )
+        said, gold = kind.decisions(answers), kind.gold(self.task.labels("validation"))
+        return len(set(map(str, said))) == 1 < len(set(map(str, gold)))
+
+
+def calmer_schedule(schedule: TrainConfig) -> TrainConfig:
+    """A quarter of the learning rate, for four times as many epochs: steps may have been too large, or too few."""
+    assert schedule.learning_rate
+    assert schedule.epochs
+    return replace(schedule, learning_rate=schedule.learning_rate / 4, epochs=4 * schedule.epochs)
 
 
 class StudentIds:

@@ -18,7 +18,7 @@ from kdexp.errors import UserError
 def test_what_is_composed_is_complete_and_in_range():
     config = compose("teacher=roberta", "loss.alpha=0.25", "more_teachers=[electra]")
     assert (config.teacher.name, config.loss.alpha, list(config.more_teachers)) == ("roberta", 0.25, ["electra"])
-    assert config.train.epochs == 4
+    assert config.train.epochs == 8
 
 
 @pytest.mark.parametrize(

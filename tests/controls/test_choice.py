@@ -75,7 +75,7 @@ def test_the_grid_follows_the_schedule():
         (["controls.tuned.epochs=[1,0]"], r"^controls\.tuned\.epochs: got 0; expected a whole number of at least 1"),
         (["controls.tuned.learning_rates=[]"], r"^controls\.tuned\.learning_rates: got \[\]; expected one or more"),
         (["controls.tuned.learning_rates=[1e-3,1e-3]"], r"learning_rates: got .*; expected one or more different"),
-        (["controls.tuned.max_steps=[9]"], r"max_steps: has no effect: the schedule's length is train\.epochs=4; set"),
+        (["controls.tuned.max_steps=[9]"], r"max_steps: has no effect: the schedule's length is train\.epochs=8; set"),
         (["controls.tuned.epochs=[9]", "train.max_steps=7"], r"epochs: has no effect: .* is train\.max_steps=7"),
         (["controls.tuned.epoch=[9]"], r"^controls\.tuned\.epoch: no such setting; expected one of learning_rates"),
         (["baseline=false"], r"^controls: got tuned, which compare with the baseline, but baseline=false; remove"),

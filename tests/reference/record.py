@@ -40,7 +40,9 @@ BASE = (
     "task.validation_size=100",
     "task.test_size=200",
     "teacher.train.batch_size=16",
+    # Schedules are said in whole, so that what is recorded stays when a default changes.
     "teacher.train.epochs=4",
+    "teacher.train.learning_rate=2e-3",
     "teacher.chance_check=false",
     "train.epochs=2",
     "train.learning_rate=1e-2",
@@ -115,7 +117,8 @@ TEXTS = ["the radio is superb", "the kalomi lamp is average, I used it 9 days", 
 HASHED = ("kd", "cross_family_words", "several_teachers", "file_single")
 DEFAULTS = (
     *("study=keys", "cache_dir=keys", "task.train_size=300", "task.validation_size=100", "task.test_size=200"),
-    *("teacher.train.epochs=1", "teacher.chance_check=false", "train.epochs=1"),
+    *("teacher.train.epochs=1", "teacher.train.learning_rate=2e-3", "teacher.chance_check=false"),
+    *("train.epochs=1", "train.learning_rate=3e-3"),
     *("hardware=cpu", "hardware.num_threads=1", "tracking.log_model=false"),
 )
 
