@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from kdexp.controls.config import CONTROLS, Control
 from kdexp.errors import UserError, under
-from kdexp.export.config import FORMATS, ExportFormat
+from kdexp.export.config import FORMATS, BudgetConfig, ExportFormat
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import Loss
@@ -102,6 +102,8 @@ class Config(Checked):
     varied: list[str] = field(default_factory=list)
     families: list[str] = field(default_factory=list)
     cross_family: CrossFamilyConfig = field(default_factory=CrossFamilyConfig)
+    candidates: list[str] = field(default_factory=list)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     few_labels: FewLabelsConfig = field(default_factory=FewLabelsConfig)
 
     def __post_init__(self) -> None:
@@ -320,6 +322,8 @@ def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
         "varied",
         "families",
         "cross_family",
+        "candidates",
+        "budget",
         "few_labels",
     ):
         del parts[irrelevant]

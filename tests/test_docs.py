@@ -26,6 +26,7 @@ NOT_RUN = {
     r"mlflow (ui|server)": "a server that runs until it is stopped; tests/tracking/test_tracking.py starts them",
     r"mlflow models|curl": "the same; tests/tracking/test_serving.py starts it and asks",
     r"python tests/benchmarks/": "measures for minutes",
+    r"python -m kdexp predict": "needs a run that logged its student; tests/export/test_predict.py runs it",
     r"python -m kdexp transplant": "needs an encoder and a tokenizer; tests/model/test_transplant.py runs it",
 }
 """Commands that are shown and that no test here runs, by how they begin, with the reason."""

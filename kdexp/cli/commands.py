@@ -29,6 +29,10 @@ def find_command(name: str) -> Command | None:
             from kdexp.study.summary_report import main as summary
 
             return summary
+        case "predict":
+            from kdexp.export.predict import main as predict
+
+            return predict
         case "transplant":
             from kdexp.model.transplanted import main as transplant
 

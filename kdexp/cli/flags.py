@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdexp.errors import UserError
 
-COMMANDS = ("summary", "transplant")
+COMMANDS = ("summary", "predict", "transplant")
 PLAN = "--plan"
 """Tells what a command would compute, and computes nothing."""
 WITH_VALUE = {

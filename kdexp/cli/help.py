@@ -20,6 +20,8 @@ examples:
   python -m kdexp teacher.checkpoint=<folder or hub id> student.checkpoint=<...> student.num_layers=2
   python -m kdexp experiment=alpha_temperature           a ready-made study
   python -m kdexp summary alpha_temperature              what a study found, also while it runs
+  python -m kdexp predict <run id> texts.csv --out answers.csv
+                                                         what a run's student answers (a folder or a model URI, too)
   python -m kdexp transplant <checkpoint> <tokenizer> <target folder>
                                                          one encoder reading another family's tokens
   mlflow ui                                              browse and compare the runs

@@ -69,8 +69,26 @@ class KdexpSweeper(Sweeper):
             self._sweep_cross_family(overrides)
         elif self.study == "few_labels":
             self._sweep_few_labels(overrides)
+        elif self.study == "choose_student":
+            self._sweep_choose_student(overrides)
         else:
             self._sweep_grid(overrides)
+
+    def _sweep_choose_student(self, overrides: dict[str, Override]) -> None:
+        from kdexp.study.choose_student import SWEPT, candidate_overrides, run_choose_student
+
+        swept, fixed = self._split(overrides)
+        base = self.compose(fixed, [])
+        if base.config is None:
+            raise base.refusal or AssertionError("a job has a config or a refusal")
+        jobs = {
+            name: [self.compose(fixed, [*lines, *combination]) for combination in _combinations(swept.values())]
+            for name, lines in candidate_overrides(base.config).items()
+        }
+        names = [*SWEPT, *swept]
+        if self.only_plans:
+            return self._plan([job for candidate in jobs.values() for job in candidate], names, "choose_student")
+        run_choose_student(jobs, names, self.launch)
 
     def _sweep_grid(self, overrides: dict[str, Override]) -> None:
         from kdexp.study.sweep import run_sweep

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from kdexp.errors import UserError
-from kdexp.ranges import Checked, Range
+from kdexp.ranges import Checked, Positive, Range
 
 DEFAULT_CALIBRATION_ROWS = 128
 _CalibrationRows = Annotated[int, Range("a whole number of at least 8", low=8)]
@@ -48,6 +48,19 @@ class OnnxInt8(ExportFormat):
                 f"got {self.calibration_rows}, but dynamic quantization is not calibrated",
                 "remove it, or set quantization=static beside it",
             )
+
+
+@dataclass(kw_only=True)
+class BudgetConfig(Checked):
+    """What a student may cost, in the study that chooses one.
+
+    Attributes:
+        latency_ms: Of one text on one thread, in the median.
+        size_mb: Of the file on disk.
+    """
+
+    latency_ms: Positive | None = None
+    size_mb: Positive | None = None
 
 
 FORMATS: dict[str, type[ExportFormat]] = {"onnx": Onnx, "onnx_int8": OnnxInt8}

@@ -185,6 +185,11 @@ class MultiLabel(TaskKind):
     def gold(self, labels: Labels) -> list[list[str]]:
         return self._named(labels.values > 0)
 
+    def row_scores(self, answers: Answers) -> np.ndarray:
+        """Of the label that is the least sure."""
+        probabilities = answers.values.float().sigmoid().numpy()
+        return np.maximum(probabilities, 1 - probabilities).min(axis=1)
+
     def scores(self, answers: Answers) -> dict[str, list[float]]:
         probabilities = answers.values.double().sigmoid().T.tolist()
         return {f"probability_{name}": column for name, column in zip(self.label_names, probabilities, strict=True)}

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,19 +15,7 @@ from kdexp.export.files import Source, export_student
 from kdexp.export.graph import _Logits
 from kdexp.tracking.store import Study
 
-SETTINGS = (*SMALL, "export=[onnx,onnx_int8]")
 SPEEDS = {"p50_ms", "p99_ms", "texts_per_second"}
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A run that exports both formats."""
-    folder = tmp_path_factory.mktemp("exported")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        config = compose(*SETTINGS, f"cache_dir={folder}/cache")
-        record = distil(config)
-        yield SimpleNamespace(folder=folder, config=config, record=record)
 
 
 def shipped_folder(exported, name):

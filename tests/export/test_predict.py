@@ -1,0 +1,180 @@
+"""`kdexp predict`: the run's own answers, from every kind of file, with what a person should look at."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from command_line import ROOT, child_environment
+
+from kdexp.errors import UserError
+from kdexp.export.predict import main as predict
+from kdexp.tracking.store import Study
+
+ONLY_THESE = ["onnxruntime", "tokenizers"]
+
+
+@pytest.fixture
+def told(exported, tmp_path, monkeypatch):
+    """What the run answered on test, in a folder beside its store."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(exported.folder / "mlflow.db", tmp_path)
+    study = Study(f"sqlite:///{tmp_path}/mlflow.db", "distillation")
+    return study.table_artifact(exported.record.run_id, "predictions.parquet").head(40)
+
+
+def probabilities(table, prefix=""):
+    return table[[name for name in table if name.startswith(f"{prefix}probability_")]].to_numpy()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_every_file_of_a_run_answers_as_the_run_did(exported, told, suffix):
+    given = told[["row", "text", "gold"]].rename(columns={"gold": "label"})
+    given.to_csv("texts.csv", index=False)
+    given.to_json("texts.jsonl", orient="records", lines=True)
+    given.to_parquet("texts.parquet")
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda path: pd.read_json(path, lines=True)}
+    for model in ("student_onnx", "student_onnx_int8"):
+        out = f"{model}{suffix}"
+        predict([f"runs:/{exported.record.run_id}/{model}", f"texts{suffix}", "--out", out])
+        found = readers[suffix](out)
+        role = model.replace("student_", "export/")
+        assert found["row"].tolist() == told["row"].tolist()
+        assert found["given_label"].tolist() == told["gold"].tolist()
+        assert found["label"].tolist() == told[role].tolist()
+        assert abs(probabilities(found) - probabilities(told, f"{role}_")).max() < 1e-4
+        assert not Path(f"{out}.part").exists()
+
+
+def test_torch_and_its_file_answer_alike(exported, told, capsys):
+    answers = []
+    for model in ("student", "student_onnx"):
+        predict([f"runs:/{exported.record.run_id}/{model}", *told["text"].head(5)])
+        answers.append(pd.read_csv(pd.io.common.StringIO(capsys.readouterr().out)))
+    assert abs(probabilities(answers[0]) - probabilities(answers[1])).max() < 1e-4
+    assert abs(probabilities(answers[0]) - probabilities(told.head(5), "student_")).max() < 1e-4
+
+
+def test_the_unsure_are_marked_with_what_the_threshold_was_worth(exported, told, capsys):
+    Path("texts.txt").write_text("\n".join(told["text"]))
+    predict([exported.record.run_id, "texts.txt", "--unsure", "0.3", "--out", "answers.csv"])
+    answers = pd.read_csv("answers.csv")
+    assert answers["unsure"].tolist() == (answers["score"] < 0.3).tolist()
+    said = capsys.readouterr().err
+    assert f"{answers['unsure'].sum()} of 40 rows are unsure (score below 0.3)" in said
+    assert "on validation" in said
+    assert "of these were right" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "usage: kdexp predict"),
+        (("0" * 32, "a"), "has no student"),
+        (("no/folder", "a"), "no folder no/folder"),
+        ((".", "a"), "holds no student"),
+        (("RUN", "texts.csv", "--text", "sentence"), "has no column 'sentence'; expected one of row, text"),
+        (("RUN", "texts.csv", "--text", "row,text"), "reads single texts, and was sent pairs"),
+        (("RUN", "missing.csv"), "no file missing.csv"),
+        (("RUN", "ragged.csv"), "row 3 of ragged.csv has 3 fields, and the header 1"),
+        (("RUN", "empty.csv"), "has no rows"),
+        (("RUN", "wrong.jsonl"), "line 1 of wrong.jsonl is no JSON object"),
+        (("RUN", "a", "--unsure", "1.5"), "got 1.5; expected a score above 0"),
+        (("RUN", "a", "--unsure", "0.12345"), "at most three decimals"),
+        (("RUN", "texts.csv", "--out", "answers.xls"), "got answers.xls; expected a file that ends in"),
+        (("RUN", "a", "--out", "none/answers.csv"), "cannot write none/answers.csv"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_and_writes_nothing(exported, told, words, message):
+    told[["row", "text"]].to_csv("texts.csv", index=False)
+    Path("ragged.csv").write_text("text\ngood\na, b, c\n")
+    Path("empty.csv").write_text("text\n")
+    Path("wrong.jsonl").write_text("good\n")
+    before = sorted(os.listdir())
+    with pytest.raises(UserError) as refused:
+        predict([exported.record.run_id if word == "RUN" else word for word in words])
+    assert message in str(refused.value)
+    assert [name for name in sorted(os.listdir()) if not name.startswith("mlruns")] == before
+
+
+@pytest.mark.slow
+def test_torch_is_not_loaded_where_an_onnx_file_is_there(exported, told):
+    command = [sys.executable, "-X", "importtime", "-m", "kdexp", "predict", exported.record.run_id, "a fine thing"]
+    done = subprocess.run(
+        command,
+        env=child_environment(exported.folder),
+        cwd=exported.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "onnxruntime" in modules
+    assert not {"torch", "transformers"} & modules
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["student", "student_onnx"])
+def test_a_server_answers_as_the_run_did(exported, told, model):
+    """A real `mlflow models serve` on the loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    uri = f"sqlite:///{exported.folder}/mlflow.db"
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"runs:/{exported.record.run_id}/{model}"]
+    command += ["--env-manager", "local", "--port", str(port), "--host", "127.0.0.1", "--workers", "1"]
+    environment = child_environment(exported.folder) | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with subprocess.Popen(
+        command, env=environment, cwd=exported.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as server:  # fmt: skip
+        try:
+            body = json.dumps({"inputs": told["text"].tolist()}).encode()
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
+            )
+            rows = pd.DataFrame(json.loads(_ask(request))["predictions"])
+        finally:
+            os.killpg(server.pid, 15)
+    role = model.replace("student_", "export/")
+    assert rows["label"].tolist() == told[role].tolist()
+    assert abs(probabilities(rows) - probabilities(told, f"{role}_")).max() < 1e-4
+
+
+def _ask(request):
+    for _ in range(120):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.read()
+        except OSError:
+            time.sleep(1)
+    raise AssertionError("no server")
+
+
+@pytest.mark.slow
+@pytest.mark.registry
+def test_the_shown_program_needs_onnxruntime_and_tokenizers_alone(exported, told, tmp_path):
+    """In an environment that has only these two, installed from the registry."""
+    page = (ROOT / "docs/export.md").read_text("utf-8")
+    program = page.partition("```python\n")[2].partition("```")[0]
+    Path("classify.py").write_text(program)
+    subprocess.run([sys.executable, "-m", "venv", "alone"], check=True)
+    subprocess.run(["alone/bin/pip", "install", "-q", *ONLY_THESE], check=True)
+    from kdexp.export.find_student import find_student
+
+    _, folder = find_student(f"runs:/{exported.record.run_id}/student_onnx", None)
+    texts = told["text"].head(10).tolist()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        ["alone/bin/python", "classify.py", str(folder), *texts],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    labels = [line.split("\t")[0] for line in done.stdout.splitlines()]
+    assert labels == told["export/onnx"].head(10).tolist()
