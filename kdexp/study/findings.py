@@ -33,7 +33,7 @@ def findings(summary: StudySummary) -> list[str]:
         *_choice_lines(summary),
     ]
     # A file of answers may say nothing of the test rows.
-    teacher = "" if pd.isna(best["teacher"]) else f"; teacher {100 * best['teacher']:.2f} %"
+    teacher = "" if pd.isna(best["teacher_test"]) else f"; teacher {100 * best['teacher_test']:.2f} %"
     whose = "The student" if summary.stages else "Its result"
     lines = [
         *(search_lines(summary) if summary.stages else chosen),

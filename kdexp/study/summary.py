@@ -20,7 +20,7 @@ from kdexp.study.search_stage import STAGE, Stage, by_stage, with_stages
 from kdexp.tracking.store import StoredRun, Study
 
 _MOST_COMPARED = 40  # MLflow asks for them one by one, and a link with more does not open everywhere
-_SCORES = ("validation", "test", "baseline", "teacher", "gain", "rows_low", "rows_high")
+_SCORES = ("validation", "test", "baseline_test", "teacher_test", "gain", "rows_low", "rows_high")
 INTERNAL = ("steps",)
 """Columns of `runs` that only the choice reads."""
 
@@ -31,8 +31,9 @@ class StudySummary:
 
     Attributes:
         settings: Params that vary, the seed left out: one row of `table` per combination.
-        runs: One row per finished run: `run_id`, settings, `seed`, `validation`, `test`, `baseline`, `teacher`,
-            `gain`, and its 95 % interval over test rows: `rows_low`, `rows_high`. Of controls `gain_<contrast>`.
+        runs: One row per finished run: `run_id`, settings, `seed`, `validation`, `test`, `baseline_test`,
+            `teacher_test`, `gain`, and its 95 % interval over test rows: `rows_low`, `rows_high`. Of controls
+            `gain_<contrast>`.
         table: One row per setting: `seeds`, mean and spread (sample standard deviation over seeds) of validation
             and test, and the gain on test with its 95 % interval over seeds (paired t), `gain_low`, `gain_high`:
             nan where there are fewer than two seeds or they do not differ. Of a single seed the interval over test
@@ -249,7 +250,7 @@ def _row(settings: Sequence[str], values: tuple[object, ...], group: pd.DataFram
     for name in ("validation", "test"):
         row |= {name: group[name].mean(), f"{name}_spread": group[name].std()}
     row |= dict(zip(("test_low", "test_high"), _interval_over_seeds(group["test"]), strict=True))
-    row |= {name: group[name].mean() for name in ("baseline", "teacher")}
+    row |= {name: group[name].mean() for name in ("baseline_test", "teacher_test")}
     for name in ("gain", *(f"gain_{name}" for name in contrasts_of(group))):
         row[name] = group[name].mean()
         row |= dict(zip((f"{name}_low", f"{name}_high"), _interval_over_seeds(group[name]), strict=True))

@@ -15,7 +15,7 @@ def runs_table(summary: StudySummary) -> pd.DataFrame:
     measured = _measured(summary.metric)
     names = {"name": "run_name"}
     names |= {split: f"{split}_{measured}" for split in ("validation", "test")}
-    names |= {role: f"{role}_test_{measured}" for role in ("baseline", "teacher")}
+    names |= {f"{role}_test": f"{role}_test_{measured}" for role in ("baseline", "teacher")}
     names |= {"gain": f"gain_{measured}"}
     names |= {f"rows_{end}": f"gain_{measured}_{end}_over_test_rows" for end in ("low", "high")}
     names |= {f"gain_{name}": f"gain_{name}_{measured}" for name in contrasts_of(summary.runs)}
@@ -31,7 +31,7 @@ def settings_table(summary: StudySummary) -> pd.DataFrame:
     names = {split: f"mean_{split}_{measured}" for split in ("validation", "test")}
     names |= {f"{split}_spread": f"spread_{split}_{measured}" for split in ("validation", "test")}
     names |= {f"test_{end}": f"test_{measured}_{end}_over_seeds" for end in ("low", "high")}
-    names |= {role: f"mean_{role}_test_{measured}" for role in ("baseline", "teacher")}
+    names |= {f"{role}_test": f"mean_{role}_test_{measured}" for role in ("baseline", "teacher")}
     names |= {"gain": f"mean_gain_{measured}"}
     names |= {f"gain_{end}": f"gain_{measured}_{end}_over_seeds" for end in ("low", "high")}
     names |= {f"rows_{end}": f"gain_{measured}_{end}_over_test_rows" for end in ("low", "high")}

@@ -1,5 +1,7 @@
 """The tables of a summary that other programs read: one name, one meaning, with metric and unit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_summary import Store, job
@@ -7,6 +9,7 @@ from test_summary import Store, job
 from kdexp.study.summary import summarize
 from kdexp.study.summary_report import log_summary
 from kdexp.study.summary_tables import runs_table, settings_table
+from kdexp.tracking.store import StoredRun
 
 RUNS = [job(0.5, 2, seed, gain, validation=0.8) for seed, gain in enumerate((0.02, 0.03, 0.01))]
 RUNS += [job(0.1, 2, 0, 0.03)]
@@ -35,6 +38,19 @@ def test_an_interval_over_seeds_and_one_over_test_rows_have_columns_of_their_own
     assert single[rows] == pytest.approx(0.02)
     assert several["mean_gain_accuracy_fraction"] == pytest.approx(0.02)
     assert several["spread_test_accuracy_fraction"] == pytest.approx(0.01)
+
+
+def test_a_swept_setting_may_be_called_as_a_model_is():
+    """`-m baseline=true,false`."""
+    parent = StoredRun("parent", "grid", "FINISHED", 0, {}, {}, {"kdexp.sweep_key": "key", "kdexp.swept": "baseline"})
+    runs = [job(alpha, 2, 0, 0.02) for alpha in (0.1, 0.5)]
+    runs = [
+        replace(run, params=run.params | {"loss.alpha": "0.1", "baseline": str(value)})
+        for run, value in zip(runs, (True, False), strict=True)
+    ]
+    summary = summarize(Store(runs), "parent", [parent, *runs])
+    assert summary.settings == ["baseline"]
+    assert {"baseline", "baseline_test_accuracy_fraction"} <= set(runs_table(summary).columns)
 
 
 @pytest.mark.parametrize(
