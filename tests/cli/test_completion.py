@@ -69,7 +69,7 @@ def test_the_first_word_may_be_a_command_and_no_word_is_internal():
     first, later = complete("kdexp "), complete("kdexp seed=1 ")
     assert first is not None
     assert later is not None
-    assert {"summary", "transplant"} == set(first) - set(later)
+    assert {"summary", "predict", "transplant"} == set(first) - set(later)
     assert complete("kdexp su") == ["summary"]
     assert not {"parent_run=", "trial=", "varied=", "condition."} & set(first)
 

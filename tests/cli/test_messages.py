@@ -21,7 +21,7 @@ from kdexp.errors import UserError
         (["epochs=3"], "*(did you mean train.epochs or teacher.train.epochs?)"),
         (["learning_rat=1"], "*train.learning_rate*"),
         (["trian.epochs=2"], "*(did you mean train?)"),
-        (["zzz=1"], "zzz: no such setting; expected one of *, families, cross_family"),
+        (["zzz=1"], "zzz: no such setting; expected one of *, families, cross_family, *"),
         (["~train.epochs"], "~train.epochs: has nothing to remove; set it with train.epochs=<value>*"),
         (["~nope"], "~nope: no such setting*"),
         (["+seed=1"], "+seed: is a setting already; write it without +: seed=<value>"),
