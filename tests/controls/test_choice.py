@@ -66,7 +66,7 @@ def test_a_schedule_that_diverges_is_not_chosen(caplog):
 def test_the_grid_follows_the_schedule():
     tuned = compose("controls=[tuned]", "train.max_steps=50", "train.learning_rate=5e-5").controls["tuned"]
     assert (tuned.learning_rates, tuned.epochs, tuned.max_steps) == ([1.7e-5, 5e-5, 1.5e-4], None, [50, 100])
-    assert flatten(compose("controls=[tuned]"))["controls.tuned.epochs"] == [4, 8]
+    assert flatten(compose("controls=[tuned]"))["controls.tuned.epochs"] == [8, 16]
 
 
 @pytest.mark.parametrize(
