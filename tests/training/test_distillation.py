@@ -9,9 +9,7 @@ import torch
 from tiny_models import LABELS, TEXTS, TOKENIZER, WORDS, bert, dataset, word_tokenizer
 from torch.nn.functional import cross_entropy, mse_loss
 from transformers import (
-    BertForTokenClassification,
     BertModel,
-    DataCollatorForTokenClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     HfArgumentParser,
@@ -294,14 +292,6 @@ def test_numbers_are_taught_by_their_squared_difference(trainer):
         trainer(bert(1, num_labels=1), bert(2, num_labels=1), numbers, soft_loss={"name": "kd", "temperature": 2.0})
     with pytest.raises(UserError, match=r"^soft_loss: mse without its mean leaves nothing"):
         trainer(bert(1, num_labels=1), bert(2, num_labels=1), numbers, soft_loss=MSE | {"centered": True})
-
-
-def test_labels_of_tokens_have_no_soft_loss_yet(trainer):
-    data = dataset().map(lambda row: {"labels": [-100, *(token % 3 for token in row["input_ids"][1:-1]), -100]})
-    students = [bert(seed, cls=BertForTokenClassification) for seed in (1, 2)]
-    collator = {"data_collator": DataCollatorForTokenClassification(TOKENIZER)}
-    with pytest.raises(ValueError, match=r"^the student's logits have shape \[4, \d, 3\].*alpha=1.0"):
-        trainer(*students, data, named=collator).train()
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])
