@@ -224,6 +224,7 @@ def check_logged_student(folder: Path) -> None:
     runs = mlflow.MlflowClient().search_runs([experiment.experiment_id], "tags.`kdexp.config_hash` != ''")
     (code,) = (text for _, text in blocks("python") if "mlflow.pyfunc" in text)
     exec(code.replace("<run id>", runs[0].info.run_id), {})
+    mlflow.set_tracking_uri(None)
 
 
 @pytest.mark.slow

@@ -238,13 +238,14 @@ def test_a_run_refuses_before_it_trains(call, lines, told):
 
 
 @pytest.mark.parametrize("task", ["inference", pytest.param("reviews", marks=pytest.mark.slow)])
-def test_a_run_logs_a_student_that_mlflow_loads(call, task, tmp_path):
+def test_a_run_logs_a_student_that_mlflow_loads(call, task, tmp_path, monkeypatch):
     shown = call(*SMALL, f"task={task}", "teacher=roberta")
     assert shown.code == 0, shown.err
     assert "roberta 1x16 -> static 8" in shown.out
     import mlflow
 
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_tracking_uri(None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     student = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/student")
     answered = student.predict(["a fine lamp"] if task == "reviews" else [("a lamp", "no lamp")])
