@@ -232,7 +232,8 @@ def test_python_blocks_run(tmp_path, monkeypatch):
     """All in one process, each with the names that its page says the reader has."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KDEXP_CACHE_DIR", str(tmp_path / "cache"))
-    codes = [text for _, text in blocks("python") if "mlflow.pyfunc" not in text]
+    # A program with a command line of its own is run by tests/export, where only what it needs is installed.
+    codes = [text for _, text in blocks("python") if "mlflow.pyfunc" not in text and "sys.argv" not in text]
     assert len(codes) >= 3
     for code in codes:
         small = ", ".join(repr(setting) for setting in SMALL)
