@@ -444,6 +444,7 @@ def test_the_student_loads_with_pyfunc_and_transformers(
     import mlflow
     import numpy as np
 
+    mlflow.set_tracking_uri(None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{in_store}/mlflow.db")
     expected = expected_probabilities(student_folder)
     model = mlflow.pyfunc.load_model(f"runs:/{student_run}/student")
@@ -542,6 +543,7 @@ def test_a_run_on_a_server(server: Server, student_folder: Path, monkeypatch: py
     logged = run_of(server.uri, run.run_id)
     assert logged.info.status == "FINISHED"
     assert len(mlflow.MlflowClient(server.uri).get_metric_history(run.run_id, "train/loss")) == 1000
+    mlflow.set_tracking_uri(None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     assert mlflow.artifacts.load_text(f"runs:/{run.run_id}/configs/config.yaml") == "seed: 1"
     assert len(mlflow.pyfunc.load_model(f"runs:/{run.run_id}/student").predict(TEXTS)) == 3
