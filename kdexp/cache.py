@@ -8,7 +8,7 @@ An entry is found by a key made of everything that determines it, so a changed i
     <root>/<kind>/<key>.work/           while the entry is being computed; outlives a killed process
     <root>/<kind>/<key>.lock            held while the entry is being computed
 
-Find, claim, commit is all there is to it; `folder` and `tensors` do so for their callers.
+Find, claim, commit is all there is to it; `folder`, `loaded` and `tensors` do so for their callers.
 
 What is guaranteed, whatever kills a process and whenever:
 - A half-written entry is never read: it is written and synced beside its place, then renamed into it.
@@ -23,6 +23,7 @@ What is guaranteed, whatever kills a process and whenever:
 """
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -31,6 +32,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from filelock import FileLock
@@ -38,7 +40,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from kdexp.errors import UserError
-from kdexp.files import find_damage, is_disk_full, lasting_name, prove_writable, seal, sync_folder, try_lock
+from kdexp.files import (
+    find_damage,
+    is_disk_full,
+    lasting_name,
+    prove_writable,
+    remove_leftovers,
+    seal,
+    sync_folder,
+    try_lock,
+)
 from kdexp.fingerprint import content_key
 from kdexp.processes import Processes
 
@@ -46,6 +57,8 @@ logger = logging.getLogger(__name__)
 
 CACHE_FORMAT = 3
 """Part of every key: a new number when the meaning of parts, or the layout of files, changes."""
+
+Loaded = TypeVar("Loaded")
 
 _TENSORS_FILE = "tensors.safetensors"
 _POLL_SECONDS = 0.2
@@ -114,6 +127,7 @@ class Cache:
         with self._as_cache_error():
             self.root.mkdir(parents=True, exist_ok=True)
             prove_writable(self.root)
+            remove_leftovers(self.root, ".probe-*", ".identity-*")
 
     def find(self, key: Key) -> Path | None:
         """Return the folder of a finished entry, verified; None where there is none, or a damaged one.
@@ -208,6 +222,30 @@ class Cache:
                 return TensorEntry(tensors, entry.key, entry.hit)
             # Whole, but not what was written for this key.
             logger.warning("%s does not hold what it should and is built again", entry.path.parent)
+            self.forget(kind, parts)
+
+    def loaded(
+        self,
+        kind: str,
+        parts: Mapping[str, object],
+        build: Callable[[Path, Path], None],
+        load: Callable[[Path], Loaded],
+    ) -> tuple[FolderEntry, Loaded]:
+        """As `folder`, with what `load(path)` makes of it: what it cannot read is built again, with a warning.
+
+        Raises:
+            UserError: As `folder`.
+        """
+        while True:
+            entry = self.folder(kind, parts, build)
+            try:
+                return entry, load(entry.path)
+            except Exception as error:
+                if not entry.hit or _is_not_of_the_entry(error):
+                    raise
+                # Whole, but not what was written for this key.
+                logger.warning("%s does not hold what it should and is built again", entry.path.parent)
+                logger.debug("it was read with %r", error)
             self.forget(kind, parts)
 
     def folder(self, kind: str, parts: Mapping[str, object], build: Callable[[Path, Path], None]) -> FolderEntry:
@@ -347,6 +385,13 @@ class Cache:
         here = "share it with a group (docs/troubleshooting.md)" if is_others else "make room there"
         remedy = f"{here} or choose a folder that you can write with cache_dir=<folder>"
         return UserError("cache_dir", f"cannot use {self.root}: {problem}", remedy)
+
+
+def _is_not_of_the_entry(error: Exception) -> bool:
+    """Whether reading failed for what the machine lacks, such as memory or rights."""
+    if isinstance(error, UserError | MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
 
 
 def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:

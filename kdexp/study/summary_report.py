@@ -197,8 +197,8 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
             parent.log_figure(shown[name].figure, f"summary/{name}.png")
     best = summary.best
     gains = ("gain", *(f"gain_{name}" for name in contrasts_of(summary.table)))
-    numbers = ["validation", "test", "test_low", "test_high", "seeds"]
-    numbers += [f"{gain}{end}" for gain in gains for end in ("", "_low", "_high")]
+    numbers = [f"{gain}{end}" for gain in gains for end in ("", "_low", "_high")]
+    numbers += ["test", "test_low", "test_high", "validation", "seeds"]
     parent.log_metrics({f"best/{name}": best[name] for name in numbers if not pd.isna(best[name])})
     if summary.equal_tuning is not None:
         difference = summary.equal_tuning.difference

@@ -69,15 +69,11 @@ class Cached:
 
         def fit(tensors: Mapping[str, Tensor]) -> bool:
             values, lengths = tensors.get("values"), tensors.get("lengths", torch.ones(len(split), dtype=torch.int64))
-            return (
-                values is not None
-                and values.ndim == 2
-                and (len(lengths), len(values))
-                == (
-                    len(split),
-                    int(lengths.sum()),
-                )
-            )
+            if values is None or values.ndim != 2:
+                return False
+            if values.isnan().any() and not may_abstain(self.teacher):
+                return False
+            return (len(lengths), len(values)) == (len(split), int(lengths.sum()))
 
         entry = self.cache.tensors("teacher_logits", parts, compute, fit)
         lengths = entry.tensors.get("lengths")

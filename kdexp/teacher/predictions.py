@@ -151,10 +151,15 @@ def read_scores(role: str, settings: PredictionsTeacherConfig, question: Questio
         "outputs": question.outputs.value,
         "is_pair": question.is_pair,
     }
-    folder = cache.folder("prediction_files", parts, build).path
+    return cache.loaded("prediction_files", parts, build, _stored_scores)[1]
+
+
+def _stored_scores(folder: Path) -> ScoreFile:
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     keys = np.load(folder / "keys.npy").reshape(-1).view("S16")
     values = torch.from_numpy(np.load(folder / "values.npy"))
+    if len(keys) != len(values):
+        raise ValueError(f"{len(keys)} keys of {len(values)} answers")
     return ScoreFile(keys, values, Scale(facts["scale"]), facts["notes"], facts["by_id"])
 
 
