@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-import kdexp
-from kdexp.fingerprint import library_versions
+from kdexp.fingerprint import library_versions, own_version
 from kdexp.results.report import Block, Facts, Heading, Preformatted
 from kdexp.tracking.store import StoredRun
 
@@ -83,7 +82,7 @@ def _listed(values: Sequence[str], separator: str = ", ") -> str:
 
 
 def _versions() -> str:
-    versions = {"kdexp": kdexp.__version__, **library_versions(), "Python": platform.python_version()}
+    versions = {"kdexp": own_version(), **library_versions(), "Python": platform.python_version()}
     return ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
