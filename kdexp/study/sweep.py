@@ -99,8 +99,8 @@ def _first_legal(jobs: Sequence[Job]) -> Config:
 
 def _sum_up(study: Study, parent: TrackedRun) -> None:
     # matplotlib is needed only now, not before the first job.
-    from kdexp.study.summary import summarize
-    from kdexp.study.summary_report import log_summary, print_summary
+    from kdexp.study.summary.report import log_summary, print_summary
+    from kdexp.study.summary.settings import summarize
 
     summary = summarize(study, parent.run_id)
     log_summary(summary, parent, study)
@@ -181,6 +181,13 @@ class Sweep:
         if num_done:
             logger.info("%d of %d jobs are finished already (resume=false runs them again)", num_done, len(jobs))
         return outcomes
+
+    def finished_runs(self) -> list[StoredRun]:
+        """What the sweep has found, also in earlier commands: of several runs of one computation the latest."""
+        if self.study is None:
+            return []
+        runs = [run for run in self.study.runs(parent=self.parent_id) if run.status == "FINISHED"]
+        return list({run.config_hash: run for run in runs}.values())
 
     def latest_run(self, job: Job) -> StoredRun | None:
         """The last attempt at a job, or None where it left no run."""
