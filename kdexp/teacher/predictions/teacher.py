@@ -64,7 +64,8 @@ class PredictionsTeacher:
             # As the labels: in their own unit in the file, standardised as the student learns them.
             answers = self.kind.from_head(answers, {})
             parts["head"] = self.kind.head_config() | {"id2label": None}
-        return TeacherAnswers(answers, content_key(parts), num_forwarded=0, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return TeacherAnswers(answers, content_key(parts), num_forwarded=0, seconds=seconds, is_given=True)
 
     def verify(self) -> None:
         if self._digest_values() != self._values_digest:
