@@ -151,6 +151,9 @@ class MultiLabel(TaskKind):
             return np.nan_to_num(resampled.f1(hits, both))
         return resampled.mean_known(resampled.f1(counts @ (told * gold), counts @ (told + gold)))
 
+    def resampled_scores(self, answers: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
+        return self._score(self.primary_metric, answers, labels, resampled.row_counts(rows, labels.num_rows))
+
     def gain(self, student: Answers, baseline: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
         counts = resampled.row_counts(rows, labels.num_rows)
         taught, alone = (self._score(self.primary_metric, each, labels, counts) for each in (student, baseline))

@@ -14,5 +14,6 @@ def exported(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it in its process
         config = compose(*SMALL, "export=[onnx,onnx_int8]", f"cache_dir={folder}/cache")
         yield SimpleNamespace(folder=folder, config=config, record=distil(config))
