@@ -26,6 +26,7 @@ def told(exported, tmp_path, monkeypatch):
     """What the run answered on test, in a folder beside its store."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(exported.folder / "mlflow.db", tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     study = Study(f"sqlite:///{tmp_path}/mlflow.db", "distillation")
     return study.table_artifact(exported.record.run_id, "predictions.parquet").head(40)
 

@@ -18,11 +18,11 @@ FEW = ("task.train_size=64", "task.validation_size=40", "task.test_size=50", "tr
 
 @pytest.mark.usefixtures("own_folder", "empty_store")
 def test_every_run_becomes_a_version_that_tells_what_it_is(tmp_path, capsys, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it in its process
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     config = compose(*SMALL, *FEW, "tracking.register=my reviews", f"cache_dir={tmp_path}/cache")
     record = distil(config)
     again = distil(config)
-    store = f"sqlite:///{tmp_path}/mlflow.db"
     client = MlflowClient(store, store)
     first, second = (client.get_model_version("my reviews", number) for number in ("1", "2"))
     assert [first.run_id, second.run_id] == [record.run_id, again.run_id]
