@@ -200,7 +200,7 @@ def card_facts(config: Config, task: Task, *, is_given: bool) -> CardFacts:
         data=data_sets(task, None if is_given else config.task),
         student=model_name(student),
         teachers=[teacher_name(teacher) for teacher in teachers],
-        version=kdexp.__version__,
+        version=own_version(),
         # What is generated is English; of other data nobody says it.
         language="en" if isinstance(config.task, EmbeddedTaskConfig) and not is_given else None,
         base_model=_hub_id(begun.checkpoint) if begun else None,

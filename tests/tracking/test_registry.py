@@ -9,9 +9,9 @@ from command_line import SMALL
 from mlflow import MlflowClient
 
 from kdexp import compose, distil
-from kdexp.config import config_hash
 from kdexp.errors import UserError
 from kdexp.export.predict import main as predict
+from kdexp.identity import config_hash
 
 FEW = ("task.train_size=64", "task.validation_size=40", "task.test_size=50", "train.max_steps=1")
 
