@@ -12,7 +12,7 @@ from kdexp.cache import Cache
 from kdexp.naming import card_facts
 from kdexp.results.card import model_card
 from kdexp.results.measure import ModelAnswers, measure
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.base import Answers
 from kdexp.task.load import load_task
 
 LABELS = {
