@@ -9,6 +9,7 @@ from kdexp.results import verdict, wording
 from kdexp.results.record import SPLITS
 from kdexp.results.statistics import Gain
 from kdexp.study.summary.control_wording import control_lines
+from kdexp.study.summary.file_wording import file_lines
 from kdexp.study.summary.search_wording import search_lines
 from kdexp.study.summary.settings import StudySummary, setting_label
 
@@ -40,6 +41,7 @@ def findings(summary: StudySummary) -> list[str]:
         f"{whose} on test: {test}{interval}{teacher}.",
         *_gain_lines(summary),
         *(control_lines(summary.evidence, summary.chosen) if summary.evidence else []),
+        *file_lines(summary.files, summary.chosen),
     ]
     if summary.table["seeds"].max() < 3:
         lines.append("Fewer than three seeds: repeat with seed=0,1,2,3,4 before you believe a difference.")

@@ -189,9 +189,9 @@ class MultiLabel(TaskKind):
         return self._named(labels.values > 0)
 
     def row_scores(self, answers: Answers) -> np.ndarray:
-        """Of the label that is the least sure."""
+        """Of the label that is the least sure: its probability where it is told, else that it is not there."""
         probabilities = answers.values.float().sigmoid().numpy()
-        return np.maximum(probabilities, 1 - probabilities).min(axis=1)
+        return np.where(self._told(answers), probabilities, 1 - probabilities).min(axis=1)
 
     def scores(self, answers: Answers) -> dict[str, list[float]]:
         probabilities = answers.values.double().sigmoid().T.tolist()
