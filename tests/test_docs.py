@@ -247,7 +247,7 @@ def readers_own() -> dict[str, object]:
     import numpy as np
 
     from kdexp.model import families
-    from kdexp.task.single_label import SingleLabel
+    from kdexp.task.kinds.single_label import SingleLabel
 
     texts = ["good phone", "bad phone", "a very good film", "a very bad film"] * 8
     labels = [1, 0, 1, 0] * 8

@@ -34,8 +34,8 @@ from kdexp.model.encoder import Encoder
 from kdexp.model.tokens import tokenize
 from kdexp.processes import Processes
 from kdexp.student.train import train_student
+from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.load import Task
-from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 from kdexp.teacher.config import EncoderTeacherConfig
 from kdexp.teacher.encoder import EncoderTeacher

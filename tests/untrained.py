@@ -56,7 +56,7 @@ class Folder:
         return [Outcome(job, log_job(kdexp.compose(*job.overrides, *extra)), None) for job in jobs]
 
     def summary(self):
-        from kdexp.study.summary import summarize
+        from kdexp.study.summary.settings import summarize
 
         runs = self.study.runs()
         latest = [run.run_id for run in runs if run.sweep_key][-1]

@@ -26,7 +26,7 @@ def find_command(name: str) -> Command | None:
     """The command of that name, which takes the words after its own; None where there is none."""
     match name:
         case "summary":
-            from kdexp.study.summary_report import main as summary
+            from kdexp.study.summary.report import main as summary
 
             return summary
         case "predict":

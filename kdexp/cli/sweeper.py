@@ -75,7 +75,7 @@ class KdexpSweeper(Sweeper):
             self._sweep_grid(overrides)
 
     def _sweep_choose_student(self, overrides: dict[str, Override]) -> None:
-        from kdexp.study.choose_student import SWEPT, candidate_overrides, run_choose_student
+        from kdexp.study.choose_student.study import SWEPT, candidate_overrides, run_choose_student
 
         swept, fixed = self._split(overrides)
         base = self.compose(fixed, [])
@@ -100,7 +100,7 @@ class KdexpSweeper(Sweeper):
         run_sweep(jobs, list(swept), self.launch)
 
     def _sweep_cross_family(self, overrides: dict[str, Override]) -> None:
-        from kdexp.study.cross_family import pair_overrides, run_cross_family
+        from kdexp.study.cross_family.study import pair_overrides, run_cross_family
 
         swept, fixed = self._split(overrides)
         base = self.compose(fixed, [])
@@ -117,7 +117,7 @@ class KdexpSweeper(Sweeper):
         run_cross_family(jobs, names, self.launch)
 
     def _sweep_few_labels(self, overrides: dict[str, Override]) -> None:
-        from kdexp.study.few_labels import SWEPT, run_few_labels, rungs
+        from kdexp.study.few_labels.study import SWEPT, run_few_labels, rungs
 
         swept, fixed = self._split(overrides)
         base = self.compose(fixed, [])

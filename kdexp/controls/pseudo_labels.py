@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kdexp.loss.base import Outputs
-from kdexp.task.answers import UNREAD, Answers
+from kdexp.task.kinds.answers import UNREAD, Answers
 from kdexp.teacher.base import TeacherAnswers
 
 # In temperatures. exp(-128) is 0 in float32, whose smallest number is exp(-103.3); as a log-probability it is finite.

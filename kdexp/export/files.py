@@ -28,7 +28,7 @@ from kdexp.model.encoder import Encoder, answer_batches, predict
 from kdexp.model.load import load_finished
 from kdexp.model.tokens import Tokens
 from kdexp.processes import Processes
-from kdexp.task.kind import UNITS, Answers
+from kdexp.task.kinds.base import UNITS, Answers
 from kdexp.task.load import Task
 from kdexp.tracking.student_model import StudentFiles
 from kdexp.training.course import Course

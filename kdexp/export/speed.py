@@ -27,7 +27,7 @@ from kdexp.fingerprint import library_versions
 from kdexp.hardware import available_cores
 from kdexp.model.encoder import Encoder
 from kdexp.model.forward import accepted_inputs
-from kdexp.task.kind import NUM_UNITS, UNITS
+from kdexp.task.kinds.base import NUM_UNITS, UNITS
 from kdexp.task.load import Task
 
 logger = logging.getLogger(__name__)

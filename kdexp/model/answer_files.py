@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.base import Answers
 
 _FILE = "answers.safetensors"
 _LENGTHS = "_lengths"

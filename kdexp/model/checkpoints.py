@@ -15,7 +15,7 @@ from kdexp.errors import UserError
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder, model_class
 from kdexp.model.tokenizers import FAMILIES
-from kdexp.task.kind import TaskKind
+from kdexp.task.kinds.base import TaskKind
 
 logger = logging.getLogger(__name__)
 

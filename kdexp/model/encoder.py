@@ -21,8 +21,8 @@ from kdexp.model.forward import accepted_inputs
 from kdexp.model.legibility import Legibility
 from kdexp.model.tokens import Tokens, longest_first, tokenizer_fingerprint
 from kdexp.progress import progress
-from kdexp.task.answers import UNREAD
-from kdexp.task.kind import UNITS, Answers, TaskKind
+from kdexp.task.kinds.answers import UNREAD
+from kdexp.task.kinds.base import UNITS, Answers, TaskKind
 
 
 @dataclass(frozen=True)

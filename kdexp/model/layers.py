@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from kdexp.errors import UserError
 from kdexp.model.encoder import Encoder, label_names
-from kdexp.task.kind import TaskKind
+from kdexp.task.kinds.base import TaskKind
 
 
 def with_layers(encoder: Encoder, layers: Sequence[int], kind: TaskKind, *, seed: int) -> Encoder:

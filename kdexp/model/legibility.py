@@ -7,7 +7,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from kdexp.errors import UserError
 from kdexp.model.config import ModelConfig
 from kdexp.model.tokens import count_truncated
-from kdexp.task.kind import TaskKind
+from kdexp.task.kinds.base import TaskKind
 from kdexp.task.split import Split
 
 _NUM_ROWS = 1000

@@ -14,7 +14,7 @@ from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder, model_class
 from kdexp.model.legibility import measure_legibility, refuse_illegible
 from kdexp.model.transplanted import transplanted
-from kdexp.task.kind import TaskKind
+from kdexp.task.kinds.base import TaskKind
 from kdexp.task.load import Task
 
 

@@ -16,7 +16,7 @@ from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokeni
 from kdexp.arrow import Column, Ragged, Rows, column_values, write_table
 from kdexp.cache import Cache
 from kdexp.fingerprint import library_versions
-from kdexp.task.kind import NUM_UNITS, UNITS, TaskKind
+from kdexp.task.kinds.base import NUM_UNITS, UNITS, TaskKind
 from kdexp.task.split import Split
 
 _TYPES = {

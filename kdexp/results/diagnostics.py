@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
     from kdexp.model.encoder import Encoder
-    from kdexp.task.kind import Answers, TaskKind
+    from kdexp.task.kinds.base import Answers, TaskKind
     from kdexp.task.load import Task
     from kdexp.task.split import Split
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from kdexp.task.kind import Answers, Labels, TaskKind
+    from kdexp.task.kinds.base import Answers, Labels, TaskKind
     from kdexp.task.load import Task
 
 

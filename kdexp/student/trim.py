@@ -15,7 +15,7 @@ from kdexp.model.tokens import tokenize, tokenized, tokenizer_fingerprint
 from kdexp.model.vocabulary import kept_tokens, trimmed, untrimmed
 from kdexp.results.measure import ModelAnswers
 from kdexp.student.train import TrainedStudent
-from kdexp.task.kind import TaskKind
+from kdexp.task.kinds.base import TaskKind
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.training.course import Course

@@ -10,7 +10,7 @@ from kdexp.model.checkpoints import find_checkpoint
 from kdexp.model.config import ModelConfig
 from kdexp.study.launch import Job
 from kdexp.task.config import EmbeddedTaskConfig, TaskConfig
-from kdexp.task.kind import TaskKind
+from kdexp.task.kinds.base import TaskKind
 from kdexp.task.load import load_task
 from kdexp.training.checks import check_fit
 

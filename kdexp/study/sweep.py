@@ -99,8 +99,8 @@ def _first_legal(jobs: Sequence[Job]) -> Config:
 
 def _sum_up(study: Study, parent: TrackedRun) -> None:
     # matplotlib is needed only now, not before the first job.
-    from kdexp.study.summary import summarize
-    from kdexp.study.summary_report import log_summary, print_summary
+    from kdexp.study.summary.report import log_summary, print_summary
+    from kdexp.study.summary.settings import summarize
 
     summary = summarize(study, parent.run_id)
     log_summary(summary, parent, study)

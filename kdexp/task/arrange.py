@@ -13,7 +13,7 @@ import numpy as np
 
 from kdexp.errors import UserError
 from kdexp.task.config import REST, FileTaskConfig, PublicTaskConfig
-from kdexp.task.kind import Labels, TaskKind
+from kdexp.task.kinds.base import Labels, TaskKind
 from kdexp.task.split import Split
 
 HELD_OUT = "held out of train"

@@ -5,8 +5,8 @@ from typing import Any
 
 from kdexp.errors import UserError
 from kdexp.task.config import FileTaskConfig, PublicTaskConfig
-from kdexp.task.kind import TaskKind
-from kdexp.task.table import Column, Columns, Table
+from kdexp.task.kinds.base import TaskKind
+from kdexp.task.tables.table import Column, Columns, Table
 
 
 def label_columns(label: Any) -> list[str]:

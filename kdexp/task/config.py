@@ -22,7 +22,7 @@ class Quoting(StrEnum):
 
 
 class KindName(StrEnum):
-    """What a task asks for; `kdexp/task/kinds.py` has the class of each."""
+    """What a task asks for; `kdexp/task/kinds/by_name.py` has the class of each."""
 
     single_label = "single_label"
     multi_label = "multi_label"

@@ -9,12 +9,12 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from kdexp.arrow import BATCH_ROWS, TEXT, map_table, write_table
 from kdexp.errors import UserError
-from kdexp.task.columnar import is_saved_dataset
 from kdexp.task.config import KindName, PublicTaskConfig, Quoting
-from kdexp.task.delimited import delimited_rows
-from kdexp.task.file import SUFFIXES, Reading, read_table
-from kdexp.task.source import Source
-from kdexp.task.table import Table
+from kdexp.task.tables.columnar import is_saved_dataset
+from kdexp.task.tables.delimited import delimited_rows
+from kdexp.task.tables.file import SUFFIXES, Reading, read_table
+from kdexp.task.tables.source import Source
+from kdexp.task.tables.table import Table
 
 _TEXT_LINES, _LABEL_LINES = "_text.txt", "_labels.txt"
 """Two files with a row on each line, as TweetEval and XLM-T have them."""

@@ -17,17 +17,17 @@ from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.fingerprint import file_sha256, path_digest, texts_fingerprint
 from kdexp.ranges import established
-from kdexp.task import entities, inference, reviews
 from kdexp.task.arrange import HELD_OUT, Arrangement, Selection, arrange, clean_transfer, draw_subset
-from kdexp.task.columnar import is_saved_dataset
 from kdexp.task.columns_of import gold_column, label_columns, refuse_label_settings, text_columns
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig, TaskConfig
-from kdexp.task.file import Reading, read_table
-from kdexp.task.kind import Labels, TaskKind
-from kdexp.task.kinds import kind_class
+from kdexp.task.embedded import entities, inference, reviews
+from kdexp.task.kinds.base import Labels, TaskKind
+from kdexp.task.kinds.by_name import kind_class
 from kdexp.task.public import PublicSources, public_sources
 from kdexp.task.split import Split, write_split
-from kdexp.task.table import Table, TextColumn, row_ids
+from kdexp.task.tables.columnar import is_saved_dataset
+from kdexp.task.tables.file import Reading, read_table
+from kdexp.task.tables.table import Table, TextColumn, row_ids
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def load_task(config: TaskConfig, cache: Cache, *, kind: type[TaskKind] | None =
     read from (or of the code that generates them), and by the settings.
 
     Args:
-        kind: In place of the one that the configuration names (`kdexp/task/kinds.py`).
+        kind: In place of the one that the configuration names (`kdexp/task/kinds/by_name.py`).
 
     Raises:
         UserError: A file, column, label, text or size is not what the configuration says.

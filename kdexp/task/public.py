@@ -10,9 +10,9 @@ from kdexp import hub
 from kdexp.errors import UserError
 from kdexp.fingerprint import path_digest
 from kdexp.task.config import REST, PublicTaskConfig
-from kdexp.task.file import SPLIT_NAMES, SUFFIXES, list_folder
 from kdexp.task.layout import files_read, read_copy, split_files
-from kdexp.task.table import Table
+from kdexp.task.tables.file import SPLIT_NAMES, SUFFIXES, list_folder
+from kdexp.task.tables.table import Table
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 

@@ -13,7 +13,7 @@ from kdexp.errors import UserError
 from kdexp.loss.base import LogitLoss, Loss
 from kdexp.loss.logit import LOSSES
 from kdexp.model.encoder import Encoder
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.base import Answers
 from kdexp.task.split import Split
 
 

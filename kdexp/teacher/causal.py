@@ -28,7 +28,7 @@ from kdexp.model.config import ModelConfig
 from kdexp.model.scoring import Scores, WordScorer
 from kdexp.model.tokens import tokenizer_fingerprint
 from kdexp.progress import progress
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.base import Answers
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.base import Cost, Preparation, Scale, Teacher, TeacherAnswers

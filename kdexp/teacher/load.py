@@ -9,7 +9,7 @@ from kdexp.model.encoder import Encoder
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher
 from kdexp.teacher.causal import load_causal
-from kdexp.teacher.chat import load_chat
+from kdexp.teacher.chat.teacher import load_chat
 from kdexp.teacher.config import (
     CausalTeacherConfig,
     ChatTeacherConfig,
@@ -20,7 +20,7 @@ from kdexp.teacher.config import (
 )
 from kdexp.teacher.encoder import StudentIds, load_encoder_teacher
 from kdexp.teacher.logits import Cached, Ensemble
-from kdexp.teacher.predictions import load_predictions
+from kdexp.teacher.predictions.teacher import load_predictions
 from kdexp.teacher.translated import translated
 
 

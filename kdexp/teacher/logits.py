@@ -16,8 +16,8 @@ from torch.nn.functional import log_softmax, logsigmoid
 from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.loss.base import Outputs
-from kdexp.task.answers import UNREAD
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.answers import UNREAD
+from kdexp.task.kinds.base import Answers
 from kdexp.task.load import Task
 from kdexp.task.split import Split, rows_within
 from kdexp.teacher.base import Cost, Preparation, Scale, ShowsFeatures, Teacher, TeacherAnswers, cost_of, may_abstain

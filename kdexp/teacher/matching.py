@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdexp.errors import UserError
-from kdexp.task.kind import Answers, Labels
-from kdexp.task.table import shorten
+from kdexp.task.kinds.base import Answers, Labels
+from kdexp.task.tables.table import shorten
 
 _SURE = 0.01
 """How likely chance may be to put the chosen matching ahead of the next best one."""

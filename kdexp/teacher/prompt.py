@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdexp.errors import UserError
-from kdexp.task.table import shorten
+from kdexp.task.tables.table import shorten
 
 _FIELD = re.compile(r"\{(text|text_pair|classes)\}")
 

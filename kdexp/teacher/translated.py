@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from kdexp.loss.base import Outputs
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.base import Answers
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation, Scale, ShowsFeatures, Teacher, TeacherAnswers, may_abstain

@@ -18,9 +18,9 @@ from torch.nn.functional import log_softmax, logsigmoid
 
 from kdexp.errors import UserError
 from kdexp.loss.base import Outputs
-from kdexp.task.kind import TaskKind
-from kdexp.task.labels import label_key
-from kdexp.task.table import shorten
+from kdexp.task.kinds.base import TaskKind
+from kdexp.task.kinds.labels import label_key
+from kdexp.task.tables.table import shorten
 from kdexp.teacher.config import TeacherConfig
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
 
-    from kdexp.task.kind import Answers
+    from kdexp.task.kinds.base import Answers
     from kdexp.task.load import Task
 
 SERVED_KINDS = ("single_label", "multi_label", "regression", "token_labels")
@@ -41,7 +41,7 @@ class StudentFiles:
         kind: Of the task.
         decided: What the kind needs beside names to tell what the run told, such as thresholds.
         is_pair: Whether it was trained on pairs; None where that is not known, and both are answered.
-        sureness: How often it was right on validation by how sure it was (`kdexp/task/sureness.py`).
+        sureness: How often it was right on validation by how sure it was (`kdexp/task/kinds/sureness.py`).
         name: By which `runs:/<run id>/<name>` finds it.
     """
 
@@ -65,7 +65,7 @@ class StudentFiles:
             validation: What it answers there.
             with_text: Show some training texts as examples, else made-up ones.
         """
-        from kdexp.task.sureness import sureness_table  # it loads torch
+        from kdexp.task.kinds.sureness import sureness_table  # it loads torch
 
         made_up = [("a text", "another text")] if task.train.is_pair else ["a text"]
         examples = task.train.head(3) if with_text else made_up

@@ -13,8 +13,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp.loss.base import IGNORED_LABEL
 from kdexp.model.alignment import NO_WORD, pad_words
-from kdexp.task.answers import UNREAD
-from kdexp.task.kind import NO_UNIT, UNITS
+from kdexp.task.kinds.answers import UNREAD
+from kdexp.task.kinds.base import NO_UNIT, UNITS
 
 TEACHER_PREFIX = "teacher_"
 """Columns of a batch that belong to the teacher: `teacher_logits`, or `teacher_input_ids` and the like."""

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from kdexp.loss.base import LogitLoss, Outputs
 from kdexp.model.alignment import NO_WORD
-from kdexp.task.answers import is_read
-from kdexp.task.kind import NO_UNIT
+from kdexp.task.kinds.answers import is_read
+from kdexp.task.kinds.base import NO_UNIT
 from kdexp.training.collate import WORDS, Batch, attention_mask_of, counted_tokens
 
 Compared = tuple[Tensor, Tensor, Tensor]

@@ -32,7 +32,7 @@ from kdexp.model.tokens import tokenize
 from kdexp.processes import Processes
 from kdexp.progress import progress
 from kdexp.ranges import established
-from kdexp.task.kind import TaskKind
+from kdexp.task.kinds.base import TaskKind
 from kdexp.task.load import Task
 from kdexp.training.arguments import DistillationTrainingArguments, soft_loss_settings
 from kdexp.training.config import CheckpointSelection, TrainConfig

@@ -8,7 +8,7 @@ from torch import nn
 
 from kdexp.loss.base import Outputs
 from kdexp.model.forward import config_of, input_names
-from kdexp.task.kind import TaskKind
+from kdexp.task.kinds.base import TaskKind
 from kdexp.training.checks import outputs_of
 from kdexp.training.collate import Batch
 

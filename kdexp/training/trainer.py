@@ -40,7 +40,7 @@ from kdexp.loss.base import LogitLoss
 from kdexp.loss.features import FeatureTerms, recorded
 from kdexp.loss.hard import hard_loss
 from kdexp.model.forward import input_names, logits_of
-from kdexp.task.kind import UNITS, TaskKind
+from kdexp.task.kinds.base import UNITS, TaskKind
 from kdexp.training import checks as guards
 from kdexp.training.arguments import DistillationTrainingArguments, distillation_arguments, logit_loss
 from kdexp.training.collate import (

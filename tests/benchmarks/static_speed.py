@@ -25,8 +25,8 @@ from kdexp.cache import Cache
 from kdexp.cli.api import compose
 from kdexp.model.forward import accepted_inputs
 from kdexp.student.load import load_student
+from kdexp.task.embedded.reviews import generate_splits
 from kdexp.task.load import load_task
-from kdexp.task.reviews import generate_splits
 
 NUM_TEXTS = 20_000
 TOKENIZED_AT_ONCE = 2048

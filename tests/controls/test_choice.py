@@ -9,9 +9,9 @@ from kdexp import compose
 from kdexp.config import config_hash, flatten
 from kdexp.controls.tuned import told, train_best
 from kdexp.errors import UserError
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.base import Answers
+from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.load import Task
-from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 from kdexp.training.course import Course
 from kdexp.training.loop import diverged

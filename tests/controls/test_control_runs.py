@@ -8,9 +8,9 @@ import torch
 from kdexp import compose
 from kdexp.results.record import RunRecord
 from kdexp.run import run
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.base import Answers
+from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.load import Task
-from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation, Scale, TeacherAnswers
 from kdexp.tracking.store import StoredRun, Study

@@ -8,7 +8,7 @@ from kdexp.controls.pseudo_labels import pseudo_labels
 from kdexp.errors import UserError
 from kdexp.loss.base import LogitLoss, Outputs
 from kdexp.loss.logit import LOSSES
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.base import Answers
 from kdexp.teacher.base import TeacherAnswers
 
 

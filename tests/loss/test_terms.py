@@ -13,7 +13,7 @@ from kdexp.loss.pooling import pool, pool_attention
 from kdexp.loss.terms import CKA, PKD, RKD, TERMS, Attention, Hidden, MiniLM, Pooling, Reads
 from kdexp.model import families
 from kdexp.model.forward import accepted_inputs
-from kdexp.task.single_label import SingleLabel
+from kdexp.task.kinds.single_label import SingleLabel
 
 TEXTS = ["the film was good and the plot was dull, not fine!", "never seen", "a bad actor: superb, quite superb"]
 WORD_MASK = torch.tensor([[True] * 4, [True, True, False, False], [True, True, True, False]])

@@ -26,10 +26,10 @@ from kdexp.model.families import FAMILIES, build_compact_model, compact_config, 
 from kdexp.model.legibility import Legibility
 from kdexp.model.load import load_encoder
 from kdexp.model.tokens import tokenize
-from kdexp.task.kind import Answers
+from kdexp.task.embedded.reviews import generate_splits
+from kdexp.task.kinds.base import Answers
+from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.load import Task
-from kdexp.task.reviews import generate_splits
-from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 
 ROWS = generate_splits({"train": 60, "validation": 20, "test": 20}, seed=0, label_noise=0.0)

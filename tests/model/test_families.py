@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from kdexp.errors import UserError
 from kdexp.model.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
-from kdexp.task.single_label import SingleLabel
+from kdexp.task.kinds.single_label import SingleLabel
 
 MAX_LENGTH = 24
 WITH_TOKEN_TYPES = {"bert", "electra", "albert", "deberta"}

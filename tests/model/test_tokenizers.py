@@ -5,7 +5,7 @@ import time
 import pytest
 
 from kdexp.model.families import FAMILIES, train_tokenizer
-from kdexp.task.reviews import generate_splits
+from kdexp.task.embedded.reviews import generate_splits
 
 TEXTS = [text for text, _ in generate_splits({"train": 200}, seed=0, label_noise=0.0)["train"]]
 WORDS = {

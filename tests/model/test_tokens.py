@@ -11,7 +11,7 @@ from transformers import DataCollatorWithPadding, set_seed
 from kdexp.cache import Cache
 from kdexp.model.families import build_compact_model, compact_config, train_tokenizer
 from kdexp.model.tokens import longest_first, tokenize
-from kdexp.task.single_label import SingleLabel
+from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.split import Split
 from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
 

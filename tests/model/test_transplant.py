@@ -17,7 +17,7 @@ from kdexp.errors import UserError
 from kdexp.model.families import build_compact_model, compact_config, train_tokenizer
 from kdexp.model.transplant import family_of, num_readable_tokens, transplant
 from kdexp.model.transplanted import main, transplanted
-from kdexp.task.single_label import SingleLabel
+from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.teacher.config import EncoderTeacherConfig
 
 MAX_LENGTH = 16

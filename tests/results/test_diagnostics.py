@@ -7,9 +7,9 @@ import torch
 
 from kdexp.model.families import train_tokenizer
 from kdexp.results.diagnostics import calibration, calibration_table, tokenizer_statistics, tokenizer_table
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.base import Answers
+from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.load import Task
-from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 
 KIND = SingleLabel(["no", "yes"])

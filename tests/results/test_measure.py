@@ -7,8 +7,8 @@ import torch
 from kdexp.results.measure import ModelAnswers, measure, prediction_figure
 from kdexp.results.record import RunRecord
 from kdexp.results.terminal import print_result
-from kdexp.task.kind import Answers, Labels
-from kdexp.task.single_label import SingleLabel
+from kdexp.task.kinds.base import Answers, Labels
+from kdexp.task.kinds.single_label import SingleLabel
 
 
 class Rows:

@@ -12,9 +12,9 @@ from kdexp.results.diagnostics import Calibration, Diagnostics, TokenizerStatist
 from kdexp.results.measure import ModelAnswers, measure, prediction_table
 from kdexp.results.record import RunRecord, Scores
 from kdexp.results.statistics import Gain
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.base import Answers
+from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.load import Task
-from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 from kdexp.tracking.store import StoredRun
 

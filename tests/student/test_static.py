@@ -20,9 +20,9 @@ from kdexp.model.static import StaticConfig, StaticForSequenceClassification
 from kdexp.student.config import StaticStudentConfig
 from kdexp.student.load import follow_teacher, load_student
 from kdexp.student.static import main_directions
+from kdexp.task.embedded.reviews import generate_splits
+from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.load import Task
-from kdexp.task.reviews import generate_splits
-from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 
 TEXTS = [text for text, _ in generate_splits({"train": 40}, seed=0, label_noise=0.0)["train"]]

@@ -16,9 +16,9 @@ from kdexp.model.families import FAMILIES, build_compact_model, compact_config, 
 from kdexp.model.forward import accepted_inputs
 from kdexp.student.config import StudentConfig
 from kdexp.student.load import follow_teacher, load_student
+from kdexp.task.embedded.reviews import generate_splits
+from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.load import Task
-from kdexp.task.reviews import generate_splits
-from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation
 

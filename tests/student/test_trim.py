@@ -17,8 +17,8 @@ from kdexp.model.encoder import Encoder
 from kdexp.model.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
 from kdexp.model.forward import accepted_inputs
 from kdexp.model.vocabulary import kept_tokens, trimmed, trimmed_tokenizer
-from kdexp.task.reviews import generate_splits
-from kdexp.task.single_label import SingleLabel
+from kdexp.task.embedded.reviews import generate_splits
+from kdexp.task.kinds.single_label import SingleLabel
 
 ALL_TEXTS = [text for text, _ in generate_splits({"train": 400}, seed=0, label_noise=0.0)["train"]]
 ALL_TEXTS += [

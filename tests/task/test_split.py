@@ -11,7 +11,7 @@ import torch
 from kdexp.arrow import BATCH_ROWS, Ragged, Rows, map_table, write_table
 from kdexp.fingerprint import texts_fingerprint
 from kdexp.task import arrange
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.base import Answers
 from kdexp.task.split import Split, write_split
 
 FIRST = [f"text {i}" for i in range(2 * BATCH_ROWS + 7)]

@@ -15,8 +15,8 @@ from kdexp.loss.terms import PKD, TERMS, Hidden
 from kdexp.model import families
 from kdexp.model.encoder import Encoder
 from kdexp.model.tokens import tokenize
+from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.load import Task
-from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 from kdexp.teacher.config import EncoderTeacherConfig
 from kdexp.teacher.encoder import EncoderTeacher

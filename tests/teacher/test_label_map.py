@@ -11,8 +11,8 @@ from kdexp import compose
 from kdexp.errors import UserError
 from kdexp.loss.base import Outputs
 from kdexp.run import run
-from kdexp.task.kind import Answers, Labels
-from kdexp.task.single_label import SingleLabel
+from kdexp.task.kinds.base import Answers, Labels
+from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.teacher.config import PredictionsTeacherConfig
 from kdexp.teacher.matching import match_classes
 from kdexp.teacher.translation import Translation, grouped, source_names, translation_of

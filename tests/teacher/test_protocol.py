@@ -9,7 +9,7 @@ from kdexp import compose
 from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.run import run
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.base import Answers
 from kdexp.task.load import load_task
 from kdexp.teacher.base import Preparation, Scale, TeacherAnswers, require_features
 from kdexp.teacher.logits import Cached

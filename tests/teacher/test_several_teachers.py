@@ -6,7 +6,7 @@ import torch
 from command_line import SMALL
 from scipy.special import logsumexp, softmax
 
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.base import Answers
 from kdexp.task.split import Split
 from kdexp.teacher.base import Preparation, Scale, TeacherAnswers
 from kdexp.teacher.logits import Ensemble

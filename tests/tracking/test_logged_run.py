@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from kdexp import compose, distil
 from kdexp.results.record import RunRecord
 from kdexp.task.config import PublicTaskConfig
-from kdexp.task.kind import TaskKind
+from kdexp.task.kinds.base import TaskKind
+from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.load import Task
-from kdexp.task.single_label import SingleLabel
 from kdexp.task.split import Split
 from kdexp.tracking.data_sets import data_sets
 
@@ -143,7 +143,7 @@ def test_the_texts_of_pairs_stand_beside_their_predictions() -> None:
     import torch
 
     from kdexp.results.measure import ModelAnswers, prediction_table
-    from kdexp.task.kind import Answers
+    from kdexp.task.kinds.base import Answers
 
     split = Split.from_lists(["a", "b"], ["x", "y"], [0, 1])
     task = Task("mine", SingleLabel(["no", "yes"]), split, split, split, None)

@@ -10,7 +10,7 @@ import torch
 from transformers import BertConfig, BertForTokenClassification
 
 from kdexp.model.families import train_tokenizer
-from kdexp.task.token_labels import TokenLabels
+from kdexp.task.kinds.token_labels import TokenLabels
 from kdexp.tracking.student_model import StudentFiles, write_student
 
 TAGS = ["O", "B-place", "I-place"]

@@ -6,7 +6,7 @@ import torch
 from kdexp import compose, distil
 from kdexp.errors import UserError
 from kdexp.hardware import Hardware
-from kdexp.task.kind import Answers
+from kdexp.task.kinds.base import Answers
 from kdexp.teacher.base import TeacherAnswers
 from kdexp.teacher.logits import _refuse_nan
 from kdexp.training.config import TrainConfig

@@ -9,9 +9,9 @@ from torch.nn.functional import kl_div
 from transformers import BertForTokenClassification, DataCollatorForTokenClassification
 
 from kdexp.model.families import train_tokenizer
-from kdexp.task.answers import UNREAD
-from kdexp.task.kind import UNITS
-from kdexp.task.token_labels import TokenLabels
+from kdexp.task.kinds.answers import UNREAD
+from kdexp.task.kinds.base import UNITS
+from kdexp.task.kinds.token_labels import TokenLabels
 from kdexp.training.trainer import DistillationTrainer, DistillationTrainingArguments
 
 COLLATOR = DataCollatorForTokenClassification(TOKENIZER)

@@ -1,0 +1,1 @@
+"""The study `choose_student`: which student to ship."""

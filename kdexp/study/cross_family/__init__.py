@@ -1,0 +1,1 @@
+"""The study `cross_family`: may teacher and student be of different families?"""

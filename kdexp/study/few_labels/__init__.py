@@ -1,0 +1,1 @@
+"""The study `few_labels`: how many labelled rows a teacher is worth."""

@@ -1,0 +1,102 @@
+"""A sweep's answer in plain sentences."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from kdexp.results import verdict, wording
+from kdexp.results.record import SPLITS
+from kdexp.results.statistics import Gain
+from kdexp.study.summary.control_wording import control_lines
+from kdexp.study.summary.search_wording import search_lines
+from kdexp.study.summary.settings import StudySummary, setting_label
+
+_MOST_NAMED = 5
+
+
+def findings(summary: StudySummary) -> list[str]:
+    """The answer in plain sentences."""
+    best = summary.best
+    if best is None:
+        return ["No run is finished yet."]
+    if summary.is_cross_family:
+        return ["What crossing families does is judged in the study's own report: cross_family/report.html."]
+    is_repeated = best["seeds"] > 1
+    seeds = f"{best['seeds']:.0f} seeds" if is_repeated else "1 seed"
+    validation, test = (wording.mean_and_spread(best[name], best[f"{name}_spread"], " %") for name in SPLITS)
+    low, high = 100 * best["test_low"], 100 * best["test_high"]
+    interval = "" if np.isnan(low) else f" (95 % [{low:.2f}, {high:.2f}] over seeds, t)"
+    chosen = [
+        f"Chosen on validation among {_num_compared(summary)} settings: {setting_label(best, summary.settings)} "
+        f"(validation {summary.metric} {validation}, {seeds}).",
+        *_choice_lines(summary),
+    ]
+    # A file of answers may say nothing of the test rows.
+    teacher = "" if pd.isna(best["teacher_test"]) else f"; teacher {100 * best['teacher_test']:.2f} %"
+    whose = "The student" if summary.stages else "Its result"
+    lines = [
+        *(search_lines(summary) if summary.stages else chosen),
+        f"{whose} on test: {test}{interval}{teacher}.",
+        *_gain_lines(summary),
+        *(control_lines(summary.evidence, summary.chosen) if summary.evidence else []),
+    ]
+    if summary.table["seeds"].max() < 3:
+        lines.append("Fewer than three seeds: repeat with seed=0,1,2,3,4 before you believe a difference.")
+    return lines
+
+
+def _num_compared(summary: StudySummary) -> int:
+    """Settings that competed."""
+    assert summary.choice
+    return len(summary.table) - len(summary.choice.incomplete)
+
+
+def _choice_lines(summary: StudySummary) -> list[str]:
+    """On what the choice rests, and how sure it is."""
+    choice = summary.choice
+    assert choice
+    lines, seeds = [], ", ".join(f"{seed:g}" if isinstance(seed, float) else str(seed) for seed in choice.seeds)
+    if not choice.is_complete:
+        lines.append(f"No setting is finished on every planned seed: compared on seed {seeds} alone.")
+    if choice.incomplete:
+        lines.append(
+            f"Not compared, since not finished on seed {seeds}: {_named(summary, choice.incomplete, with_score=True)}."
+        )
+    if choice.tied:
+        lines.append(
+            f"The same on validation: {_named(summary, choice.tied)}; fewer steps, then the sweep's order, decide."
+        )
+    if choice.near:
+        lines.append(f"Within one paired standard error of it on validation: {_named(summary, choice.near)}.")
+    return lines
+
+
+def _named(summary: StudySummary, places: Sequence[int], *, with_score: bool = False) -> str:
+    labels = []
+    for place in places[:_MOST_NAMED]:
+        row = summary.table.iloc[place]
+        score = f" ({row['seeds']:.0f} finished, {100 * row['validation']:.2f} %)" if with_score else ""
+        labels.append(setting_label(row, summary.settings) + score)
+    more = len(places) - len(labels)
+    return "; ".join(labels) + (f" and {more} more" if more else "")
+
+
+def _gain_lines(summary: StudySummary) -> list[str]:
+    """What the chosen setting gains, and what that allows to be said."""
+    evidence, best = summary.evidence, summary.best
+    if evidence is None or best is None:
+        return []
+    gain = f"Gain over the same student without a teacher: {wording.points(evidence.difference.mean)} points"
+    if evidence.difference.num_seeds == 1:
+        interval = wording.interval(100 * best["rows_low"], 100 * best["rows_high"])
+        said = verdict.claim_of_one_seed(Gain(best["gain"], best["rows_low"], best["rows_high"]))
+        return [f"{gain} (95 % {interval} over test rows; one seed): {said}."]
+    lines = [f"{gain} ({verdict.over_seeds(evidence.difference, evidence.bootstrap)}): "]
+    lines[0] += f"{verdict.claim(evidence.finding)}."
+    lines += [
+        f"Its gain in {wording.METRICS.get(name, name)}: {wording.points(difference.mean)} points "
+        f"({verdict.over_seeds(difference)})."
+        for name, difference in evidence.others.items()
+    ]
+    return lines + [f"Over the test rows of all seeds: {notice}." for notice in evidence.notices]
