@@ -22,7 +22,7 @@ from kdexp.teacher.config import EncoderTeacherConfig
 SWEPT = ("task.train_size", "task.transfer_size", "task.subset_seed")
 """What the study varies besides the seed."""
 
-_SMALLEST, _MOST_RUNGS = 125, 5
+_SMALLEST, _MOST_RUNGS = 125, 4
 _MOST_GENERATED = 4000
 """Rows of a generated task, unless a person sets them: the whole study is to take some ten minutes of one core."""
 
@@ -58,12 +58,12 @@ def rungs(config: Config, typed: Sequence[str]) -> list[list[str]]:
 
 
 def default_sizes(num_rows: int, num_outputs: int) -> list[int]:
-    """A doubling ladder from 125 rows, or from ten rows per class, well below all: twice the last one is, too."""
+    """A doubling ladder from 125 rows, or from ten rows per class, well below all."""
     smallest = _SMALLEST
     while smallest < 10 * num_outputs:
         smallest *= 2
     doubled = (smallest * 2**rung for rung in range(_MOST_RUNGS))
-    return [size for size in doubled if 2.5 * size <= num_rows]
+    return [size for size in doubled if 1.5 * size <= num_rows]
 
 
 def _refuse(config: Config) -> None:
