@@ -32,16 +32,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: `import kdexp` alone costs neither torch nor Hydra."""
     if name == "__version__":
-        return _version()
+        from kdexp.fingerprint import own_version
+
+        return own_version()
     if name in _MODULES:
         return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'kdexp' has no attribute {name!r}")
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("kdexp")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0.1.0"

@@ -1,10 +1,8 @@
-"""A whole run's settings: the groups joined and completed, and what identifies a computation.
+"""A whole run's settings: the groups joined and completed; `kdexp/identity.py` says which of them a result depends on.
 
 The settings of each part stand with the part; parts never see `Config`. Nothing here loads torch.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,13 +11,13 @@ from typing import Any, TypeVar
 from kdexp.controls.config import CONTROLS, Control
 from kdexp.errors import UserError, under
 from kdexp.export.config import FORMATS, BudgetConfig, ExportFormat
-from kdexp.fingerprint import library_versions, path_digest, plain
+from kdexp.fingerprint import plain
 from kdexp.hardware import HardwareConfig
 from kdexp.loss.base import Loss
 from kdexp.loss.logit import LOSSES, MSE
 from kdexp.loss.terms import TERMS
 from kdexp.model.config import ModelConfig
-from kdexp.ranges import Checked, Positive, PositiveInt, Seed, established
+from kdexp.ranges import Checked, Positive, PositiveInt, Seed
 from kdexp.student.config import STUDENTS, Init, StaticStudentConfig, StudentConfig
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, KindName, PublicTaskConfig, TaskConfig
 from kdexp.teacher.config import TEACHERS, EncoderTeacherConfig, TeacherConfig, Tokenization
@@ -259,9 +257,6 @@ def _complete_teacher(teacher: TeacherConfig) -> TeacherConfig:
     return replace(complete, train=_complete(complete.train, schedule))
 
 
-_SPLITS = ("train", "validation", "test", "transfer")
-
-
 def teacher_settings(config: Config) -> dict[str, TeacherConfig]:
     """Every teacher by what its settings begin with: `teacher`, `more_teachers.roberta`, ..."""
     return {"teacher": config.teacher} | {
@@ -298,63 +293,3 @@ def dotted(values: Any) -> dict[str, Any]:
         }
 
     return walk("", values)
-
-
-def config_hash(config: Config, given: Mapping[str, str] | None = None) -> str:
-    """SHA-256 of everything that can change a result: two runs with one hash are the same computation.
-
-    Local files that the config names count by their content, libraries by their version. Where
-    results are written, how they are tracked and what the study is called do not count, and without
-    a teacher (alpha = 1) neither do the other settings of the loss.
-
-    Args:
-        given: Digests of what a program handed in, in place of what the config describes.
-    """
-    parts = established(config)
-    for irrelevant in (
-        "tracking",
-        "cache_dir",
-        "study",
-        "resume",
-        "parent_run",
-        "trial",
-        "condition",
-        "varied",
-        "families",
-        "cross_family",
-        "candidates",
-        "budget",
-        "few_labels",
-    ):
-        del parts[irrelevant]
-    for irrelevant in ("num_workers", "num_threads", "num_parallel"):
-        del parts["hardware"][irrelevant]
-    parts["loss"] = config.loss.parts()
-    for role, teacher in teacher_settings(config).items():
-        settings = parts["teacher"] if role == "teacher" else parts["more_teachers"][role.partition(".")[2]]
-        for irrelevant in teacher.incidental:
-            del settings[irrelevant]
-    if not config.more_teachers:
-        del parts["more_teachers"], parts["teacher"]["weight"]
-    if not config.controls:
-        del parts["controls"]
-    if not config.export:
-        del parts["export"]
-    parts["files"] = input_digests(config)
-    parts["versions"] = library_versions()
-    if given:
-        parts["given"] = dict(given)
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def input_digests(config: Config) -> dict[str, list[list[str]]]:
-    """Content of every file and folder of this machine that the config names, by the setting that names it."""
-    return {setting: path_digest(path) for setting, path in _local_inputs(config).items()}
-
-
-def _local_inputs(config: Config) -> dict[str, Path]:
-    named = {f"task.{name}": getattr(config.task, name, None) for name in ("path", *_SPLITS)}
-    for role, model in (teacher_settings(config) | {"student": config.student}).items():
-        named |= {f"{role}.{name}": value for name, value in model.inputs().items()}
-    paths = {setting: Path(value).expanduser() for setting, value in named.items() if value}
-    return {setting: path for setting, path in paths.items() if path.exists()}

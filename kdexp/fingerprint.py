@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,14 @@ _COARSEST_CLOCK_NS = 2_000_000_000  # of FAT; others tick every few milliseconds
 def plain(config: object) -> Any:
     """The config as JSON values: enums become their names."""
     return json.loads(json.dumps(asdict(config)))  # type: ignore[call-overload]
+
+
+def own_version() -> str:
+    """Of kdexp."""
+    try:
+        return version("kdexp")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0.1.0"
 
 
 @lru_cache(maxsize=1)

@@ -8,17 +8,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-import kdexp
 from kdexp.cache import Cache
-from kdexp.config import (
-    Config,
-    config_hash,
-    flatten,
-    teacher_settings,
-)
+from kdexp.config import Config, flatten, teacher_settings
 from kdexp.export.machine import cpu
-from kdexp.fingerprint import plain
+from kdexp.fingerprint import own_version, plain
 from kdexp.hardware import Hardware
+from kdexp.identity import config_hash
 from kdexp.loss.base import Loss
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder
@@ -174,7 +169,7 @@ def run_tags(config: Config, cache: Cache, given: Mapping[str, str] | None = Non
     return parent | {
         "kdexp.config_hash": config_hash(config, given),
         "kdexp.cache": cache.identity(),
-        "kdexp.version": kdexp.__version__,
+        "kdexp.version": own_version(),
     }
 
 

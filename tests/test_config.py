@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from kdexp.cli.config import SearchConfig
-from kdexp.config import Config, config_hash
+from kdexp.config import Config
 from kdexp.errors import UserError
 from kdexp.hardware import HardwareConfig
+from kdexp.identity import config_hash
 from kdexp.loss.base import CrossEntropy
 from kdexp.ranges import Checked, established, later
 from kdexp.student.config import StudentConfig

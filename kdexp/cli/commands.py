@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-import kdexp
+from kdexp.fingerprint import own_version
 
 Command = Callable[[Sequence[str]], None]
 
@@ -10,7 +10,7 @@ Command = Callable[[Sequence[str]], None]
 def answer_without_hydra(arguments: Sequence[str]) -> str | None:
     """The help screen, the version, or what a TAB asks for; None where that is not the question."""
     if "--version" in arguments:
-        return f"kdexp {kdexp.__version__}\n"
+        return f"kdexp {own_version()}\n"
     if any(argument in ("-h", "--help") for argument in arguments):
         from kdexp.cli.help import help_text
 

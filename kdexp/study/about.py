@@ -1,4 +1,4 @@
-"""What a study ran on, as a reader of its report needs it who sees neither MLflow nor the command line."""
+"""The report of a study: its files, and what a reader needs of it who sees neither MLflow nor the command line."""
 
 import contextlib
 import platform
@@ -7,12 +7,18 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-import kdexp
-from kdexp.fingerprint import library_versions
-from kdexp.results.report import Block, Facts, Heading, Preformatted
+from kdexp.fingerprint import library_versions, own_version
+from kdexp.results.report import Block, Facts, Heading, Preformatted, html_page, markdown_page
+from kdexp.tracking.run import TrackedRun
 from kdexp.tracking.store import StoredRun
 
 _MOST_VALUES = 8
+
+
+def log_report(title: str, blocks: Sequence[Block], parent: TrackedRun, folder: str) -> None:
+    """As a page with its figures, and as Markdown with their captions."""
+    parent.log_text(html_page(title, blocks), f"{folder}/report.html")
+    parent.log_text(markdown_page(title, blocks), f"{folder}/report.md")
 
 
 def about_blocks(runs: Sequence[StoredRun]) -> list[Block]:
@@ -83,7 +89,7 @@ def _listed(values: Sequence[str], separator: str = ", ") -> str:
 
 
 def _versions() -> str:
-    versions = {"kdexp": kdexp.__version__, **library_versions(), "Python": platform.python_version()}
+    versions = {"kdexp": own_version(), **library_versions(), "Python": platform.python_version()}
     return ", ".join(f"{name} {number}" for name, number in versions.items())
 
 

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 from kdexp.cache import Cache
-from kdexp.config import Config, config_hash, flatten
+from kdexp.config import Config, flatten
 from kdexp.errors import UserError
+from kdexp.identity import config_hash
 from kdexp.naming import run_name, run_tags
 from kdexp.results.record import RunRecord
 from kdexp.run import run

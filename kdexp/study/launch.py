@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from kdexp.config import Config, config_hash, flatten
+from kdexp.config import Config, flatten
 from kdexp.errors import UserError
+from kdexp.identity import config_hash
 from kdexp.naming import shown
 
 

@@ -182,6 +182,13 @@ class Sweep:
             logger.info("%d of %d jobs are finished already (resume=false runs them again)", num_done, len(jobs))
         return outcomes
 
+    def finished_runs(self) -> list[StoredRun]:
+        """What the sweep has found, also in earlier commands: of several runs of one computation the latest."""
+        if self.study is None:
+            return []
+        runs = [run for run in self.study.runs(parent=self.parent_id) if run.status == "FINISHED"]
+        return list({run.config_hash: run for run in runs}.values())
+
     def latest_run(self, job: Job) -> StoredRun | None:
         """The last attempt at a job, or None where it left no run."""
         if self.study is None:

@@ -10,8 +10,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdexp.config import Config, dotted, input_digests
+from kdexp.config import Config, dotted
 from kdexp.fingerprint import library_versions
+from kdexp.identity import input_digests
 from kdexp.ranges import established
 from kdexp.tracking.store import StoredRun, Study, date_of
 

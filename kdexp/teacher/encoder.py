@@ -18,7 +18,7 @@ from kdexp.model.encoder import Encoder, label_names, predict
 from kdexp.model.load import load_encoder, load_finished
 from kdexp.model.tokens import tokenize, tokenizer_fingerprint
 from kdexp.task.kinds.base import TaskKind
-from kdexp.task.kinds.single_label import class_order
+from kdexp.task.kinds.classes import class_order
 from kdexp.task.load import Task
 from kdexp.task.split import Split
 from kdexp.teacher.base import Cost, Preparation, Scale, Teacher, TeacherAnswers

@@ -17,7 +17,7 @@ from kdexp.loss.base import LogitLoss, Loss, Outputs
 from kdexp.loss.logit import LOSSES, MSE
 from kdexp.loss.terms import SMALLEST_BATCH, TERMS, FeatureTerm, WordTerm
 from kdexp.model.encoder import label_names
-from kdexp.task.kinds.single_label import class_order
+from kdexp.task.kinds.classes import class_order
 from kdexp.training.config import Tokenization
 
 logger = logging.getLogger(__name__)

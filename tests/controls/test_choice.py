@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from kdexp import compose
-from kdexp.config import config_hash, flatten
+from kdexp.config import flatten
 from kdexp.controls.tuned import told, train_best
 from kdexp.errors import UserError
+from kdexp.identity import config_hash
 from kdexp.task.kinds.base import Answers
 from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.load import Task

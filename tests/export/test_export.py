@@ -189,7 +189,7 @@ def test_a_missing_package_is_told_before_anything_is_trained(monkeypatch, tmp_p
 
 
 def test_export_none_is_the_run_that_it_was():
-    from kdexp.config import config_hash
+    from kdexp.identity import config_hash
 
     assert config_hash(compose("export=none")) == config_hash(compose())
     assert config_hash(compose("export=onnx")) != config_hash(compose())

@@ -12,8 +12,8 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 from kdexp.cache import Cache
 from kdexp.cli.composition import register_schemas, resolve
 from kdexp.cli.conf_dir import CONF_DIR
-from kdexp.config import config_hash
 from kdexp.errors import UserError
+from kdexp.identity import config_hash
 from kdexp.model.families import build_compact_model, compact_config, train_tokenizer
 from kdexp.model.transplant import family_of, num_readable_tokens, transplant
 from kdexp.model.transplanted import main, transplanted

@@ -9,8 +9,8 @@ from in_process import commands
 from transformers import AutoModel, AutoTokenizer
 
 from kdexp.cache import Cache
-from kdexp.config import config_hash
 from kdexp.errors import UserError
+from kdexp.identity import config_hash
 from kdexp.model.encoder import Encoder
 from kdexp.model.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
 from kdexp.model.forward import accepted_inputs

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 import kdexp
-from kdexp.config import config_hash
 from kdexp.errors import UserError
+from kdexp.identity import config_hash
 from kdexp.model.encoder import Encoder
 from kdexp.model.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
 from kdexp.model.forward import accepted_inputs

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kdexp.cache import Cache
-from kdexp.config import config_hash
 from kdexp.errors import UserError
+from kdexp.identity import config_hash
 from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, PublicTaskConfig
 from kdexp.task.load import load_task
 

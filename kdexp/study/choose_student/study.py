@@ -14,11 +14,10 @@ from kdexp.results.report import (
     Heading,
     Paragraph,
     TableBlock,
-    html_page,
-    markdown_page,
 )
 from kdexp.results.statistics import PairedDifference
 from kdexp.results.terminal import print_blocks
+from kdexp.study.about import log_report
 from kdexp.study.choose_student.rules import Option, choose, front, options
 from kdexp.study.launch import Job, Launch
 from kdexp.study.sweep import open_sweep
@@ -81,8 +80,7 @@ def run_choose_student(jobs: Mapping[str, Sequence[Job]], swept: Sequence[str], 
         raise UserError("tracking", "is off, and the study is read from it", "remove tracking=none")
     with open_sweep(all_jobs, swept, "choose_student") as sweep:
         sweep.run(sweep.distinct_jobs(), launch)
-        assert sweep.study
-        runs = {run.config_hash: run for run in sweep.study.runs(parent=sweep.parent_id) if run.status == "FINISHED"}
+        runs = {run.config_hash: run for run in sweep.finished_runs()}
         records = {}
         for name, candidate in jobs.items():
             hashes = dict.fromkeys(job.config_hash for job in candidate if job.config and not job.refusal)
@@ -105,9 +103,7 @@ def report(records: Mapping[str, Sequence[RunRecord]], parent: TrackedRun, confi
     for cost, figure in figures.items():
         parent.log_figure(figure, f"choose_student/{cost}.png")
         blocks.append(FigureBlock(figure, f"{metric} against {_COSTS[cost]}; the line joins what no other file beats"))
-    parent.log_text(html_page(_TITLE, blocks), "choose_student/report.html")
-    parent.log_text(markdown_page(_TITLE, [block for block in blocks if not isinstance(block, FigureBlock)]),
-                    "choose_student/report.md")  # fmt: skip
+    log_report(_TITLE, blocks, parent, "choose_student")
     parent.log_table(table, "choose_student/options.csv")
     parent.set_tags({"kdexp.chosen_student": chosen.name if chosen else "nothing is within the budget"})
     print_blocks([*verdict, TableBlock(table)])

@@ -13,9 +13,8 @@ import pandas as pd
 from kdexp.config import Config
 from kdexp.errors import UserError
 from kdexp.results.record import RunRecord
-from kdexp.results.report import html_page, markdown_page
 from kdexp.results.terminal import print_blocks
-from kdexp.study.about import about_blocks
+from kdexp.study.about import about_blocks, log_report
 from kdexp.study.cross_family.report import (
     TITLE,
     forest_figure,
@@ -77,14 +76,12 @@ def run_cross_family(jobs: Sequence[Job], swept: Sequence[str], launch: Launch) 
     with open_sweep(jobs, swept, "cross_family") as sweep:
         sweep.run(sweep.distinct_jobs(), launch)
         assert sweep.study
-        runs = [run for run in sweep.study.runs(parent=sweep.parent_id) if run.status == "FINISHED"]
-        report_study(sweep.study, runs, sweep.parent, config or sweep.base)
+        report_study(sweep.study, sweep.finished_runs(), sweep.parent, config or sweep.base)
 
 
 def report_study(study: Study, runs: Sequence[StoredRun], parent: TrackedRun, config: Config) -> None:
     """Judge what was measured, log report, figures and tables to the parent run, and print the findings."""
-    # Of several runs of one computation the latest counts.
-    records = [RunRecord.from_stored(run) for run in {run.config_hash: run for run in runs}.values()]
+    records = [RunRecord.from_stored(run) for run in runs]
     frame = tidy(study, records)
     if frame.empty:
         return
@@ -105,8 +102,7 @@ def report_study(study: Study, runs: Sequence[StoredRun], parent: TrackedRun, co
         about=about_blocks(runs),
     )
     comparisons = [*verdict.gains, *verdict.contrasts]
-    parent.log_text(html_page(TITLE, blocks), "cross_family/report.html")
-    parent.log_text(markdown_page(TITLE, blocks), "cross_family/report.md")
+    log_report(TITLE, blocks, parent, "cross_family")
     parent.log_table(table(comparisons, margin), "cross_family/comparisons.csv")
     for condition in dict.fromkeys(frame["condition"]):
         parent.log_figure(matrix_figure(verdict.gains, condition), f"cross_family/matrix_{condition}.png")

@@ -14,12 +14,10 @@ from kdexp.results.report import (
     Heading,
     Paragraph,
     TableBlock,
-    html_page,
-    markdown_page,
 )
 from kdexp.results.statistics import paired_t
 from kdexp.results.terminal import print_blocks
-from kdexp.study.about import about_blocks
+from kdexp.study.about import about_blocks, log_report
 from kdexp.study.few_labels.label_worth import Ladder, Rows, Worth
 from kdexp.tracking.run import TrackedRun
 from kdexp.tracking.store import StoredRun
@@ -57,8 +55,7 @@ def report_study(runs: Sequence[StoredRun], parent: TrackedRun, config: Config) 
         TableBlock(table, "In brackets 95 % intervals over seeds."),
         *about_blocks(runs),
     ]
-    parent.log_text(html_page(TITLE, blocks), "few_labels/report.html")
-    parent.log_text(markdown_page(TITLE, blocks), "few_labels/report.md")
+    log_report(TITLE, blocks, parent, "few_labels")
     parent.log_table(table, "few_labels/curves.csv")
     parent.log_figure(figure, "few_labels/curves.png")
     _log_curves(ladder, found, parent)

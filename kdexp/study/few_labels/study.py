@@ -133,7 +133,4 @@ def run_few_labels(jobs: Sequence[Job], swept: Sequence[str], launch: Launch) ->
     """
     with open_sweep(jobs, swept, "few_labels") as sweep:
         sweep.run(sweep.distinct_jobs(), launch)
-        assert sweep.study
-        runs = [run for run in sweep.study.runs(parent=sweep.parent_id) if run.status == "FINISHED"]
-        # Of several runs of one computation the latest counts.
-        report_study(list({run.config_hash: run for run in runs}.values()), sweep.parent, sweep.base)
+        report_study(sweep.finished_runs(), sweep.parent, sweep.base)

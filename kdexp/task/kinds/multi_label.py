@@ -14,8 +14,8 @@ from kdexp.loss.base import Outputs, precise
 from kdexp.task.config import ClassWeights
 from kdexp.task.kinds import resampled
 from kdexp.task.kinds.base import Answers, Labels, TaskKind
+from kdexp.task.kinds.classes import class_order, classes_line, read_weights
 from kdexp.task.kinds.label_sets import label_matrix, label_set_names
-from kdexp.task.kinds.single_label import class_order, classes_line, read_weights
 from kdexp.task.tables.table import Column
 
 _MOST_WEIGHT = 100.0

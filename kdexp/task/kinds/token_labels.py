@@ -2,20 +2,17 @@
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import torch
-from torch import Tensor
 
 from kdexp.errors import UserError
-from kdexp.loss.base import Outputs
-from kdexp.loss.hard import hard_loss
-from kdexp.task.kinds.base import NUM_UNITS, UNITS, Answers, Labels, TaskKind
+from kdexp.task.kinds.base import NUM_UNITS, UNITS, Answers, Labels
 from kdexp.task.kinds.chance import chance_test
-from kdexp.task.kinds.single_label import class_order, class_weights, classes_line, expected_calibration_error
+from kdexp.task.kinds.classes import OneOfClasses, classes_line, expected_calibration_error
 from kdexp.task.kinds.tags import OUTSIDE, Beginnings, Scheme, as_bio, ordered_tags, scheme_of, with_beginnings
 from kdexp.task.kinds.words import WordTexts, lengths_of, refuse_other_lengths, split_row, units_of_tokens
 from kdexp.task.tables.table import Column, Table, TextColumn, shorten
@@ -23,11 +20,9 @@ from kdexp.task.tables.table import Column, Table, TextColumn, shorten
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokenizerBase
 
-    from kdexp.task.config import ClassWeights
-
 
 @dataclass(frozen=True)
-class TokenLabels(TaskKind):
+class TokenLabels(OneOfClasses):
     """One of the tags `label_names` is right for each word; a word is a unit.
 
     A word that a model did not read (it was cut off, or the model has no token for it) is answered with `O`: so it
@@ -41,7 +36,6 @@ class TokenLabels(TaskKind):
     primary_metric: str = ""
     class_weights: tuple[float, ...] | None = None
     name: ClassVar[str] = "token_labels"
-    outputs: ClassVar[Outputs] = Outputs.classes
     head: ClassVar[str] = "ForTokenClassification"
     has_units: ClassVar[bool] = True
     primary_metrics: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy")
@@ -101,9 +95,6 @@ class TokenLabels(TaskKind):
             raise UserError("task.primary_metric", problem, "expected accuracy")
         return super().with_primary(metric)
 
-    def weighted(self, weights: "ClassWeights", labels: Labels) -> Self:
-        return replace(self, class_weights=class_weights(weights, labels, self.label_names))
-
     def encode(self, column: Column, *, by_number: bool = False) -> pa.Array:
         numbers = {name: number for number, name in enumerate(self.label_names)}
         begin = with_beginnings if self.scheme == Scheme.bio else list
@@ -147,9 +138,6 @@ class TokenLabels(TaskKind):
         }
         return [classes_line(self.label_names, counts, f"{spelled[self.scheme]}, one for each word", "words")]
 
-    def output_order(self, teacher_names: Sequence[str], role: str) -> list[int]:
-        return class_order(teacher_names, self.label_names, role)
-
     def tokenize(
         self,
         tokenizer: "PreTrainedTokenizerBase",
@@ -161,17 +149,6 @@ class TokenLabels(TaskKind):
         tokens[UNITS] = [units_of_tokens(*row) for row in zip(first, tokens.encodings, strict=True)]
         tokens[NUM_UNITS] = lengths_of(first)
         return tokens
-
-    def hard_loss(
-        self, logits: Tensor, labels: Tensor, *, num_examples: Tensor | int | None, label_smoothing: float
-    ) -> Tensor:
-        return hard_loss(
-            logits,
-            labels,
-            num_examples=num_examples,
-            label_smoothing=label_smoothing,
-            class_weights=self.class_weights,
-        )
 
     def metrics(self, answers: Answers, labels: Labels) -> dict[str, float]:
         """Token accuracy and, of entities, micro-averaged F1, precision and recall of exact matches.

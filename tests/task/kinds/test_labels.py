@@ -8,8 +8,9 @@ from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.task.config import FileTaskConfig
 from kdexp.task.kinds.base import Labels
+from kdexp.task.kinds.classes import class_order
 from kdexp.task.kinds.labels import class_indices, class_names, label_notices
-from kdexp.task.kinds.single_label import SingleLabel, class_order
+from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.load import load_task
 from kdexp.task.tables.table import Column, Table
 
