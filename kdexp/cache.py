@@ -1,5 +1,6 @@
 """What is computed once and kept: fine-tuned teachers as folders, logits and baseline results as tensors.
 
+<<<<<<< HEAD
 An entry is found by a key made of everything that determines it, so a changed input never hits an old one:
 
     <root>/<kind>/<key>/files/          the data
@@ -20,25 +21,28 @@ What is guaranteed, whatever kills a process and whenever:
 - The processes of one training compute an entry together: the main one claims and commits it for all of them,
   the others take no lock, and an error in one is raised by all.
 - Finished entries are read without a claim, so a cache that cannot be written still serves what it holds.
+=======
+Find, claim, commit (`kdexp/entries.py`) is all there is to it; `folder` and `tensors` do so for their callers. The
+processes of one training compute an entry together: the main one claims and commits it for all of them, the others
+take no lock, and an error in one is raised by all.
+>>>>>>> main
 """
 
 import contextlib
 import errno
 import logging
-import os
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+<<<<<<< HEAD
 from kdexp.errors import UserError
 from kdexp.files import (
     find_damage,
@@ -51,47 +55,24 @@ from kdexp.files import (
     try_lock,
 )
 from kdexp.fingerprint import content_key
+=======
+from kdexp.entries import POLL_SECONDS, Claim, Entries, Key, work_folder
+>>>>>>> main
 from kdexp.processes import Processes
 
 logger = logging.getLogger(__name__)
 
+<<<<<<< HEAD
 CACHE_FORMAT = 3
 """Part of every key: a new number when the meaning of parts, or the layout of files, changes."""
 
 Loaded = TypeVar("Loaded")
 
+=======
+>>>>>>> main
 _TENSORS_FILE = "tensors.safetensors"
-_POLL_SECONDS = 0.2
 # How long what one machine wrote may take to be seen by another one through a network file system.
 _VISIBLE_SECONDS = 30.0
-
-
-class Key:
-    """What names an entry.
-
-    Args:
-        kind: Folder that groups like entries: `teachers`, `teacher_logits`, ...
-        parts: Everything that determines the content; see `content_key`. CACHE_FORMAT is added to them.
-    """
-
-    def __init__(self, kind: str, parts: Mapping[str, object]) -> None:
-        self.kind = kind
-        self.parts = {"format": CACHE_FORMAT, **parts}
-        self.digest = content_key(self.parts)
-
-
-@dataclass(frozen=True)
-class Claim(contextlib.AbstractContextManager):
-    """The right to compute an entry, against other processes, until it is released or its process ends."""
-
-    key: Key
-    lock: FileLock = field(repr=False)
-
-    def release(self) -> None:
-        self.lock.release()
-
-    def __exit__(self, *error: object) -> None:
-        self.release()
 
 
 @dataclass(frozen=True)
@@ -113,6 +94,7 @@ class TensorEntry:
 
 
 @dataclass(frozen=True)
+<<<<<<< HEAD
 class Cache:
     """Entries under `root`, safe to share between processes (see the module's guarantees)."""
 
@@ -196,6 +178,10 @@ class Cache:
                 if _work(entry).exists():
                     shutil.rmtree(_work(entry))
         return entry / "files"
+=======
+class Cache(Entries):
+    """Entries that a run finds, or computes with whatever processes it has."""
+>>>>>>> main
 
     def tensors(
         self,
@@ -295,37 +281,11 @@ class Cache:
 
         def remove() -> None:
             with self.lock(kind, entry.name), self._as_cache_error():
-                for leftover in (entry, _work(entry)):
+                for leftover in (entry, work_folder(entry)):
                     if leftover.exists():
                         shutil.rmtree(leftover)
 
         Processes.current().share(f"cache/{kind}", remove)
-
-    @contextlib.contextmanager
-    def lock(self, kind: str, name: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold the lock of that name against other processes; the value tells whether it could be had without `wait`.
-
-        The main process of a training holds it for all of them: the others go on at once.
-        """
-        if not Processes.current().is_main:
-            yield True
-            return
-        lock = self._try_lock(kind, name)
-        if lock is None and wait:
-            logger.info("waiting for another process that is busy with the same (%s %s)", kind, name[:8])
-        while lock is None and wait:
-            time.sleep(_POLL_SECONDS)
-            lock = self._try_lock(kind, name)
-        try:
-            yield lock is not None
-        finally:
-            if lock:
-                lock.release()
-
-    def identity(self) -> str:
-        """A name of this cache, whatever path it is mounted at: processes that share it share its locks."""
-        with self._as_cache_error():
-            return lasting_name(self.root / "identity")
 
     def _claim_unless_there(self, key: Key) -> Claim | None:
         """Claim the entry, unless it is there or another process computes it: that one is waited for."""
@@ -339,7 +299,7 @@ class Cache:
             elif not is_told:
                 logger.info("waiting for another process that is computing %s", self._entry(key))
                 is_told = True
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         return None
 
     def _wait_until_visible(self, path: Path) -> None:
@@ -348,43 +308,7 @@ class Cache:
         while not path.exists():
             if time.monotonic() > deadline:
                 raise self._refusal(f"{path} is not seen by all processes of the training, which must share the cache")
-            time.sleep(_POLL_SECONDS)
-
-    def _try_lock(self, kind: str, name: str) -> FileLock | None:
-        with self._as_cache_error():
-            return try_lock(self.root / kind / f"{name}.lock")
-
-    def _entry(self, key: Key) -> Path:
-        return self.root / key.kind / key.digest
-
-    @contextlib.contextmanager
-    def _temporary(self, key: Key) -> Iterator[Path]:
-        """Make a folder to fill before it may become the entry; where the disk gets full, that is told."""
-        # Unique, so that even where locks fail two processes never write into the same folder.
-        temporary = self.root / key.kind / f"{key.digest}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
-        try:
-            with self._as_cache_error():
-                (temporary / "files").mkdir(parents=True)
-            yield temporary
-        except Exception as error:
-            if is_disk_full(error):
-                raise self._refusal(f"no room left ({error})") from error
-            raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-    @contextlib.contextmanager
-    def _as_cache_error(self) -> Iterator[None]:
-        """Turn an OSError into the person's: only the cache's own reading and writing goes inside."""
-        try:
-            yield
-        except OSError as error:
-            raise self._refusal(str(error), is_others=isinstance(error, PermissionError)) from error
-
-    def _refusal(self, problem: str, *, is_others: bool = False) -> UserError:
-        here = "share it with a group (docs/troubleshooting.md)" if is_others else "make room there"
-        remedy = f"{here} or choose a folder that you can write with cache_dir=<folder>"
-        return UserError("cache_dir", f"cannot use {self.root}: {problem}", remedy)
+            time.sleep(POLL_SECONDS)
 
 
 def _is_not_of_the_entry(error: Exception) -> bool:
@@ -400,7 +324,3 @@ def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
         return load_file(folder / _TENSORS_FILE)
     except (SafetensorError, OSError):
         return {}
-
-
-def _work(entry: Path) -> Path:
-    return entry.with_name(f"{entry.name}.work")

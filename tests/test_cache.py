@@ -18,7 +18,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from kdexp.cache import CACHE_FORMAT, Cache, Key
+from kdexp.cache import Cache
+from kdexp.entries import CACHE_FORMAT, Key
 from kdexp.errors import UserError
 from kdexp.fingerprint import content_key, texts_fingerprint, weights_fingerprint
 
