@@ -1,31 +1,8 @@
 """What is computed once and kept: fine-tuned teachers as folders, logits and baseline results as tensors.
 
-<<<<<<< HEAD
-An entry is found by a key made of everything that determines it, so a changed input never hits an old one:
-
-    <root>/<kind>/<key>/files/          the data
-    <root>/<kind>/<key>/parts.json      what the key was made of, for a person to read
-    <root>/<kind>/<key>/manifest.json   {file: [size in bytes, sha256]}
-    <root>/<kind>/<key>.work/           while the entry is being computed; outlives a killed process
-    <root>/<kind>/<key>.lock            held while the entry is being computed
-
-Find, claim, commit is all there is to it; `folder`, `loaded` and `tensors` do so for their callers.
-
-What is guaranteed, whatever kills a process and whenever:
-- A half-written entry is never read: it is written and synced beside its place, then renamed into it.
-- An entry is verified each time it is read; a damaged one is built again, with one warning. A file that did not
-  change since this process verified it (size, time, inode) is not read again for that.
-- Processes that want the same entry compute it once. The operating system drops the claim of a killed
-  process, and the next one continues from `work`. Between machines this holds as far as the file system's
-  locks do: NFSv4, and Lustre or GPFS with flock enabled, but not object stores mounted as folders.
-- The processes of one training compute an entry together: the main one claims and commits it for all of them,
-  the others take no lock, and an error in one is raised by all.
-- Finished entries are read without a claim, so a cache that cannot be written still serves what it holds.
-=======
-Find, claim, commit (`kdexp/entries.py`) is all there is to it; `folder` and `tensors` do so for their callers. The
+Find, claim, commit (`kdexp/entries.py`) is all there is to it; `folder`, `loaded` and `tensors` do so for their callers. The
 processes of one training compute an entry together: the main one claims and commits it for all of them, the others
 take no lock, and an error in one is raised by all.
->>>>>>> main
 """
 
 import contextlib
@@ -42,34 +19,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-<<<<<<< HEAD
-from kdexp.errors import UserError
-from kdexp.files import (
-    find_damage,
-    is_disk_full,
-    lasting_name,
-    prove_writable,
-    remove_leftovers,
-    seal,
-    sync_folder,
-    try_lock,
-)
-from kdexp.fingerprint import content_key
-=======
 from kdexp.entries import POLL_SECONDS, Claim, Entries, Key, work_folder
->>>>>>> main
+from kdexp.errors import UserError
 from kdexp.processes import Processes
 
 logger = logging.getLogger(__name__)
 
-<<<<<<< HEAD
-CACHE_FORMAT = 3
-"""Part of every key: a new number when the meaning of parts, or the layout of files, changes."""
-
 Loaded = TypeVar("Loaded")
 
-=======
->>>>>>> main
 _TENSORS_FILE = "tensors.safetensors"
 # How long what one machine wrote may take to be seen by another one through a network file system.
 _VISIBLE_SECONDS = 30.0
@@ -94,94 +51,8 @@ class TensorEntry:
 
 
 @dataclass(frozen=True)
-<<<<<<< HEAD
-class Cache:
-    """Entries under `root`, safe to share between processes (see the module's guarantees)."""
-
-    root: Path
-
-    def ensure_writable(self) -> None:
-        """Make the root and prove that it can be written, before anything expensive starts.
-
-        Raises:
-            UserError: It cannot.
-        """
-        with self._as_cache_error():
-            self.root.mkdir(parents=True, exist_ok=True)
-            prove_writable(self.root)
-            remove_leftovers(self.root, ".probe-*", ".identity-*")
-
-    def find(self, key: Key) -> Path | None:
-        """Return the folder of a finished entry, verified; None where there is none, or a damaged one.
-
-        Raises:
-            UserError: The cache cannot be read.
-        """
-        entry = self._entry(key)
-        with self._as_cache_error():
-            if not entry.exists() or find_damage(entry) is not None:
-                return None
-        work = _work(entry)
-        if work.exists():  # of a process that was killed before it cleaned up, or is about to
-            with contextlib.suppress(UserError), self.lock(key.kind, key.digest, wait=False) as is_free:
-                if is_free:
-                    shutil.rmtree(work, ignore_errors=True)
-        return entry / "files"
-
-    def claim(self, key: Key) -> Claim | None:
-        """Claim an entry, to compute it; None where another process has it: `find` it later.
-
-        Raises:
-            UserError: The cache cannot be written.
-        """
-        lock = self._try_lock(key.kind, key.digest)
-        if lock is None:
-            return None
-        for leftover in self._entry(key).parent.glob(f"{key.digest}.*.tmp"):
-            shutil.rmtree(leftover, ignore_errors=True)  # another person's is in nobody's way
-        return Claim(key, lock)
-
-    def workspace(self, key: Key) -> Path:
-        """Return a folder for what is begun (checkpoints); it is there again when a killed computation is repeated.
-
-        What was being written when the process was killed may be half there. `commit` removes the folder.
-
-        Raises:
-            UserError: The cache cannot be written.
-        """
-        work = _work(self._entry(key))
-        with self._as_cache_error():
-            work.mkdir(parents=True, exist_ok=True)
-        return work
-
-    def commit(self, claim: Claim, write: Callable[[Path], None]) -> Path:
-        """Make an entry of what `write(target)` puts into the empty folder `target`; return its final place.
-
-        An undamaged entry that is there already stays as it is.
-
-        Raises:
-            UserError: The cache cannot be used, or has no room left. What else `write` raises passes unchanged.
-        """
-        entry = self._entry(claim.key)
-        with self._as_cache_error():
-            damage = find_damage(entry) if entry.exists() else None
-            if damage is not None:
-                logger.warning("%s is damaged and is built again: %s", entry, damage)
-                shutil.rmtree(entry)
-        with self._temporary(claim.key) as temporary:
-            write(temporary / "files")
-            with self._as_cache_error():
-                seal(temporary, claim.key.parts)
-                if not entry.exists():
-                    os.replace(temporary, entry)
-                    sync_folder(entry.parent)
-                if _work(entry).exists():
-                    shutil.rmtree(_work(entry))
-        return entry / "files"
-=======
 class Cache(Entries):
     """Entries that a run finds, or computes with whatever processes it has."""
->>>>>>> main
 
     def tensors(
         self,

@@ -55,17 +55,12 @@ def findings(summary: StudySummary) -> list[str]:
     return lines
 
 
-<<<<<<< HEAD
 def _score(summary: StudySummary, value: float) -> str:
     return wording.mean_and_spread(value, np.nan, summary.metric, with_unit=True)
 
 
-def _num_compared(summary: StudySummary) -> int:
-    """Settings that competed."""
-=======
 def _opening(summary: StudySummary, best: pd.Series) -> str:
     """Among how many settings the best one was chosen; of one, nothing was."""
->>>>>>> main
     assert summary.choice
     num_compared = len(summary.table) - len(summary.choice.incomplete)
     label = setting_label(best, summary.settings)
