@@ -1,8 +1,8 @@
 """What is computed once and kept: fine-tuned teachers as folders, logits and baseline results as tensors.
 
-Find, claim, commit (`kdexp/entries.py`) is all there is to it; `folder`, `loaded` and `tensors` do so for their callers. The
-processes of one training compute an entry together: the main one claims and commits it for all of them, the others
-take no lock, and an error in one is raised by all.
+Find, claim, commit (`kdexp/entries.py`) is all there is to it; `folder`, `loaded` and `tensors` do so for their
+callers. The processes of one training compute an entry together: the main one claims and commits it for all of them,
+the others take no lock, and an error in one is raised by all.
 """
 
 import contextlib
