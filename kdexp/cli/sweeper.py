@@ -117,7 +117,8 @@ class KdexpSweeper(Sweeper):
         run_cross_family(jobs, names, self.launch)
 
     def _sweep_few_labels(self, overrides: dict[str, Override]) -> None:
-        from kdexp.study.few_labels.study import SWEPT, run_few_labels, rungs
+        from kdexp.study.few_labels.study import run_few_labels, rungs
+        from kdexp.study.summary.settings import LABEL_LADDER
 
         swept, fixed = self._split(overrides)
         base = self.compose(fixed, [])
@@ -130,7 +131,7 @@ class KdexpSweeper(Sweeper):
             for combination in _combinations(swept.values())
             for rung in ladder
         ]
-        names = [*SWEPT, *swept]
+        names = [*LABEL_LADDER, *swept]
         if self.only_plans:
             return self._plan(jobs, names, "few_labels")
         run_few_labels(jobs, names, self.launch)

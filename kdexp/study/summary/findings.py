@@ -20,8 +20,8 @@ def findings(summary: StudySummary) -> list[str]:
     best = summary.best
     if best is None:
         return ["No run is finished yet."]
-    if summary.is_cross_family:
-        return ["What crossing families does is judged in the study's own report: cross_family/report.html."]
+    if summary.judged_elsewhere:
+        return [summary.judged_elsewhere]
     is_repeated = best["seeds"] > 1
     seeds = f"{best['seeds']:.0f} seeds" if is_repeated else "1 seed"
     validation, test = (wording.mean_and_spread(best[name], best[f"{name}_spread"], " %") for name in SPLITS)

@@ -21,6 +21,8 @@ from kdexp.tracking.store import StoredRun, Study
 
 _MOST_COMPARED = 40  # MLflow asks for them one by one, and a link with more does not open everywhere
 _SCORES = ("validation", "test", "baseline_test", "teacher_test", "gain", "rows_low", "rows_high")
+LABEL_LADDER = ("task.train_size", "task.transfer_size", "task.subset_seed")
+"""What the study `few_labels` varies besides the seed."""
 INTERNAL = ("steps",)
 """Columns of `runs` that only the choice reads."""
 
@@ -48,6 +50,7 @@ class StudySummary:
         left_out: Finished runs that do not count, with the reason.
         links: What to open in MLflow, by name.
         finished: The runs that count, as they are stored.
+        judged_elsewhere: Where a study's own report judges what these runs show, in a sentence; "" of others.
     """
 
     study: str
@@ -67,6 +70,7 @@ class StudySummary:
     evidence: Evidence | None = None
     stages: Mapping[Stage, Sequence[RunRecord]] = field(default_factory=dict)
     equal_tuning: Comparison | None = None
+    judged_elsewhere: str = ""
 
     @property
     def best(self) -> pd.Series | None:
@@ -77,11 +81,6 @@ class StudySummary:
     def varied(self) -> list[str]:
         """What a person varied."""
         return [name for name in self.settings if name != STAGE]
-
-    @property
-    def is_cross_family(self) -> bool:
-        """Whether a study of its own judges what these runs show."""
-        return "condition" in self.settings
 
 
 def summarize_study(uri: str | None, name: str, cache_dir: str) -> list[StudySummary]:
@@ -136,7 +135,17 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
         evidence=gather(study, chosen) if chosen else None,
         stages=stages,
         equal_tuning=compare(study, stages.get(Stage.confirmed, []), stages.get(Stage.baseline, [])),
+        judged_elsewhere=_judged_elsewhere(settings, swept),
     )
+
+
+def _judged_elsewhere(settings: Sequence[str], swept: Sequence[str]) -> str:
+    if "condition" in settings:
+        return "What crossing families does is judged in the study's own report: cross_family/report.html."
+    # More labels are no better setting, and on all of them there is no teacher.
+    if set(LABEL_LADDER) <= set(swept):
+        return "What labelled rows are worth is judged in the study's own report: few_labels/report.html."
+    return ""
 
 
 def _counts(runs: Sequence[StoredRun]) -> dict[str, int]:

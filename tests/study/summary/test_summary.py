@@ -179,6 +179,15 @@ def test_a_cross_family_study_is_judged_by_its_own_report():
     assert said == "What crossing families does is judged in the study's own report: cross_family/report.html."
 
 
+def test_more_labels_are_no_better_setting():
+    """A ladder of labelled rows is judged by its study: on all labels there is no teacher, and no gain."""
+    store = Store([job(0.5, 2, seed, 0.05 + seed / 100) for seed in (0, 1)])
+    swept = "task.train_size,task.transfer_size,task.subset_seed,seed"
+    store._runs[0] = replace(PARENT, tags=PARENT.tags | {"kdexp.swept": swept})
+    (said,) = findings(summarize(store, "parent"))
+    assert said == "What labelled rows are worth is judged in the study's own report: few_labels/report.html."
+
+
 def test_the_metric_is_the_tasks():
     summary = summarize(
         Store([job(0.5, 2, 0, 0.02, metric="spearman"), job(0.1, 2, 0, 0.03, metric="spearman")]), None
