@@ -146,10 +146,7 @@ def _table(ladder: Ladder, found: Mapping[int, Worth]) -> "pd.DataFrame":
     for key, name in names.items():
         columns[name] = [_cell(ladder.scores[key][:, place]) for place in range(len(ladder.sizes))]
     columns["worth, in labelled rows"] = [
-        f"{_bound(found[size].rows, ladder.sizes)} {shown_interval(found[size], ladder.sizes)}"
-        if size in found
-        else ""
-        for size in ladder.sizes
+        _worth_cell(found[size], ladder.sizes) if size in found else "" for size in ladder.sizes
     ]
     return pd.DataFrame({name: values for name, values in columns.items() if any(values)})
 
