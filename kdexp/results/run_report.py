@@ -111,7 +111,7 @@ def _where_it_pays(record: RunRecord) -> list[tuple[str, str]]:
     has_more_text = record.settings.get("train.use_transfer") == "True"
     if record.gain.value >= _SMALL_GAIN or has_more_text:
         return []
-    found = "with all labels a teacher adds little here; with few labels and more text it does more: "
+    found = "with all labels a teacher adds less than two points here; with few labels and more text it may do more: "
     return [("", f"{found}python -m kdexp experiment=few_labels")]
 
 

@@ -29,6 +29,8 @@ _IRRELEVANT = (
     "families",
     "cross_family.",
     "few_labels.",
+    "candidates",
+    "budget.",
 )
 
 

@@ -31,6 +31,8 @@ from kdexp.errors import UserError
         (["loss.terms=rkd"], "loss.terms: got a value of type str; expected terms by name: 'terms=[rkd,hidden]'"),
         (["loss.terms=[rkd]"], "loss.terms: got a list; expected terms by name: 'terms=[rkd,hidden]'"),
         (["train=[default,default]"], "train: *"),
+        (["export=[none,onnx]"], "export: got [none,onnx], but none stands alone; remove none, or all beside it"),
+        (["export=[onnx_int8, none]"], "export: got *, but none stands alone; *"),
     ],
 )
 def test_a_composition(overrides, expected):

@@ -98,6 +98,6 @@ def test_nothing_is_nothing_on_neither_side():
 def test_a_small_gain_points_at_where_a_teacher_does_more(capsys):
     small = replace(RECORD, gain=Gain(0.008, -0.004, 0.02))
     (line,) = [line for line in printed(capsys, small) if "few_labels" in line]
-    assert line.strip().endswith("with few labels and more text it does more: python -m kdexp experiment=few_labels")
+    assert line.strip().endswith("with few labels and more text it may do more: python -m kdexp experiment=few_labels")
     with_text = replace(small, settings={"train.use_transfer": "True"})
     assert not [line for record in (RECORD, with_text) for line in printed(capsys, record) if "few_labels" in line]

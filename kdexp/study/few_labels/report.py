@@ -116,6 +116,7 @@ def _facts(runs: Sequence[StoredRun], ladder: Ladder, size: int) -> list[str]:
         _teacher(runs, ladder.sizes),
         f"{len(ladder.seeds)} seeds, each with labelled rows of its own: the interval speaks of other seeds and other "
         "labelled rows, with this teacher and on these test rows.",
+        *_steps(runs),
         f"Each training keeps the best epoch on {validation:,} further labelled rows"
         + (", more than the smallest setting has." if validation > ladder.sizes[0] else "."),
     ]
@@ -123,6 +124,15 @@ def _facts(runs: Sequence[StoredRun], ladder: Ladder, size: int) -> list[str]:
         seeds = ", ".join(map(str, ladder.left_out))
         facts.append(f"Not counted, because they have not finished every size: seeds {seeds}.")
     return facts
+
+
+def _steps(runs: Sequence[StoredRun]) -> list[str]:
+    """How long they were trained: a baseline that learns slowly makes a teacher look like many labels."""
+    steps = sorted({int(run.metrics["cost/student_steps"]) for run in runs if "cost/student_steps" in run.metrics})
+    if not steps:
+        return []
+    told = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    return [f"Every student was trained for {told} steps, whatever it learned from; none was tuned."]
 
 
 def _teacher(runs: Sequence[StoredRun], sizes: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ from kdexp.results import verdict, wording
 from kdexp.results.record import SPLITS
 from kdexp.results.statistics import Gain
 from kdexp.study.summary.control_wording import control_lines
+from kdexp.study.summary.file_wording import file_lines
 from kdexp.study.summary.search_wording import search_lines
 from kdexp.study.summary.settings import StudySummary, setting_label
 
@@ -28,8 +29,7 @@ def findings(summary: StudySummary) -> list[str]:
     low, high = 100 * best["test_low"], 100 * best["test_high"]
     interval = "" if np.isnan(low) else f" (95 % [{low:.2f}, {high:.2f}] over seeds, t)"
     chosen = [
-        f"Chosen on validation among {_num_compared(summary)} settings: {setting_label(best, summary.settings)} "
-        f"(validation {summary.metric} {validation}, {seeds}).",
+        f"{_opening(summary, best)} (validation {summary.metric} {validation}, {seeds}).",
         *_choice_lines(summary),
     ]
     # A file of answers may say nothing of the test rows.
@@ -40,16 +40,21 @@ def findings(summary: StudySummary) -> list[str]:
         f"{whose} on test: {test}{interval}{teacher}.",
         *_gain_lines(summary),
         *(control_lines(summary.evidence, summary.chosen) if summary.evidence else []),
+        *file_lines(summary.files, summary.chosen),
     ]
     if summary.table["seeds"].max() < 3:
         lines.append("Fewer than three seeds: repeat with seed=0,1,2,3,4 before you believe a difference.")
     return lines
 
 
-def _num_compared(summary: StudySummary) -> int:
-    """Settings that competed."""
+def _opening(summary: StudySummary, best: pd.Series) -> str:
+    """Among how many settings the best one was chosen; of one, nothing was."""
     assert summary.choice
-    return len(summary.table) - len(summary.choice.incomplete)
+    num_compared = len(summary.table) - len(summary.choice.incomplete)
+    label = setting_label(best, summary.settings)
+    if num_compared > 1:
+        return f"Chosen on validation among {num_compared} settings: {label}"
+    return "One setting" if len(summary.table) == 1 else f"One setting is finished: {label}"
 
 
 def _choice_lines(summary: StudySummary) -> list[str]:

@@ -28,6 +28,7 @@ from kdexp.results.report import (
 from kdexp.results.statistics import Interval
 from kdexp.results.terminal import print_blocks
 from kdexp.study.about import about_blocks
+from kdexp.study.summary.evidence import Comparison
 from kdexp.study.summary.findings import findings
 from kdexp.study.summary.settings import StudySummary, contrasts_of, grid, grid_axes, setting_label, summarize_study
 from kdexp.study.summary.tables import runs_table, settings_table
@@ -201,11 +202,12 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
     numbers += [f"{gain}{end}" for gain in gains for end in ("", "_low", "_high")]
     parent.log_metrics({f"best/{name}": best[name] for name in numbers if not pd.isna(best[name])})
     if summary.equal_tuning is not None:
-        difference = summary.equal_tuning.difference
-        ends = {f"_{end}": getattr(difference.interval, end) for end in ("low", "high") if difference.interval}
-        parent.log_metrics(
-            {f"best/gain_searched{end}": value / 100 for end, value in ({"": difference.mean} | ends).items()}
-        )
+        parent.log_metrics(_interval_metrics("best/gain_searched", summary.equal_tuning))
+    for name, evidence in summary.files.items():
+        parts = {"gain": evidence.gain, "against_float32": evidence.against_float32}
+        for part, comparison in parts.items():
+            if comparison is not None:
+                parent.log_metrics(_interval_metrics(f"best/export/{name}/{part}", comparison))
     parent.set_tags({"kdexp.best": setting_label(best, summary.settings)})
     scores = [metric_name(split, summary.metric) for split in SPLITS]
     beside = [metric_name("test", summary.metric, role) for role in ("baseline", "teacher")]
@@ -214,6 +216,13 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
     )
     if view:
         summary.links["view"] = view
+
+
+def _interval_metrics(name: str, comparison: Comparison) -> dict[str, float]:
+    """As fractions; without the ends where seeds give no interval."""
+    difference = comparison.difference
+    ends = {f"_{end}": getattr(difference.interval, end) for end in ("low", "high") if difference.interval}
+    return {f"{name}{end}": value / 100 for end, value in ({"": difference.mean} | ends).items()}
 
 
 def print_summary(summary: StudySummary) -> None:

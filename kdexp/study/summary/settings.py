@@ -16,7 +16,7 @@ from kdexp.results.statistics import paired_t
 from kdexp.study.search_stage import STAGE, Stage, by_stage, with_stages
 from kdexp.study.summary.choice import Candidate, Choice, choose
 from kdexp.study.summary.counted import count, left_behind, missing, number, pruned
-from kdexp.study.summary.evidence import Comparison, Evidence, compare, gather
+from kdexp.study.summary.evidence import Comparison, Evidence, FileEvidence, compare, gather, gather_files
 from kdexp.tracking.store import StoredRun, Study
 
 _MOST_COMPARED = 40  # MLflow asks for them one by one, and a link with more does not open everywhere
@@ -41,6 +41,7 @@ class StudySummary:
         choice: What was chosen on validation, by the places in `table`; None where no run is finished.
         chosen: The runs of the chosen setting.
         evidence: The chosen setting's gain; None where it has no baseline.
+        files: What the chosen setting's exported files are worth.
         stages: Of a search its runs by what they are; `settings` then begins with `stage`.
         equal_tuning: Of a search the confirmed student minus the confirmed baseline, each at its best; None before.
         counts: Number of runs by MLflow's status.
@@ -65,6 +66,7 @@ class StudySummary:
     choice: Choice | None = None
     chosen: Sequence[RunRecord] = ()
     evidence: Evidence | None = None
+    files: Mapping[str, FileEvidence] = field(default_factory=dict)
     stages: Mapping[Stage, Sequence[RunRecord]] = field(default_factory=dict)
     equal_tuning: Comparison | None = None
 
@@ -134,6 +136,7 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
         choice=choice,
         chosen=chosen,
         evidence=gather(study, chosen) if chosen else None,
+        files=gather_files(study, chosen),
         stages=stages,
         equal_tuning=compare(study, stages.get(Stage.confirmed, []), stages.get(Stage.baseline, [])),
     )

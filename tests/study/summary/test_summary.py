@@ -148,7 +148,7 @@ def test_a_better_score_is_not_passed_over_in_silence():
     runs = [job(0.5, 2, seed, 0.0, validation=0.505) for seed in (0, 1)] + [job(0.1, 2, 0, 0.0, validation=0.7)]
     summary = summarize(Store(runs), "parent")
     said = findings(summary)
-    assert said[0].startswith("Chosen on validation among 1 settings: loss.alpha=0.5 (validation accuracy 50.50 %")
+    assert said[0].startswith("One setting is finished: loss.alpha=0.5 (validation accuracy 50.50 %")
     assert said[1] == "Not compared, since not finished on seed 0, 1: loss.alpha=0.1 (1 finished, 70.00 %)."
     assert summary.table["loss.alpha"].tolist() == [0.5, 0.1]
     # Where a seed is planned that nobody has, those that all have are compared, and named.
@@ -217,6 +217,7 @@ def test_of_several_runs_of_one_computation_the_latest_counts():
     summary = summarize(Store([job(0.5, 2, 0, 0.02), job(0.5, 2, 0, 0.04)]), "parent")
     assert summary.runs["gain"].tolist() == [0.04]
     assert setting_label(summary.best, summary.settings) == "the one setting"
+    assert findings(summary)[0] == "One setting (validation accuracy 70.00 %, 1 seed)."
 
 
 @pytest.fixture
