@@ -17,13 +17,15 @@ from kdexp.identity import config_hash
 from kdexp.loss.base import Loss
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder
+from kdexp.results.card import CardFacts
 from kdexp.results.note import unfinished_note
 from kdexp.student.config import StaticStudentConfig, StudentConfig, Vocab
-from kdexp.task.config import FileTaskConfig, TaskConfig
+from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, TaskConfig
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher, shown_encoders
 from kdexp.teacher.config import TeacherConfig, Tokenization
 from kdexp.teacher.features import alignment_tag
+from kdexp.tracking.data_sets import data_sets
 from kdexp.tracking.run import RunDescription
 from kdexp.tracking.secrets import redact
 from kdexp.tracking.store import NOTE_TAG
@@ -183,6 +185,34 @@ def task_tags(config: Config, task: Task) -> dict[str, str]:
         **{f"kdexp.{name}_rows": str(len(getattr(task, name))) for name in ("train", "validation", "test")},
         **task.tags,
     }
+
+
+def card_facts(config: Config, task: Task, *, is_given: bool) -> CardFacts:
+    """What the cards of a run's students say beside what was measured.
+
+    Args:
+        is_given: The task was handed in by a program.
+    """
+    student, teachers = config.student, list(teacher_settings(config).values())
+    followed = next((item for item in teachers if isinstance(item, ModelConfig)), None)
+    begun = followed if student.follows_teacher else student
+    return CardFacts(
+        data=data_sets(task, None if is_given else config.task),
+        student=model_name(student),
+        teachers=[teacher_name(teacher) for teacher in teachers],
+        version=own_version(),
+        # What is generated is English; of other data nobody says it.
+        language="en" if isinstance(config.task, EmbeddedTaskConfig) and not is_given else None,
+        base_model=_hub_id(begun.checkpoint) if begun else None,
+        needs_kdexp=isinstance(student, StaticStudentConfig),
+        command=command_line(),
+    )
+
+
+def _hub_id(checkpoint: str | None) -> str | None:
+    """None of a folder: that of one machine is nobody else's."""
+    is_id = checkpoint is not None and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint)
+    return checkpoint if is_id and not Path(str(checkpoint)).exists() else None
 
 
 def _pairing(config: Config) -> str:

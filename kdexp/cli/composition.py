@@ -59,18 +59,28 @@ def build(node: DictConfig) -> Any:
 
 
 def refuse_lax_values(overrides: Sequence[str]) -> None:
-    """Refuse `student=null`, on which Hydra fails, and `baseline=7`, which OmegaConf takes for true.
+    """Refuse what would be taken otherwise than meant: `student=null`, `baseline=7`, `export=[none,onnx]`.
 
     Raises:
-        UserError: A group was given no option, or a setting that is true or false a number.
+        UserError: A group was given no option, a setting that is true or false a number, or nothing beside something.
     """
     for name, _, value in (override.partition("=") for override in overrides):
         if name in GROUPS and value == "null":
             raise UserError(name, "got null", f"expected one of {', '.join(options(name))}")
+        if name == "export":
+            _refuse_none_of_several(value)
         path, _, field = name.rpartition(".")
         is_number = re.fullmatch(r"[-+.\d]*\d", value) and value not in ("0", "1")
         if is_number and (fields_at(path, overrides) or {}).get(field) is bool:
             raise UserError(name, f"got {value}", "expected true or false")
+
+
+def _refuse_none_of_several(value: str) -> None:
+    """`none` adds nothing to a list: what it was meant to remove would be exported all the same."""
+    for listed in re.findall(r"\[([^\]]*)\]", value):
+        names = [name.strip() for name in listed.split(",")]
+        if "none" in names and len(names) > 1:
+            raise UserError("export", f"got {value}, but none stands alone", "remove none, or all beside it")
 
 
 def with_loss_of_kind(overrides: Sequence[str]) -> list[str]:

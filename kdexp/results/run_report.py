@@ -36,7 +36,9 @@ def link_blocks(record: RunRecord, ui_command: str, cache_dir: str) -> list[Bloc
 
 def job_line(record: RunRecord) -> str:
     """One job of a sweep in one line."""
-    gain = f", gain {wording.points(100 * record.gain.value)} points" if record.gain else ""
+    gain = ""
+    if record.gain:
+        gain = f", gain {wording.points(100 * record.gain.value)} {wording.points_of(record.metric)}"
     return (
         f"{record.name}: validation {_show(record.scores['student'].validation, record.metric)}, "
         f"test {_show(record.scores['student'].test, record.metric)}{gain} ({record.costs['seconds']:.0f} s)"
@@ -85,7 +87,8 @@ def _findings(record: RunRecord) -> list[tuple[str, str]]:
         facts += [
             (
                 "gain",
-                f"{wording.points(100 * gain.value)} points over the same student without a teacher "
+                f"{wording.points(100 * gain.value)} {wording.points_of(record.metric)} over the same student without "
+                "a teacher "
                 f"(95 % {wording.interval(100 * gain.low, 100 * gain.high)} over {rows}): "
                 f"{verdict.claim_of_one_seed(gain)}",
             ),

@@ -22,6 +22,7 @@ from kdexp.study.job import record_failure
 from kdexp.study.launch import Job, Launch, Outcome
 from kdexp.study.precheck import prechecked
 from kdexp.study.sweep_key import find_sweep
+from kdexp.tracking.registry import check_registry
 from kdexp.tracking.run import RunDescription, TrackedRun, open_run
 from kdexp.tracking.store import StoredRun, Study
 
@@ -66,7 +67,7 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
         yield sweep
         sweep.raise_failures()
         return
-    study = Study(base.tracking.uri, base.study)
+    study = _open_study(base)
     key, _ = find_sweep(study, base, swept, kind)
     with cache.lock("sweeps", key.digest):
         study.mark_cut_off(cache)
@@ -82,6 +83,12 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
             parent.flush()
             _sum_up(study, parent)
             sweep.raise_failures()
+
+
+def _open_study(base: Config) -> Study:
+    if base.tracking.register:
+        check_registry(base.tracking.uri, base.tracking.register)
+    return Study(base.tracking.uri, base.study)
 
 
 def _first_legal(jobs: Sequence[Job]) -> Config:
@@ -102,6 +109,7 @@ def _sum_up(study: Study, parent: TrackedRun) -> None:
     from kdexp.study.summary.report import log_summary, print_summary
     from kdexp.study.summary.settings import summarize
 
+    parent.flush()  # a study has left its verdict there
     summary = summarize(study, parent.run_id)
     log_summary(summary, parent, study)
     print_summary(summary)

@@ -35,6 +35,22 @@ def test_a_job_is_called_by_the_settings_that_it_has(compose_job):
     assert job.label(swept) == "task.train_size=null loss.alpha=0.3 teacher=bert seed=1"
 
 
+def test_options_that_a_sweep_compares_may_have_settings_that_the_default_lacks(command, tmp_path):
+    for words, line in (
+        (("task=sst2,stsb", "task.path=nowhere"), "refused   task=sst2: task.path: no folder"),
+        (
+            ("loss=mse,huber", "task=sst2,cola", "task.path=nowhere"),
+            "refused   loss=mse task=sst2: task.path: no folder",
+        ),
+        (("loss=huber,mse", "loss.delta=2", "task=stsb"), "loss.delta: no such setting"),
+        (("experiment=few_labels", "task=sst2,cola", "task.path=nowhere"), "task.path: no folder nowhere"),
+        (("teacher=bert,predictions", "teacher.path=x"), "teacher.path: no such setting"),
+    ):
+        answer = command("-m", *words, "--plan")
+        assert line in answer.out + answer.err, words
+        assert "Traceback" not in answer.err
+
+
 def test_one_run_a_study_and_a_search_are_planned_too(command, tmp_path):
     assert command("--plan").out.startswith("1 jobs, 1 computations")
     assert command("experiment=alpha_temperature", "--plan").out.startswith("60 jobs, 51 computations")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdexp.config import Config
+from kdexp.results import wording
 from kdexp.results.report import (
     Block,
     BulletList,
@@ -48,10 +49,10 @@ def report_study(runs: Sequence[StoredRun], parent: TrackedRun, config: Config) 
     sentence = worth_sentence(size, found[size], ladder.sizes)
     opening: list[Block] = [Paragraph(f"{sentence}."), BulletList(_facts(runs, ladder, size))]
     table = _table(ladder, found)
-    figure = _figure(ladder)
+    figure, points = _figure(ladder), wording.points_of(ladder.metric)
     blocks: list[Block] = [
         *opening,
-        FigureBlock(figure, f"Test {ladder.metric} in points by labelled rows, with 95 % intervals over seeds."),
+        FigureBlock(figure, f"Test {ladder.metric} in {points} by labelled rows, with 95 % intervals over seeds."),
         TableBlock(table, "In brackets 95 % intervals over seeds."),
         *about_blocks(runs),
     ]
@@ -112,7 +113,7 @@ def _facts(runs: Sequence[StoredRun], ladder: Ladder, size: int) -> list[str]:
     )
     validation = max(int(run.tags["kdexp.validation_rows"]) for run in runs)
     facts = [
-        f"Test {ladder.metric} with {size:,} labelled rows, in points: {told}.",
+        f"Test {ladder.metric} with {size:,} labelled rows, in {wording.points_of(ladder.metric)}: {told}.",
         _teacher(runs, ladder.sizes),
         f"{len(ladder.seeds)} seeds, each with labelled rows of its own: the interval speaks of other seeds and other "
         "labelled rows, with this teacher and on these test rows.",
@@ -188,7 +189,9 @@ def _figure(ladder: Ladder) -> "Figure":
     shown |= {"distilled": "probabilities of the teacher", "teacher": "the teacher itself"}
     curves = {shown[name]: points(scores) for name, scores in ladder.scores.items()}
     return learning_curves_figure(
-        {name: curve for name, curve in curves.items() if curve}, "labelled rows", f"test {ladder.metric}, points"
+        {name: curve for name, curve in curves.items() if curve},
+        "labelled rows",
+        f"test {ladder.metric}, {wording.points_of(ladder.metric)}",
     )
 
 

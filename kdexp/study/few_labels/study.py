@@ -19,6 +19,9 @@ from kdexp.task.config import REST, EmbeddedTaskConfig, FileTaskConfig
 from kdexp.task.load import Task, load_task
 from kdexp.teacher.config import EncoderTeacherConfig
 
+SWEPT = ("task.train_size", "task.transfer_size", "task.subset_seed")
+"""What the study varies besides the seed."""
+
 _SMALLEST, _MOST_RUNGS = 125, 4
 _MOST_GENERATED = 4000
 """Rows of a generated task, unless a person sets them: the whole study is to take some ten minutes of one core."""

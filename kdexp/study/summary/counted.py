@@ -36,6 +36,8 @@ _NO_SETTINGS = (
     "families",
     "cross_family.",
     "few_labels.",
+    "candidates",
+    "budget.",
     "baseline",
 )
 _MOST_NAMES = 5

@@ -16,13 +16,11 @@ from kdexp.results.statistics import paired_t
 from kdexp.study.search_stage import STAGE, Stage, by_stage, with_stages
 from kdexp.study.summary.choice import Candidate, Choice, choose
 from kdexp.study.summary.counted import count, left_behind, missing, number, pruned
-from kdexp.study.summary.evidence import Comparison, Evidence, compare, gather
+from kdexp.study.summary.evidence import Comparison, Evidence, FileEvidence, compare, gather, gather_files
 from kdexp.tracking.store import StoredRun, Study
 
 _MOST_COMPARED = 40  # MLflow asks for them one by one, and a link with more does not open everywhere
 _SCORES = ("validation", "test", "baseline_test", "teacher_test", "gain", "rows_low", "rows_high")
-LABEL_LADDER = ("task.train_size", "task.transfer_size", "task.subset_seed")
-"""What the study `few_labels` varies besides the seed."""
 INTERNAL = ("steps",)
 """Columns of `runs` that only the choice reads."""
 
@@ -43,6 +41,7 @@ class StudySummary:
         choice: What was chosen on validation, by the places in `table`; None where no run is finished.
         chosen: The runs of the chosen setting.
         evidence: The chosen setting's gain; None where it has no baseline.
+        files: What the chosen setting's exported files are worth.
         stages: Of a search its runs by what they are; `settings` then begins with `stage`.
         equal_tuning: Of a search the confirmed student minus the confirmed baseline, each at its best; None before.
         counts: Number of runs by MLflow's status.
@@ -50,7 +49,8 @@ class StudySummary:
         left_out: Finished runs that do not count, with the reason.
         links: What to open in MLflow, by name.
         finished: The runs that count, as they are stored.
-        judged_elsewhere: Where a study's own report judges what these runs show, in a sentence; "" of others.
+        kind: Of the sweep, as `SweepKey.kind`.
+        verdict: What a study of its own found, in a sentence, where it has.
     """
 
     study: str
@@ -68,9 +68,11 @@ class StudySummary:
     choice: Choice | None = None
     chosen: Sequence[RunRecord] = ()
     evidence: Evidence | None = None
+    files: Mapping[str, FileEvidence] = field(default_factory=dict)
     stages: Mapping[Stage, Sequence[RunRecord]] = field(default_factory=dict)
     equal_tuning: Comparison | None = None
-    judged_elsewhere: str = ""
+    kind: str = "grid"
+    verdict: str = ""
 
     @property
     def best(self) -> pd.Series | None:
@@ -81,6 +83,11 @@ class StudySummary:
     def varied(self) -> list[str]:
         """What a person varied."""
         return [name for name in self.settings if name != STAGE]
+
+    @property
+    def is_judged_elsewhere(self) -> bool:
+        """Whether a study of its own judges what these runs show, and no setting is chosen among them."""
+        return self.kind not in ("grid", "search")
 
 
 def summarize_study(uri: str | None, name: str, cache_dir: str) -> list[StudySummary]:
@@ -133,19 +140,18 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
         choice=choice,
         chosen=chosen,
         evidence=gather(study, chosen) if chosen else None,
+        files=gather_files(study, chosen),
         stages=stages,
         equal_tuning=compare(study, stages.get(Stage.confirmed, []), stages.get(Stage.baseline, [])),
-        judged_elsewhere=_judged_elsewhere(settings, swept),
+        kind=_kind(parent, settings),
+        verdict=parent.tags.get("kdexp.verdict.few_labels", "") if parent else "",
     )
 
 
-def _judged_elsewhere(settings: Sequence[str], swept: Sequence[str]) -> str:
-    if "condition" in settings:
-        return "What crossing families does is judged in the study's own report: cross_family/report.html."
-    # More labels are no better setting, and on all of them there is no teacher.
-    if set(LABEL_LADDER) <= set(swept):
-        return "What labelled rows are worth is judged in the study's own report: few_labels/report.html."
-    return ""
+def _kind(parent: StoredRun | None, settings: Sequence[str]) -> str:
+    """Sweeps of earlier versions do not say it."""
+    said = parent.tags.get("kdexp.sweep_kind") if parent else None
+    return said or ("cross_family" if "condition" in settings else "grid")
 
 
 def _counts(runs: Sequence[StoredRun]) -> dict[str, int]:

@@ -179,13 +179,18 @@ def test_a_cross_family_study_is_judged_by_its_own_report():
     assert said == "What crossing families does is judged in the study's own report: cross_family/report.html."
 
 
-def test_more_labels_are_no_better_setting():
-    """A ladder of labelled rows is judged by its study: on all labels there is no teacher, and no gain."""
-    store = Store([job(0.5, 2, seed, 0.05 + seed / 100) for seed in (0, 1)])
-    swept = "task.train_size,task.transfer_size,task.subset_seed,seed"
-    store._runs[0] = replace(PARENT, tags=PARENT.tags | {"kdexp.swept": swept})
-    (said,) = findings(summarize(store, "parent"))
-    assert said == "What labelled rows are worth is judged in the study's own report: few_labels/report.html."
+@pytest.mark.parametrize("kind", ["few_labels", "choose_student"])
+def test_of_a_study_that_judges_its_runs_itself_nothing_is_chosen(kind):
+    store = Store([job(0.5, 2, 0, 0.02), job(0.1, 2, 0, 0.03), job(0.5, 3, 0, 0.02), job(0.1, 3, 0, 0.03)])
+    verdict = {"kdexp.sweep_kind": kind, "kdexp.verdict.few_labels": "250 rows are worth 800"}
+    store._runs[0] = replace(PARENT, tags=PARENT.tags | verdict)
+    summary = summarize(store, "parent")
+    assert findings(summary)[0] == "250 rows are worth 800."
+    assert findings(summary)[1].endswith(f"in the study's own report: {kind}/report.html.")
+    log_summary(summary, store.parent(), store)
+    assert not [name for name in store.logged if name.startswith(("best/", "kdexp.best"))]
+    assert "hosen on validation:" not in store.logged["summary/report.html"]
+    assert not heatmap(summary).axes[0].patches
 
 
 def test_the_metric_is_the_tasks():
@@ -193,7 +198,11 @@ def test_the_metric_is_the_tasks():
         Store([job(0.5, 2, 0, 0.02, metric="spearman"), job(0.1, 2, 0, 0.03, metric="spearman")]), None
     )
     assert summary.metric == "spearman"
-    assert "validation spearman 70.00 %" in findings(summary)[0]
+    assert "validation spearman 0.7000, 1 seed" in findings(summary)[0]
+    gain = "Gain over the same student without a teacher: +2.00 hundredths of Spearman"
+    assert [line for line in findings(summary) if line.startswith(gain)]
+    assert not [line for line in findings(summary) if "points" in line or " %;" in line]
+    assert [name for name in shown_table(summary) if "%," in name or "points" in name] == []
 
 
 def test_no_run_no_claim():
@@ -288,6 +297,7 @@ def test_the_parent_run_carries_report_tables_and_view(grid_of_six):
     ((settings, metrics, contour),) = grid_of_six.views
     assert settings == ["loss.alpha", "loss.temperature", "seed"]
     assert metrics[:3] == ["validation/accuracy", "test/accuracy", "kd/gain"]
+    assert next(name for name in logged if name.startswith("best/")) == "best/gain"
     assert contour == ("loss.temperature", "loss.alpha")
 
 
