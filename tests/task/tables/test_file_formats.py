@@ -248,9 +248,7 @@ def test_a_folder_that_was_cloned_from_the_hub_is_read_by_its_splits(tmp_path):
     frame[:4].to_csv(folder / "data" / "test.csv", index=False)
     assert len(task_of(folder).train) == 28
     assert len(task_of(folder, test=str(folder)).test) == 4
-    with pytest.raises(
-        UserError, match=r"^task\.validation: .* without a file of this split, such as dev"
-    ):
+    with pytest.raises(UserError, match=r"^task\.validation: .* without a file of this split, such as dev"):
         task_of(folder, validation=str(folder))
     frame.to_parquet(folder / "data" / "train-00001-of-00002.parquet")
     with pytest.raises(UserError, match=r"has 2 files of this split: data/train-0.*save_to_disk\('joined'\)"):
