@@ -1,5 +1,6 @@
 """The study of which student to ship: students against one teacher, each exported and measured as it ships."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,19 @@ from kdexp.results.report import (
 )
 from kdexp.results.statistics import PairedDifference
 from kdexp.results.terminal import print_blocks
+from kdexp.student.config import STATIC
 from kdexp.study.about import log_report
 from kdexp.study.choose_student.rules import Option, choose, front, options
 from kdexp.study.launch import Job, Launch
 from kdexp.study.sweep import open_sweep
+from kdexp.task.kinds.by_name import kind_class
 from kdexp.tracking.run import TrackedRun
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
 
 SWEPT = ("student", "student.num_layers", "student.hidden_size", "student.init")
 _TITLE = "Which student to ship"
@@ -51,7 +56,13 @@ def candidate_overrides(config: Config) -> dict[str, list[str]]:
             raise UserError(
                 "candidates", f"got {wrong[0]}", "expected settings of the student: student=, student.<...>="
             )
-    return {_name(candidate): candidate.split() for candidate in config.candidates}
+    candidates = {_name(candidate): candidate.split() for candidate in config.candidates}
+    if kind_class(config.task).has_units:
+        left_out = [name for name, words in candidates.items() if f"student={STATIC}" in words]
+        for name in left_out:
+            logger.info("candidate %s is left out: it labels no single word", name)
+        candidates = {name: words for name, words in candidates.items() if name not in left_out}
+    return candidates
 
 
 def _name(candidate: str) -> str:
