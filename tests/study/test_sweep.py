@@ -8,7 +8,7 @@ import time
 from collections import Counter
 
 import pytest
-from command_line import SMALL, child_environment
+from command_line import SMALL
 
 from kdexp.tracking.store import Study
 
@@ -41,36 +41,24 @@ def finished_once(folder, number):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(fork_server, tmp_path):
     """Start the command line as a process group of its own, so that all of it can be killed."""
     started = []
 
     def call(*arguments):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kdexp", *arguments],
-            cwd=tmp_path,
-            env=child_environment(tmp_path),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            # A shell's background job ignores Ctrl-C, and its children would too.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
-        started.append(process)
-        return process
+        started.append(fork_server.start(tmp_path, *arguments))
+        return started[-1]
 
     yield call
     for process in started:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            kill(process)
 
 
 def wait_until(condition, process, seconds=90):
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, getattr(process, "output", process)
         assert time.monotonic() < deadline, "what was waited for did not happen"
         time.sleep(0.01)
 
