@@ -4,7 +4,7 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,13 +17,15 @@ from kdexp.identity import config_hash
 from kdexp.loss.base import Loss
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder
+from kdexp.results.card import CardFacts
 from kdexp.results.note import unfinished_note
 from kdexp.student.config import StaticStudentConfig, StudentConfig, Vocab
-from kdexp.task.config import FileTaskConfig, TaskConfig
+from kdexp.task.config import EmbeddedTaskConfig, FileTaskConfig, TaskConfig
 from kdexp.task.load import Task
 from kdexp.teacher.base import Teacher, shown_encoders
 from kdexp.teacher.config import TeacherConfig, Tokenization
 from kdexp.teacher.features import alignment_tag
+from kdexp.tracking.data_sets import data_sets
 from kdexp.tracking.run import RunDescription
 from kdexp.tracking.secrets import redact
 from kdexp.tracking.store import NOTE_TAG
@@ -31,7 +33,10 @@ from kdexp.tracking.store import NOTE_TAG
 logger = logging.getLogger(__name__)
 
 
-_TOLD = ("seed", "teacher", "student", "task", "loss", "loss.alpha", "loss.temperature", "condition", "terms")
+_TOLD = (
+    *("seed", "teacher", "more_teachers", "student", "task", "loss", "loss.alpha", "loss.temperature"),
+    *("condition", "terms"),
+)
 """What the name says of every run, whether a sweep varies it or not."""
 
 
@@ -107,9 +112,21 @@ def _loss_name(loss: Loss) -> str:
 def _varied(config: Config) -> str:
     """What a sweep varies beyond what every name says."""
     flat = flatten(config)
+    flat |= _option_lists(config)
     names = [name for name in config.varied if name not in _TOLD]
     values = {name: flat.get(name, flat.get(f"{name}.name")) for name in names}
     return " ".join(f"{name}={shown(value)}" for name, value in values.items() if value is not None)
+
+
+def _option_lists(config: Config) -> dict[str, str]:
+    """Groups of which several options can be chosen, as names joined by `+`."""
+    chosen: dict[str, Iterable[str]] = {
+        "more_teachers": config.more_teachers,
+        "terms": config.loss.terms,
+        "controls": config.controls,
+        "export": config.export,
+    }
+    return {name: "+".join(options) or "none" for name, options in chosen.items()}
 
 
 def shown(value: object) -> str:
@@ -133,10 +150,8 @@ def run_params(config: Config, hardware: Hardware, readers: Mapping[str, Encoder
         "hardware.name": hardware.name,
         "hardware.bfloat16": hardware.bfloat16,
         **threads,
-        "more_teachers": "+".join(config.more_teachers) or "none",
-        "terms": "+".join(config.loss.terms) or "none",
-        "controls": "+".join(config.controls) or "none",
-        **({"export": "+".join(config.export)} | _machine() if config.export else {}),
+        **{name: told for name, told in _option_lists(config).items() if name != "export" or config.export},
+        **(_machine() if config.export else {}),
     }
 
 
@@ -183,6 +198,34 @@ def task_tags(config: Config, task: Task) -> dict[str, str]:
         **{f"kdexp.{name}_rows": str(len(getattr(task, name))) for name in ("train", "validation", "test")},
         **task.tags,
     }
+
+
+def card_facts(config: Config, task: Task, *, is_given: bool) -> CardFacts:
+    """What the cards of a run's students say beside what was measured.
+
+    Args:
+        is_given: The task was handed in by a program.
+    """
+    student, teachers = config.student, list(teacher_settings(config).values())
+    followed = next((item for item in teachers if isinstance(item, ModelConfig)), None)
+    begun = followed if student.follows_teacher else student
+    return CardFacts(
+        data=data_sets(task, None if is_given else config.task),
+        student=model_name(student),
+        teachers=[teacher_name(teacher) for teacher in teachers],
+        version=own_version(),
+        # What is generated is English; of other data nobody says it.
+        language="en" if isinstance(config.task, EmbeddedTaskConfig) and not is_given else None,
+        base_model=_hub_id(begun.checkpoint) if begun else None,
+        needs_kdexp=isinstance(student, StaticStudentConfig),
+        command=command_line(),
+    )
+
+
+def _hub_id(checkpoint: str | None) -> str | None:
+    """None of a folder: that of one machine is nobody else's."""
+    is_id = checkpoint is not None and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint)
+    return checkpoint if is_id and not Path(str(checkpoint)).exists() else None
 
 
 def _pairing(config: Config) -> str:

@@ -1,7 +1,7 @@
 """One run, told from the beginning to the end."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from kdexp.config import Config, schedules, teacher_settings
 from kdexp.controls.train import train_controls
 from kdexp.controls.tuned import choices
 from kdexp.export.files import ExportedFile, Source, export_student
+from kdexp.export.handed_on import hand_on
 from kdexp.export.measured import file_answers, measure_files
 from kdexp.export.packages import refuse_missing_packages
 from kdexp.files import full_disk_told
@@ -21,8 +22,9 @@ from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.loss.base import CrossEntropy
 from kdexp.model.encoder import Encoder
-from kdexp.naming import announce, command_line, describe_run, teacher_tags
+from kdexp.naming import announce, card_facts, command_line, describe_run, teacher_tags
 from kdexp.processes import Processes
+from kdexp.results.card import CardFacts
 from kdexp.results.diagnostics import Diagnostics, diagnose
 from kdexp.results.measure import (
     ModelAnswers,
@@ -42,8 +44,8 @@ from kdexp.teacher.base import Teacher, TeacherAnswers, cost_of, notices_of, ref
 from kdexp.teacher.features import TeacherFeatures, refuse_unfit_features, teacher_features
 from kdexp.teacher.load import open_teacher
 from kdexp.teacher.logits import teacher_answers
-from kdexp.tracking.config import TrackingConfig
 from kdexp.tracking.data_sets import data_sets
+from kdexp.tracking.registry import check_registry
 from kdexp.tracking.run import TrackedRun, open_run
 from kdexp.tracking.store import NOTE_TAG
 from kdexp.tracking.student_model import StudentFiles
@@ -129,7 +131,8 @@ def _run(
             url=tracked.url,
             experiment_url=tracked.experiment_url,
         )
-        _log(tracked, record, config.tracking, course, models, trained["student"], files)
+        facts = partial(card_facts, config, task, is_given="task" in given)
+        _log(tracked, record, config, course, models, trained["student"], files, facts)
     return record
 
 
@@ -166,6 +169,8 @@ def _refuse_unfit(config: Config, task: Task, teacher: Teacher, student: Encoder
         weighted_kind(task, schedule, setting)
     refuse_unfit_answers(config.loss, teacher)
     refuse_unfit_features(config.loss.terms, teacher, student)
+    if config.tracking.register:
+        check_registry(config.tracking.uri, config.tracking.register)
 
 
 def _legibility(teacher: Teacher, student: Encoder) -> dict[str, float]:
@@ -210,13 +215,14 @@ def _notices(teacher: Teacher, answers: Mapping[str, TeacherAnswers]) -> list[st
 def _log(
     tracked: TrackedRun,
     record: RunRecord,
-    settings: TrackingConfig,
+    config: Config,
     course: Course,
     models: Mapping[Role, ModelAnswers],
     student: TrainedStudent,
     exported: Mapping[str, ExportedFile],
+    facts: Callable[[], CardFacts],
 ) -> None:
-    task, with_text = course.task, settings.log_text
+    task, with_text = course.task, config.tracking.log_text
     tracked.log_table(prediction_table(task, models, with_text=with_text), "predictions.parquet")
     figure = prediction_figure(task, models)
     if figure is not None:
@@ -225,13 +231,11 @@ def _log(
     tracked.log_metrics(record.metrics(), step=student.num_steps)
     notes = [*task.announcements, *course.encoder.notes, *record.notices]
     tracked.set_tags({NOTE_TAG: run_note(record, notes, command_line())})
-    if settings.log_model:
+    if config.tracking.log_model:
+        register = None if config.trial else config.tracking.register  # a trial is there to choose, not to ship
         validation = models["student"].answers["validation"]
         files = StudentFiles.of(student.folder, task, course.encoder.max_length, validation, with_text=with_text)
-        tracked.log_student(files, record.student_metrics())
-        for name, file in exported.items():
-            shipped = replace(files, folder=file.folder, name=f"student_{name}")
-            tracked.log_student(shipped, record.file_metrics(name))
+        hand_on(tracked, files, exported, task, models, record, facts(), register)
 
 
 def _diagnose(
@@ -285,7 +289,11 @@ def _costs(
         "cache_hits": sum(
             [item.from_cache for item in trained.values()]
             + [item.preparation.from_cache for item in teachers]
-            + [given.num_forwarded == 0 for item in answers.values() for given in item.members.values() or [item]]
+            + [
+                given.num_forwarded == 0 and not given.is_given
+                for item in answers.values()
+                for given in item.members.values() or [item]
+            ]
         ),
         "peak_memory_mb": hardware.peak_memory_bytes() / 2**20,
     }

@@ -257,7 +257,7 @@ def _import_libraries() -> None:
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     import scipy.stats  # noqa: F401
     import sklearn.metrics  # noqa: F401
-    import statsmodels.stats.multitest  # noqa: F401
+    import statsmodels.stats.weightstats  # noqa: F401
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer  # noqa: F401
     from transformers.models.bert import modeling_bert  # noqa: F401
     from transformers.models.roberta import modeling_roberta  # noqa: F401

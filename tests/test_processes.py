@@ -24,7 +24,8 @@ from safetensors.torch import load_file
 from transformers import set_seed
 
 from kdexp import DistillationTrainer, DistillationTrainingArguments
-from kdexp.cache import Cache, Key
+from kdexp.cache import Cache
+from kdexp.entries import Key
 from kdexp.errors import UserError
 from kdexp.fingerprint import weights_fingerprint
 from kdexp.hardware import Device, Hardware, HardwareConfig, _device, prepare_hardware

@@ -1,8 +1,7 @@
 """Tab completion of groups, options and settings, from the files and classes that declare them.
 
 Hydra completes too, but imports itself and composes a whole config first, which takes longer than a person waits. It
-is asked for what is not answered here: what a setting holds now, single terms and further teachers, its own
-settings.
+is asked for what is not answered here: its own settings, and files that lie elsewhere.
 """
 
 import os
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
-from kdexp.cli.conf_dir import CONF_DIR
+from kdexp.cli.chosen import PARTS, chosen_option, chosen_parts, held_value, installed_launchers, schema_of
 from kdexp.cli.flags import COMMANDS
 from kdexp.cli.help import GROUPS, options
 from kdexp.cli.schema import field_types, has_parts, legal_values
@@ -39,18 +38,14 @@ def complete(line: str) -> list[str] | None:
     Args:
         line: Up to the cursor, the program's name first.
     """
-    words = line.split()[1:]
+    words = unquoted(line).split()[1:]
     if any(word.startswith(("--config-", "-c", "hydra.searchpath")) for word in words):  # other files than conf/
         return None
     word = "" if line.endswith(" ") or not words else words.pop()
     name, equals, beginning = word.partition("=")
-    if equals and beginning.startswith((".", "/")):
-        return sorted(f"{name}={path}" for path in _paths(beginning))
     if equals:
-        choices = options(name) if name in GROUPS else _values(name, words)
-        if not choices:
-            return None
-        return sorted(f"{name}={choice}" for choice in choices if choice.startswith(beginning))
+        choices = _choices(name, beginning, words)
+        return choices and sorted(f"{name}={choice}" for choice in choices if choice.startswith(beginning))
     if not re.fullmatch(r"[\w.]*", word) or word.startswith("hy"):
         return None
     path, _, beginning = word.rpartition(".")
@@ -65,16 +60,32 @@ def complete(line: str) -> list[str] | None:
     return sorted({name for name in names if name.startswith(word)})
 
 
+def unquoted(line: str) -> str:
+    """The line without the quotes that only the shell needs, as in `'terms=[rkd,hidden]'`."""
+    return re.sub(r"""(?<=\s)(['"])(\S*)\1(?=\s)""", r"\2", line)
+
+
+def _choices(name: str, beginning: str, words: Sequence[str]) -> list[str] | None:
+    """What can stand behind `name=`, whatever it begins with; None where Hydra knows."""
+    if beginning.startswith((".", "/")):
+        return _paths(beginning)
+    if name in GROUPS:
+        return list(options(name)) or None
+    if name == "hydra/launcher":
+        return installed_launchers()
+    path, _, field = name.rpartition(".")
+    fields = fields_at(path, words) or {}
+    if field not in fields:
+        return None
+    held = held_value(name, words)
+    return legal_values(fields[field]) or ([] if held is None else [held])
+
+
 def _paths(beginning: str) -> list[str]:
     """Files and folders whose path begins so."""
     folder, start = (beginning, "") if os.path.isdir(beginning) else os.path.split(beginning)
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return [os.path.join(folder, name) for name in names if name.startswith(start)]
-
-
-def _values(setting: str, words: Sequence[str]) -> list[str]:
-    path, _, field = setting.rpartition(".")
-    return legal_values((fields_at(path, words) or {}).get(field))
 
 
 def fields_at(path: str, words: Sequence[str]) -> dict[str, Any] | None:
@@ -84,21 +95,21 @@ def fields_at(path: str, words: Sequence[str]) -> dict[str, Any] | None:
         words: What else the command line says: it may choose an option.
     """
     settings: Any = Config
-    for depth, part in enumerate(filter(None, path.split("."))):
-        is_chosen = depth == 0 and part in SCHEMAS
-        settings = _chosen_schema(part, words) if is_chosen else field_types(settings).get(part)
-        if not is_dataclass(settings):
+    walked = ""
+    for part in filter(None, path.split(".")):
+        parent, walked = walked, f"{walked}.{part}".lstrip(".")
+        if parent in PARTS:
+            option = chosen_parts(parent, words).get(part)
+            settings = option and schema_of(PARTS[parent], option)
+        elif walked in PARTS:
+            settings = walked
+        elif walked in SCHEMAS:
+            settings = schema_of(part, chosen_option(part, words) or "")
+        else:
+            settings = field_types(settings).get(part)
+        if not (is_dataclass(settings) or settings in PARTS):
             return None
+    if settings in PARTS:
+        options_by_name = chosen_parts(settings, words)
+        return {name: schema_of(PARTS[settings], option) for name, option in options_by_name.items()}
     return field_types(settings)
-
-
-def _chosen_schema(group: str, words: Sequence[str]) -> type | None:
-    """The class of the option that the line chooses, or of the default one, as its file names it."""
-    defaults = (CONF_DIR / "config.yaml").read_text(encoding="utf-8")
-    chosen = re.findall(rf"^  - {group}: (\w+)", defaults, re.MULTILINE)
-    chosen += [word.partition("=")[2] for word in words if word.startswith(f"{group}=")]
-    if not chosen:  # a group of which none is chosen until someone asks
-        return None
-    file = CONF_DIR / group / f"{chosen[-1]}.yaml"
-    named = re.search(rf"/schema/{group}/(\w+)@_here_", file.read_text(encoding="utf-8")) if file.exists() else None
-    return SCHEMAS[group][named.group(1)] if named else None

@@ -16,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kdexp.cli.chosen import held_value
 from kdexp.cli.completion import fields_at
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.config import SweeperConfig
@@ -25,6 +26,7 @@ from kdexp.cli.help import GROUPS, options
 from kdexp.cli.parts import refuse_undeclared
 from kdexp.config import SCHEMAS, Config
 from kdexp.errors import UserError
+from kdexp.task.config import KindName
 
 
 def resolve(composed: DictConfig, choices: Mapping[str, Any] | None = None) -> Config:
@@ -58,26 +60,37 @@ def build(node: DictConfig) -> Any:
 
 
 def refuse_lax_values(overrides: Sequence[str]) -> None:
-    """Refuse `student=null`, on which Hydra fails, and `baseline=7`, which OmegaConf takes for true.
+    """Refuse what would be taken otherwise than meant: `student=null`, `baseline=7`, `export=[none,onnx]`.
 
     Raises:
-        UserError: A group was given no option, or a setting that is true or false a number.
+        UserError: A group was given no option, a setting that is true or false a number, or nothing beside something.
     """
     for name, _, value in (override.partition("=") for override in overrides):
         if name in GROUPS and value == "null":
             raise UserError(name, "got null", f"expected one of {', '.join(options(name))}")
+        if name == "export":
+            _refuse_none_of_several(value)
         path, _, field = name.rpartition(".")
         is_number = re.fullmatch(r"[-+.\d]*\d", value) and value not in ("0", "1")
         if is_number and (fields_at(path, overrides) or {}).get(field) is bool:
             raise UserError(name, f"got {value}", "expected true or false")
 
 
+def _refuse_none_of_several(value: str) -> None:
+    """`none` adds nothing to a list: what it was meant to remove would be exported all the same."""
+    for listed in re.findall(r"\[([^\]]*)\]", value):
+        names = [name.strip() for name in listed.split(",")]
+        if "none" in names and len(names) > 1:
+            raise UserError("export", f"got {value}, but none stands alone", "remove none, or all beside it")
+
+
 def with_loss_of_kind(overrides: Sequence[str]) -> list[str]:
-    """The words, with a loss for `task.kind=regression` where none is chosen: numbers have nothing to soften."""
+    """The words, with a loss for a task of numbers where none is chosen: they have nothing to soften."""
     chosen = ("loss=", "experiment=", "+loss")
-    if "task.kind=regression" not in overrides or any(word.startswith(chosen) for word in overrides):
-        return list(overrides)
-    return [*overrides, "loss=mse"]
+    is_left_open = not any(word.startswith(chosen) for word in overrides)
+    if is_left_open and held_value("task.kind", overrides) == KindName.regression:
+        return [*overrides, "loss=mse"]
+    return list(overrides)
 
 
 def _refused_part(node: DictConfig) -> str:

@@ -70,5 +70,9 @@ def row_scores(answers: Any) -> np.ndarray:
     if "scores" in answers:
         told = [[score for score in row if score is not None] for row in answers["scores"]]
         return np.array([min(row, default=1.0) for row in told])
-    probabilities = answers.filter(like="probability_").to_numpy()
-    return np.maximum(probabilities, 1 - probabilities).min(axis=1)
+    names = [name for name in answers if name.startswith("probability_")]
+    probabilities = answers[names].to_numpy()
+    told = [[name.removeprefix("probability_") in labels for name in names] for labels in answers["labels"]]
+    return np.where(np.array(told, dtype=bool).reshape(probabilities.shape), probabilities, 1 - probabilities).min(
+        axis=1
+    )

@@ -22,6 +22,7 @@ from kdexp.study.job import record_failure
 from kdexp.study.launch import Job, Launch, Outcome
 from kdexp.study.precheck import prechecked
 from kdexp.study.sweep_key import find_sweep
+from kdexp.tracking.registry import check_registry
 from kdexp.tracking.run import RunDescription, TrackedRun, open_run
 from kdexp.tracking.store import StoredRun, Study
 
@@ -66,7 +67,7 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
         yield sweep
         sweep.raise_failures()
         return
-    study = Study(base.tracking.uri, base.study)
+    study = _open_study(base)
     key, _ = find_sweep(study, base, swept, kind)
     with cache.lock("sweeps", key.digest):
         study.mark_cut_off(cache)
@@ -82,6 +83,12 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
             parent.flush()
             _sum_up(study, parent)
             sweep.raise_failures()
+
+
+def _open_study(base: Config) -> Study:
+    if base.tracking.register:
+        check_registry(base.tracking.uri, base.tracking.register)
+    return Study(base.tracking.uri, base.study)
 
 
 def _first_legal(jobs: Sequence[Job]) -> Config:
@@ -102,6 +109,7 @@ def _sum_up(study: Study, parent: TrackedRun) -> None:
     from kdexp.study.summary.report import log_summary, print_summary
     from kdexp.study.summary.settings import summarize
 
+    parent.flush()  # a study has left its verdict there
     summary = summarize(study, parent.run_id)
     log_summary(summary, parent, study)
     print_summary(summary)
@@ -143,13 +151,13 @@ class Sweep:
         num_shared = len(self.jobs) - len(self.failed) - len(distinct)
         if num_shared:
             logger.info(
-                "%d jobs, %d computations: %d share one with another job "
-                "(with alpha=1 the temperature and the teacher have no effect)",
+                "%d jobs, %d computations: %d share one with another job (%s)",
                 len(self.jobs),
                 len(distinct),
                 num_shared,
+                _why_shared(self.jobs),
             )
-        logger.info("the teacher, its logits and each seed's baseline are computed once for all jobs")
+        logger.info("what jobs share (a teacher, its logits, a baseline) is computed once")
         return list(distinct.values())
 
     def run(self, jobs: Sequence[Job], launch: Launch) -> list[Outcome]:
@@ -223,6 +231,12 @@ class Sweep:
         # Of one that a changed or a missing file made another computation, what it is now counts.
         noted = {key: name for key, name in noted.items() if name not in names.values()} | names
         self.parent.log_text(json.dumps(noted, indent=1), JOBS_FILE)
+
+
+def _why_shared(jobs: Sequence[Job]) -> str:
+    if any(job.config is not None and not job.config.loss.uses_logits for job in jobs):
+        return "with alpha=1 the temperature and the teacher have no effect"
+    return "what differs between them does not change what is computed"
 
 
 def _known_outcome(job: Job, run: StoredRun) -> Outcome:

@@ -29,6 +29,8 @@ _IRRELEVANT = (
     "families",
     "cross_family.",
     "few_labels.",
+    "candidates",
+    "budget.",
 )
 
 
@@ -37,7 +39,7 @@ class SweepKey:
     """What the jobs of a sweep have in common.
 
     Attributes:
-        kind: `grid`, `search` or `cross_family`.
+        kind: `grid`, `search`, `cross_family`, `few_labels` or `choose_student`.
         swept: Settings that the sweep varies.
         settings: Digest of the others.
         digest: The same, with the content of files and the versions of libraries.
@@ -73,6 +75,7 @@ class SweepKey:
         return {
             "kdexp.sweep_key": self.digest,
             "kdexp.sweep_settings": self.settings,
+            "kdexp.sweep_kind": self.kind,
             "kdexp.swept": ",".join(self.swept),
         }
 

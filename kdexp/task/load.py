@@ -7,6 +7,7 @@ local copy, and `task=file` reads a person's own tables.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,7 +27,7 @@ from kdexp.task.kinds.by_name import kind_class
 from kdexp.task.public import PublicSources, public_sources
 from kdexp.task.split import Split, write_split
 from kdexp.task.tables.columnar import is_saved_dataset
-from kdexp.task.tables.file import Reading, read_table
+from kdexp.task.tables.file import Reading, read_table, split_file
 from kdexp.task.tables.table import Table, TextColumn, row_ids
 
 
@@ -248,7 +249,7 @@ def _load_file(config: FileTaskConfig, cache: Cache, kind: type[TaskKind]) -> Ta
         "test": config.test,
         "transfer": config.transfer_file,
     }
-    paths = {name: Path(path).expanduser() for name, path in files.items() if path is not None}
+    paths = {name: split_file(Path(path).expanduser(), name) for name, path in files.items() if path is not None}
     # A file that is not there is told of where it is read.
     readable = {name: path.is_file() or is_saved_dataset(path) for name, path in paths.items()}
     digests = {name: path_digest(path) if readable[name] else None for name, path in paths.items()}
@@ -323,9 +324,13 @@ def _kept(
             facts = {"label_names": list(arranged.kind.label_names), "notes": arranged.notes, "tags": arranged.tags}
             (target / "task.json").write_text(json.dumps(facts), encoding="utf-8")
 
-    entry = cache.folder("tasks", {"kind": kind.name, "task": _read_settings(config) | dict(digests)}, build)
-    facts = json.loads((entry.path / "task.json").read_text(encoding="utf-8"))
-    splits = {path.stem: Split.from_file(path) for path in entry.path.glob("*.arrow")}
+    parts = {"kind": kind.name, "task": _read_settings(config) | dict(digests)}
+    return cache.loaded("tasks", parts, build, partial(_read_task, config, kind))[1]
+
+
+def _read_task(config: TaskConfig, kind: Callable[[Sequence[str]], TaskKind], folder: Path) -> Task:
+    facts = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    splits = {path.stem: Split.from_file(path) for path in folder.glob("*.arrow")}
     return Task(
         name=config.name,
         kind=kind(facts.pop("label_names")),

@@ -201,6 +201,13 @@ def context_tags() -> dict[str, str]:
     return resolve_tags()
 
 
+def version_tags(name: str, version: str | int) -> dict[str, str]:
+    """By which MLflow's page of a logged model shows what it is registered as."""
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+    return {MLFLOW_MODEL_VERSIONS: json.dumps([{"name": name, "version": str(version)}])}
+
+
 VIEW_SECTION = "kdexp"
 _MOST_AXES = 4
 _MOST_CURVES = 20

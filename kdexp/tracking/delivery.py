@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from kdexp.errors import UserError
 from kdexp.files import try_lock
 from kdexp.tracking.data_sets import DataSet
+from kdexp.tracking.registry import Registration, register
 from kdexp.tracking.secrets import redact
 from kdexp.tracking.student_model import StudentFiles, write_student
 from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable, reason
@@ -53,6 +54,7 @@ class Delivery:
         self._last_metrics: dict[str, Any] = {}
         self._all_params: dict[str, str] = {}
         self._data_sets: dict[str, DataSet] = {}
+        self._logged: dict[str, Any] = {}
         self._params: list[Any] = []
         self._tags: list[Any] = []
         self._rejected: list[dict[str, object]] = []
@@ -138,8 +140,17 @@ class Delivery:
             # Last, so that the run never points to a model that is not all there.
             self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
             shutil.rmtree(target)
+            self._logged[student.name] = logged
 
         self._deliver_or_keep(student.name, send)
+
+    def send_registration(self, student_name: str, registration: Registration) -> None:
+        """Register a model that was sent."""
+
+        def send() -> None:
+            register(self.client, registration, self._logged[student_name])
+
+        self._deliver_or_keep(f"registered model {registration.name}", send)
 
     def _metrics_of_model(self, names: Sequence[str], model_id: str) -> list[Any]:
         """The run's own points, which it holds already, with the model and the data set that they are of."""

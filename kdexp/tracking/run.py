@@ -19,6 +19,7 @@ from kdexp.tracking.client import told
 from kdexp.tracking.config import TrackingConfig
 from kdexp.tracking.data_sets import DataSet
 from kdexp.tracking.delivery import MAX_TAG_CHARACTERS, Delivery, shorten
+from kdexp.tracking.registry import Registration
 from kdexp.tracking.secrets import redact
 from kdexp.tracking.store import connect, find_experiment
 from kdexp.tracking.student_model import SERVED_KINDS, StudentFiles
@@ -119,18 +120,23 @@ class TrackedRun:
         if self._delivery:
             self._delivery.send_data_sets(data_sets)
 
-    def log_student(self, student: StudentFiles, metrics: Sequence[str] = ()) -> None:
+    def log_student(
+        self, student: StudentFiles, metrics: Sequence[str] = (), registration: Registration | None = None
+    ) -> None:
         """Log a student as the model `student`, which loads with transformers and with `mlflow.pyfunc`.
 
         It carries the params of the run.
 
         Args:
             metrics: Names of those that were logged and that the model carries too, with their last values.
+            registration: What it is to be in MLflow's model registry; None registers nothing.
         """
         if self._delivery and student.kind not in SERVED_KINDS:
             logger.warning("the student is not logged as a model: none of kind %s can be served yet", student.kind)
         elif self._delivery:
             self._delivery.send_student(student, metrics)
+            if registration:
+                self._delivery.send_registration(student.name, registration)
 
     def flush(self) -> bool:
         """Deliver everything that is queued; return whether the store took it."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexp.tracking.adapter import quiet
+from kdexp.tracking.secrets import redact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 SERVED_KINDS = ("single_label", "multi_label", "regression", "token_labels")
 """Kinds of task that the pyfunc model can answer."""
 
-SETTINGS_FILE, ONNX_FILE = "student.json", "model.onnx"
+SETTINGS_FILE, ONNX_FILE, CARD_FILE = "student.json", "model.onnx", "README.md"
 
 _PACKAGES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "pandas")
 _ONNX_PACKAGES = ("mlflow", "onnxruntime", "tokenizers", "numpy", "pandas")
@@ -43,6 +44,7 @@ class StudentFiles:
         is_pair: Whether it was trained on pairs; None where that is not known, and both are answered.
         sureness: How often it was right on validation by how sure it was (`kdexp/task/kinds/sureness.py`).
         name: By which `runs:/<run id>/<name>` finds it.
+        card: Its README.md.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class StudentFiles:
     is_pair: bool | None = None
     sureness: Mapping[str, Sequence[int]] | None = None
     name: str = "student"
+    card: str = ""
 
     @classmethod
     def of(
@@ -128,6 +131,8 @@ def write_student(student: StudentFiles, logged: "LoggedModel", target: Path) ->
     if not (target / SETTINGS_FILE).exists():  # an exported student brings its own
         settings = student.settings() | ({"architecture": own.stem} if own else {})
         (target / SETTINGS_FILE).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
+    if student.card:
+        (target / CARD_FILE).write_text(redact(student.card), encoding="utf-8")
     model.flavors["python_function"]["data"] = "."
     model.save(str(target / "MLmodel"))
 

@@ -147,9 +147,13 @@ def test_a_run_and_the_same_run_again(tmp_path, kdexp):
 
 
 def test_numbers_are_taught_by_their_squared_difference_unless_a_loss_is_chosen():
+    assert kdexp.compose("task=stsb").loss.name == "mse"
+    assert kdexp.compose("task=stsb", "loss.alpha=0.5").loss.alpha == 0.5
+    assert kdexp.compose("loss=huber", "task=stsb").loss.name == "huber"
     words = ("task=file", "task.kind=regression", "task.train=nowhere.csv")
     assert (compose(*words).loss.name, compose(*words).loss.centered) == ("mse", False)
     assert compose(*words, "loss=huber").loss.name == "huber"
+    assert compose("task=stsb").loss.name == "mse"  # a public task brings its kind
     several = compose("task=file", "task.kind=multi_label", "task.train=nowhere.csv", "loss=mse").loss
     assert (several.centered, compose("loss=mse").loss.centered) == (False, True)
     assert compose("task=file", "task.kind=multi_label", "task.train=nowhere.csv").loss.name == "kd"

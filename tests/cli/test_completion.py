@@ -43,15 +43,24 @@ def ask(line: str, shell: str = "bash") -> list[str]:
         ("kdexp teacher.finetune=t", ["teacher.finetune=true"]),
         ("kdexp loss=nope loss.al", None),
         ("kdexp nothing.", None),
-        ("kdexp seed=", None),
+        ("kdexp seed=3 seed=", ["seed=3"]),
+        ("kdexp study=", []),
+        ("kdexp nothing=", None),
+        ("kdexp more_teachers=electra more_teachers.electra.fin", ["more_teachers.electra.finetune="]),
+        ("kdexp export=[onnx_int8] export.onnx_int8.q", ["export.onnx_int8.quantization="]),
         ("kdexp task.train=./nowhere/x", []),
-        ("kdexp hydra/launcher=", None),
+        ("kdexp hydra/launcher=j", ["hydra/launcher=joblib"]),
+        ("kdexp hydra/sweeper=", None),
         ("kdexp +teacher@more_teachers.x=", None),
-        ("kdexp loss.terms.", None),
+        ("kdexp loss.terms.", []),
+        ("kdexp loss=tinybert loss.terms.", ["loss.terms.attention.", "loss.terms.hidden."]),
+        ("kdexp 'terms=[rkd,hidden]' loss.terms.", ["loss.terms.hidden.", "loss.terms.rkd."]),
+        ("kdexp terms=rkd loss.terms.rkd.we", ["loss.terms.rkd.weight=", "loss.terms.rkd.weight_end="]),
         ("kdexp terms.", None),
         ("kdexp controls=tu", ["controls=tuned"]),
-        ("kdexp controls.", None),
-        ("kdexp controls=[tuned] controls.tuned.", None),
+        ("kdexp controls.", []),
+        ("kdexp controls=tuned controls.", ["controls.tuned."]),
+        ("kdexp controls=[tuned] controls.tuned.l", ["controls.tuned.learning_rates="]),
         ("kdexp --config-dir=mine teacher=", None),
     ],
 )
@@ -98,14 +107,15 @@ def test_files_as_hydra_completes_them(tmp_path, beginning):
 
 def test_what_it_leaves_open_hydra_answers():
     assert set(ask("kdexp hydra/sweeper=")) == {"hydra/sweeper=basic", "hydra/sweeper=kdexp"}
-    assert set(ask("kdexp terms=rkd loss.terms.rkd.we", "fish")) >= {
-        "loss.terms.rkd.weight=",
-        "loss.terms.rkd.weight_end=",
-    }
+    assert set(ask("kdexp hydra.sweeper.par", "fish")) >= {"hydra.sweeper.params."}
 
 
 @pytest.mark.parametrize(
-    "line", ["teacher=r", "loss.al", "loss=dkd loss.", "teacher.train.", "task=file task.tr", "train=", "tra"]
+    "line",
+    [
+        *("teacher=r", "loss.al", "loss=dkd loss.", "teacher.train.", "task=file task.tr", "train=", "tra", "seed="),
+        *("loss.temperature=", "task.train_size=", "terms=rkd loss.terms.rkd.weight=", "hydra/launcher="),
+    ],
 )
 def test_hydra_would_say_the_same(line):
     loader = ConfigLoaderImpl(create_config_search_path(conf_dir()))

@@ -193,3 +193,19 @@ def test_export_none_is_the_run_that_it_was():
 
     assert config_hash(compose("export=none")) == config_hash(compose())
     assert config_hash(compose("export=onnx")) != config_hash(compose())
+
+
+@pytest.mark.parametrize(("model", "library"), [("student", "transformers"), ("student_onnx_int8", "onnx")])
+def test_every_logged_student_has_a_card(exported, monkeypatch, model, library):
+    from huggingface_hub import ModelCard
+
+    from kdexp.tracking.fetch import fetch_model
+
+    monkeypatch.chdir(exported.folder)
+    folder = fetch_model(f"runs:/{exported.record.run_id}/{model}", f"sqlite:///{exported.folder}/mlflow.db")
+    card = ModelCard.load(folder / "README.md")
+    role = model.replace("student_", "export/")
+    found = {item.metric_type: item.metric_value for item in card.data.eval_results}
+    assert found["accuracy"] == round(exported.record.score("test", role), 4)
+    assert card.data.library_name == library
+    assert exported.record.run_id in card.text

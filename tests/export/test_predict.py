@@ -1,18 +1,15 @@
 """`kdexp predict`: the run's own answers, from every kind of file, with what a person should look at."""
 
-import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from command_line import ROOT, child_environment
+from model_server import serve
 
 from kdexp.errors import UserError
 from kdexp.export.predict import main as predict
@@ -26,6 +23,7 @@ def told(exported, tmp_path, monkeypatch):
     """What the run answered on test, in a folder beside its store."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(exported.folder / "mlflow.db", tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     study = Study(f"sqlite:///{tmp_path}/mlflow.db", "distillation")
     return study.table_artifact(exported.record.run_id, "predictions.parquet").head(40)
 
@@ -124,38 +122,11 @@ def test_torch_is_not_loaded_where_an_onnx_file_is_there(exported, told):
 @pytest.mark.parametrize("model", ["student", "student_onnx"])
 def test_a_server_answers_as_the_run_did(exported, told, model):
     """A real `mlflow models serve` on the loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    uri = f"sqlite:///{exported.folder}/mlflow.db"
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"runs:/{exported.record.run_id}/{model}"]
-    command += ["--env-manager", "local", "--port", str(port), "--host", "127.0.0.1", "--workers", "1"]
-    environment = child_environment(exported.folder) | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with subprocess.Popen(
-        command, env=environment, cwd=exported.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as server:  # fmt: skip
-        try:
-            body = json.dumps({"inputs": told["text"].tolist()}).encode()
-            request = urllib.request.Request(
-                f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
-            )
-            rows = pd.DataFrame(json.loads(_ask(request))["predictions"])
-        finally:
-            os.killpg(server.pid, 15)
+    with serve(exported, model) as server:
+        rows = server.ask({"inputs": told["text"].tolist()})
     role = model.replace("student_", "export/")
     assert rows["label"].tolist() == told[role].tolist()
     assert abs(probabilities(rows) - probabilities(told, f"{role}_")).max() < 1e-4
-
-
-def _ask(request):
-    for _ in range(120):
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.read()
-        except OSError:
-            time.sleep(1)
-    raise AssertionError("no server")
 
 
 @pytest.mark.slow

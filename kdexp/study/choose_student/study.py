@@ -98,7 +98,7 @@ def report(records: Mapping[str, Sequence[RunRecord]], parent: TrackedRun, confi
     chosen = choose(found, config.budget.latency_ms, config.budget.size_mb)
     table = _table(found, metric)
     figures = {cost: front_figure(found, cost, metric, chosen) for cost in _COSTS}
-    verdict: list[Block] = [Heading(_TITLE), BulletList(_findings(found, chosen, config))]
+    verdict: list[Block] = [Heading(_TITLE), BulletList(_findings(found, chosen, config, wording.points_of(metric)))]
     blocks: list[Block] = [*verdict, Heading("Every file of every student"), TableBlock(table), Paragraph(_LIMITS)]
     for cost, figure in figures.items():
         parent.log_figure(figure, f"choose_student/{cost}.png")
@@ -115,7 +115,7 @@ _LIMITS = (
 )
 
 
-def _findings(found: Sequence[Option], chosen: Option | None, config: Config) -> list[str]:
+def _findings(found: Sequence[Option], chosen: Option | None, config: Config, points: str) -> list[str]:
     lines = [
         f"no other file is better on validation at no more {meaning}: "
         + "; ".join(option.name for option in front(found, cost))
@@ -131,7 +131,7 @@ def _findings(found: Sequence[Option], chosen: Option | None, config: Config) ->
     return [
         *lines,
         f"chosen on validation {within}: {chosen.name} ({chosen.latency_ms:.2f} ms, {chosen.size_mb:.1f} MB)",
-        f"it costs {_shown(chosen.behind_teacher())} points against the teacher, on test",
+        f"it costs {_shown(chosen.behind_teacher())} {points} against the teacher, on test",
         f"of these the smaller model alone costs {_shown(chosen.smaller_model())}; {_worth(chosen.gain())}",
     ]
 
@@ -162,10 +162,10 @@ def _table(found: Sequence[Option], metric: str) -> "pd.DataFrame":
             "file": option.file,
             "ms": f"{option.latency_ms:.2f}",
             "MB": f"{option.size_mb:.1f}",
-            f"validation {metric}": f"{option.mean_validation:.2%}",
-            f"test {metric}": f"{option.mean_test:.2%}",
-            "against the teacher, points": _shown(option.behind_teacher()),
-            "gain, points": _shown(option.gain()),
+            f"validation {metric}": wording.score(option.mean_validation, metric),
+            f"test {metric}": wording.score(option.mean_test, metric),
+            f"against the teacher, {wording.points_of(metric)}": _shown(option.behind_teacher()),
+            f"gain, {wording.points_of(metric)}": _shown(option.gain()),
             "seeds": len(option.test),
             "front": " ".join(cost.partition("_")[0] for cost in _COSTS if option.name in fronts[cost]),
         }
@@ -193,6 +193,6 @@ def front_figure(found: Sequence[Option], cost: str, metric: str, chosen: Option
         axes.plot(getattr(chosen, cost), 100 * chosen.mean_test, "o", markersize=14, fillstyle="none", label="chosen")
     axes.set_xscale("log")
     axes.set_xlabel(_COSTS[cost])
-    axes.set_ylabel(f"test {metric}, %")
+    axes.set_ylabel(f"test {wording.heading(metric) if wording.is_share(metric) else wording.points_of(metric)}")
     axes.legend()
     return figure

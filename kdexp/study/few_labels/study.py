@@ -22,7 +22,9 @@ from kdexp.teacher.config import EncoderTeacherConfig
 SWEPT = ("task.train_size", "task.transfer_size", "task.subset_seed")
 """What the study varies besides the seed."""
 
-_SMALLEST, _MOST_RUNGS = 125, 5
+_SMALLEST, _MOST_RUNGS = 125, 4
+_MOST_GENERATED = 4000
+"""Rows of a generated task, unless a person sets them: the whole study is to take some ten minutes of one core."""
 
 
 def rungs(config: Config, typed: Sequence[str]) -> list[list[str]]:
@@ -36,9 +38,11 @@ def rungs(config: Config, typed: Sequence[str]) -> list[list[str]]:
         UserError: The sizes do not fit the data, or a setting is one that the study sets itself.
     """
     names = {line.partition("=")[0] for line in typed}
-    _refuse(config)
-    task, num_rows = _all_rows(config)
-    sizes = config.few_labels.sizes or default_sizes(num_rows, task.kind.num_outputs)
+    _refuse(config, names)
+    task, num_rows = _all_rows(config, names)
+    sizes = config.few_labels.sizes
+    if sizes is None:
+        sizes = default_sizes(num_rows, task.kind.num_outputs)
     if not sizes or sizes != sorted(set(sizes)) or sizes[-1] >= num_rows:
         problem = f"got {sizes}, of {num_rows:,} rows"
         raise UserError(
@@ -64,11 +68,14 @@ def default_sizes(num_rows: int, num_outputs: int) -> list[int]:
     return [size for size in doubled if 1.5 * size <= num_rows]
 
 
-def _refuse(config: Config) -> None:
+def _refuse(config: Config, typed: set[str]) -> None:
     if not isinstance(config.task, EmbeddedTaskConfig) and config.task.train_size is not None:  # type: ignore[attr-defined]
         raise UserError(
             "task.train_size", "is what the study varies", "name its sizes: few_labels.sizes=[125,250,500]"
         )
+    if "task.transfer_size" in typed:
+        problem = "has no effect: what is not labelled is text"
+        raise UserError("task.transfer_size", problem, "set the number of both together, task.train_size")
     if config.task.transfer is not None:  # type: ignore[attr-defined]
         raise UserError("task.transfer", "is set by the study: the rows that are not labelled", "leave it out")
     if not config.loss.uses_logits:
@@ -81,12 +88,13 @@ def _refuse(config: Config) -> None:
         raise UserError("tracking", "is off, and the study is read from it", "remove tracking=none")
 
 
-def _all_rows(config: Config) -> tuple[Task, int]:
+def _all_rows(config: Config, typed: set[str]) -> tuple[Task, int]:
     """The task, and how many rows there are to be labelled."""
     cache = Cache(Path(config.cache_dir))
     if isinstance(config.task, EmbeddedTaskConfig):
         few = replace(config.task, train_size=64, transfer_size=0, subset_seed=None, validation_size=8, test_size=8)
-        return load_task(few, cache), config.task.train_size
+        num_rows = config.task.train_size
+        return load_task(few, cache), num_rows if "task.train_size" in typed else min(num_rows, _MOST_GENERATED)
     task = load_task(replace(config.task, subset_seed=None), cache)  # type: ignore[call-arg]
     return task, len(task.train)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from kdexp.results import wording
 from kdexp.results.classes import class_notices, count_classes, summed
 from kdexp.results.record import CONTRASTS, PARTS, ClassCount, Role, RunRecord, is_teacher
-from kdexp.results.statistics import Interval, PairedDifference, holm, paired_t, two_level_bootstrap
+from kdexp.results.statistics import Gain, Interval, PairedDifference, holm, paired_t, two_level_bootstrap
 from kdexp.results.verdict import Finding, find
 from kdexp.tracking.store import Study
 
@@ -49,6 +49,53 @@ class Evidence(Comparison):
     others: Mapping[str, PairedDifference]
     contrasts: Mapping[str, Comparison]
     notices: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class FileEvidence:
+    """What an exported file of one setting is worth, in points.
+
+    Attributes:
+        gain: The file over the same student without a teacher; None without a baseline.
+        against_float32: The file minus the student as it was trained.
+    """
+
+    gain: Comparison | None
+    against_float32: Comparison
+
+
+def gather_files(study: Study, records: Sequence[RunRecord]) -> dict[str, FileEvidence]:
+    """The evidence of the files that all runs of a setting exported.
+
+    Args:
+        records: One per seed.
+    """
+    names = [name for name in (records[0].shipped if records else ()) if _exported_by_all(name, records)]
+    if not names:
+        return {}
+    correct = _correctness(records, _tables(study, records)) if len(records) > 1 else None
+
+    def comparison(name: str, gains: Sequence[Gain | None], other: Role) -> Comparison | None:
+        values = [100 * gain.value for gain in gains if gain is not None]
+        if len(values) < len(records):
+            return None
+        difference = paired_t(values)
+        return Comparison(difference, _bootstrap(correct, f"export/{name}", other), difference.p_value)
+
+    found = {}
+    for name in names:
+        against = comparison(name, [record.shipped[name].against_float32 for record in records], "student")
+        assert against  # every run that exports compares
+        found[name] = FileEvidence(
+            comparison(name, [record.shipped[name].gain for record in records], "baseline"), against
+        )
+    return found
+
+
+def _exported_by_all(name: str, records: Sequence[RunRecord]) -> bool:
+    return all(
+        f"export/{name}" in record.scores and record.shipped[name].against_float32 is not None for record in records
+    )
 
 
 def gather(study: Study, records: Sequence[RunRecord]) -> Evidence | None:

@@ -15,12 +15,13 @@ from kdexp.results.record import CONTRASTS, RunRecord
 from kdexp.results.statistics import paired_t
 from kdexp.study.search_stage import STAGE, Stage, by_stage, with_stages
 from kdexp.study.summary.choice import Candidate, Choice, choose
-from kdexp.study.summary.counted import count, left_behind, missing, number, pruned
-from kdexp.study.summary.evidence import Comparison, Evidence, compare, gather
+from kdexp.study.summary.counted import count, left_behind, missing, number, pruned, setting
+from kdexp.study.summary.evidence import Comparison, Evidence, FileEvidence, compare, gather, gather_files
 from kdexp.tracking.store import StoredRun, Study
 
 _MOST_COMPARED = 40  # MLflow asks for them one by one, and a link with more does not open everywhere
 _SCORES = ("validation", "test", "baseline_test", "teacher_test", "gain", "rows_low", "rows_high")
+_BESIDE = ("baseline", "controls", "export")
 INTERNAL = ("steps",)
 """Columns of `runs` that only the choice reads."""
 
@@ -41,6 +42,7 @@ class StudySummary:
         choice: What was chosen on validation, by the places in `table`; None where no run is finished.
         chosen: The runs of the chosen setting.
         evidence: The chosen setting's gain; None where it has no baseline.
+        files: What the chosen setting's exported files are worth.
         stages: Of a search its runs by what they are; `settings` then begins with `stage`.
         equal_tuning: Of a search the confirmed student minus the confirmed baseline, each at its best; None before.
         counts: Number of runs by MLflow's status.
@@ -48,6 +50,8 @@ class StudySummary:
         left_out: Finished runs that do not count, with the reason.
         links: What to open in MLflow, by name.
         finished: The runs that count, as they are stored.
+        kind: Of the sweep, as `SweepKey.kind`.
+        verdict: What a study of its own found, in a sentence, where it has.
     """
 
     study: str
@@ -65,8 +69,11 @@ class StudySummary:
     choice: Choice | None = None
     chosen: Sequence[RunRecord] = ()
     evidence: Evidence | None = None
+    files: Mapping[str, FileEvidence] = field(default_factory=dict)
     stages: Mapping[Stage, Sequence[RunRecord]] = field(default_factory=dict)
     equal_tuning: Comparison | None = None
+    kind: str = "grid"
+    verdict: str = ""
 
     @property
     def best(self) -> pd.Series | None:
@@ -79,9 +86,14 @@ class StudySummary:
         return [name for name in self.settings if name != STAGE]
 
     @property
-    def is_cross_family(self) -> bool:
-        """Whether a study of its own judges what these runs show."""
-        return "condition" in self.settings
+    def varies_no_student(self) -> bool:
+        """Whether all that varies is what is measured beside the student."""
+        return bool(self.varied) and all(name.partition(".")[0] in _BESIDE for name in self.varied)
+
+    @property
+    def is_judged_elsewhere(self) -> bool:
+        """Whether a study of its own judges what these runs show, and no setting is chosen among them."""
+        return self.kind not in ("grid", "search")
 
 
 def summarize_study(uri: str | None, name: str, cache_dir: str) -> list[StudySummary]:
@@ -134,9 +146,18 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
         choice=choice,
         chosen=chosen,
         evidence=gather(study, chosen) if chosen else None,
+        files=gather_files(study, chosen),
         stages=stages,
         equal_tuning=compare(study, stages.get(Stage.confirmed, []), stages.get(Stage.baseline, [])),
+        kind=_kind(parent, settings),
+        verdict=parent.tags.get("kdexp.verdict.few_labels", "") if parent else "",
     )
+
+
+def _kind(parent: StoredRun | None, settings: Sequence[str]) -> str:
+    """Sweeps of earlier versions do not say it."""
+    said = parent.tags.get("kdexp.sweep_kind") if parent else None
+    return said or ("cross_family" if "condition" in settings else "grid")
 
 
 def _counts(runs: Sequence[StoredRun]) -> dict[str, int]:
@@ -186,7 +207,7 @@ def grid(summary: StudySummary, split: str) -> tuple[pd.DataFrame, pd.DataFrame]
 def _frame(records: Sequence[RunRecord], settings: Sequence[str]) -> pd.DataFrame:
     rows = [
         {"run_id": record.run_id, "name": record.name}
-        | {name: number(record.settings.get(name)) for name in (*settings, "seed")}
+        | {name: number(setting(record, name)) for name in (*settings, "seed")}
         | _scores(record)
         | {f"gain_{name}": gain.value for name, gain in record.contrasts.items()}
         | {"steps": record.costs.get("student_steps", np.nan)}
@@ -276,7 +297,10 @@ def _in_order(records: Sequence[RunRecord], noted: Mapping[str, str], runs: Sequ
     """As the sweep has them; those that it does not have, and those of no sweep, as they were run."""
     places = {key: place for place, key in enumerate(noted)}
     place_of = {run.run_id: places.get(run.config_hash, len(places)) for run in runs}
-    return sorted(records, key=lambda record: place_of[str(record.run_id)])
+    # Of one student that was measured several times the run comes first that tells most.
+    return sorted(
+        records, key=lambda record: (record.gain is None, -len(record.contrasts), place_of[str(record.run_id)])
+    )
 
 
 def _of_winner(

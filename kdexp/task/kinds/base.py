@@ -280,10 +280,19 @@ class TaskKind(ABC):
             [resamples]
         """
 
-        def score(answers: Answers, sample: np.ndarray) -> float:
-            return self.metrics(answers.take(sample), labels.take(sample))[self.primary_metric]
+        return self.resampled_scores(student, labels, rows) - self.resampled_scores(baseline, labels, rows)
 
-        return np.array([score(student, sample) - score(baseline, sample) for sample in rows])
+    def resampled_scores(self, answers: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
+        """The primary metric on resampled rows.
+
+        Args:
+            rows: [resamples, rows], row numbers.
+
+        Returns:
+            [resamples]
+        """
+        samples = ((answers.take(sample), labels.take(sample)) for sample in rows)
+        return np.array([self.metrics(*sample)[self.primary_metric] for sample in samples])
 
     def beats(self, answers: Answers, trivial: Answers, labels: Labels) -> bool:
         """Whether the primary metric is above that of trivial answers on 99 % of 1,000 resamples of the rows."""

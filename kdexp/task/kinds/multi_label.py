@@ -151,6 +151,9 @@ class MultiLabel(TaskKind):
             return np.nan_to_num(resampled.f1(hits, both))
         return resampled.mean_known(resampled.f1(counts @ (told * gold), counts @ (told + gold)))
 
+    def resampled_scores(self, answers: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
+        return self._score(self.primary_metric, answers, labels, resampled.row_counts(rows, labels.num_rows))
+
     def gain(self, student: Answers, baseline: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
         counts = resampled.row_counts(rows, labels.num_rows)
         taught, alone = (self._score(self.primary_metric, each, labels, counts) for each in (student, baseline))
@@ -186,9 +189,9 @@ class MultiLabel(TaskKind):
         return self._named(labels.values > 0)
 
     def row_scores(self, answers: Answers) -> np.ndarray:
-        """Of the label that is the least sure."""
+        """Of the label that is the least sure: its probability where it is told, else that it is not there."""
         probabilities = answers.values.float().sigmoid().numpy()
-        return np.maximum(probabilities, 1 - probabilities).min(axis=1)
+        return np.where(self._told(answers), probabilities, 1 - probabilities).min(axis=1)
 
     def scores(self, answers: Answers) -> dict[str, list[float]]:
         probabilities = answers.values.double().sigmoid().T.tolist()

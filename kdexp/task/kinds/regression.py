@@ -106,6 +106,9 @@ class Regression(TaskKind):
         correlation = resampled.pearson if metric == "pearson" else resampled.spearman
         return correlation(answers.values[:, 0].double().numpy(), labels.values, counts)
 
+    def resampled_scores(self, answers: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
+        return self._score(self.primary_metric, answers, labels, resampled.row_counts(rows, labels.num_rows))
+
     def gain(self, student: Answers, baseline: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
         counts = resampled.row_counts(rows, labels.num_rows)
         taught, alone = (self._score(self.primary_metric, each, labels, counts) for each in (student, baseline))

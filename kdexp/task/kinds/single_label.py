@@ -74,15 +74,18 @@ class SingleLabel(OneOfClasses):
 
     def gain(self, student: Answers, baseline: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
         if self.primary_metric != "accuracy":
-            taught, alone = (
-                self._scores(answers.values.argmax(-1).numpy(), labels.values, rows) for answers in (student, baseline)
-            )
-            return taught - alone
+            return super().gain(student, baseline, labels, rows)
         # In whole numbers: a difference of nothing is exactly nothing, and no interval leaves zero by rounding.
         right, baseline_right = (
             (answers.values.argmax(-1).numpy() == labels.values).astype(float) for answers in (student, baseline)
         )
         return (right - baseline_right)[rows].mean(axis=-1)
+
+    def resampled_scores(self, answers: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
+        told = answers.values.argmax(-1).numpy()
+        if self.primary_metric == "accuracy":
+            return np.asarray((told == labels.values)[rows].mean(axis=-1))
+        return self._scores(told, labels.values, rows)
 
     def _scores(self, answers: np.ndarray, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """[samples], the primary metric on rows [samples, rows]."""

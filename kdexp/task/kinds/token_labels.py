@@ -189,13 +189,8 @@ class TokenLabels(OneOfClasses):
         results = [StrictEvaluation().evaluate(*row, [])[0] for row in zip(true, said, strict=True)]
         return np.array([[row.correct, row.actual, row.possible] for row in results], dtype=np.int64).reshape(-1, 3)
 
-    def gain(self, student: Answers, baseline: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
+    def resampled_scores(self, answers: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
         """The entities of each row are counted once, and the counts are resampled."""
-        scores = [self._resampled(answers, labels, rows) for answers in (student, baseline)]
-        return scores[0] - scores[1]
-
-    def _resampled(self, answers: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
-        """[resamples], the primary metric."""
         if self.primary_metric == "accuracy":
             right = (self._numbers(answers) == labels.values).astype(np.int64)
             assert labels.lengths is not None

@@ -142,7 +142,10 @@ def rows_of_words(model_input: Any) -> list[list[str]]:
         if isinstance(rows, pd.DataFrame | Mapping) or (
             isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows)
         ):
-            rows = _columns(rows)[_TEXT]
+            columns = _columns(rows)
+            if _PAIR in columns:
+                raise ValueError("this student tags the words of single texts, and was sent pairs")
+            rows = columns[_TEXT]
         rows = [rows] if isinstance(rows, str) else [_unwrapped(row) for row in rows]
         return [_words(row, number) for number, row in enumerate(rows)]
     except (ValueError, TypeError) as error:
