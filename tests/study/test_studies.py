@@ -73,7 +73,7 @@ def test_a_cross_family_study_from_end_to_end(kdexp, tmp_path):
     study = Study(f"sqlite:///{tmp_path}/mlflow.db", "cross_family")
     parent = parent_of(study)
     children = study.runs(parent=parent.run_id)
-    # Two same-family pairs with two conditions, two cross-family pairs with four. tests/reference has two seeds of each.
+    # Two same-family pairs with two conditions, two cross-family pairs with four; tests/reference has two seeds.
     assert len(children) == 2 * 2 + 2 * 4
     for run in children:
         is_cross = run.params["teacher.family"] != run.params["student.family"]
