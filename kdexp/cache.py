@@ -1,26 +1,31 @@
 """What is computed once and kept: fine-tuned teachers as folders, logits and baseline results as tensors.
 
-Find, claim, commit (`kdexp/entries.py`) is all there is to it; `folder` and `tensors` do so for their callers. The
-processes of one training compute an entry together: the main one claims and commits it for all of them, the others
-take no lock, and an error in one is raised by all.
+Find, claim, commit (`kdexp/entries.py`) is all there is to it; `folder`, `loaded` and `tensors` do so for their
+callers. The processes of one training compute an entry together: the main one claims and commits it for all of them,
+the others take no lock, and an error in one is raised by all.
 """
 
 import contextlib
+import errno
 import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from kdexp.entries import POLL_SECONDS, Claim, Entries, Key, work_folder
+from kdexp.errors import UserError
 from kdexp.processes import Processes
 
 logger = logging.getLogger(__name__)
+
+Loaded = TypeVar("Loaded")
 
 _TENSORS_FILE = "tensors.safetensors"
 # How long what one machine wrote may take to be seen by another one through a network file system.
@@ -74,6 +79,30 @@ class Cache(Entries):
                 return TensorEntry(tensors, entry.key, entry.hit)
             # Whole, but not what was written for this key.
             logger.warning("%s does not hold what it should and is built again", entry.path.parent)
+            self.forget(kind, parts)
+
+    def loaded(
+        self,
+        kind: str,
+        parts: Mapping[str, object],
+        build: Callable[[Path, Path], None],
+        load: Callable[[Path], Loaded],
+    ) -> tuple[FolderEntry, Loaded]:
+        """As `folder`, with what `load(path)` makes of it: what it cannot read is built again, with a warning.
+
+        Raises:
+            UserError: As `folder`.
+        """
+        while True:
+            entry = self.folder(kind, parts, build)
+            try:
+                return entry, load(entry.path)
+            except Exception as error:
+                if not entry.hit or _is_not_of_the_entry(error):
+                    raise
+                # Whole, but not what was written for this key.
+                logger.warning("%s does not hold what it should and is built again", entry.path.parent)
+                logger.debug("it was read with %r", error)
             self.forget(kind, parts)
 
     def folder(self, kind: str, parts: Mapping[str, object], build: Callable[[Path, Path], None]) -> FolderEntry:
@@ -151,6 +180,13 @@ class Cache(Entries):
             if time.monotonic() > deadline:
                 raise self._refusal(f"{path} is not seen by all processes of the training, which must share the cache")
             time.sleep(POLL_SECONDS)
+
+
+def _is_not_of_the_entry(error: Exception) -> bool:
+    """Whether reading failed for what the machine lacks, such as memory or rights."""
+    if isinstance(error, UserError | MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
 
 
 def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -31,7 +31,16 @@ from pathlib import Path
 from filelock import FileLock
 
 from kdexp.errors import UserError
-from kdexp.files import find_damage, is_disk_full, lasting_name, prove_writable, seal, sync_folder, try_lock
+from kdexp.files import (
+    find_damage,
+    is_disk_full,
+    lasting_name,
+    prove_writable,
+    remove_leftovers,
+    seal,
+    sync_folder,
+    try_lock,
+)
 from kdexp.fingerprint import content_key
 from kdexp.processes import Processes
 
@@ -86,6 +95,7 @@ class Entries:
         with self._as_cache_error():
             self.root.mkdir(parents=True, exist_ok=True)
             prove_writable(self.root)
+            remove_leftovers(self.root, ".probe-*", ".identity-*")
 
     def find(self, key: Key) -> Path | None:
         """Return the folder of a finished entry, verified; None where there is none, or a damaged one.

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _NAME = re.compile("[0-9a-f]{32}")
 _SHORT_SECONDS = 10.0
+_LEFT_SECONDS = 600.0
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # safetensors (Rust) and torch.save (C++) report a full disk without an errno, in these words.
 _DISK_FULL_WORDS = re.compile(
@@ -98,6 +100,15 @@ def lasting_name(path: Path) -> str:
         if not _NAME.fullmatch(_write_once(path, "")):
             path.unlink()
         return _write_once(path, uuid.uuid4().hex)
+
+
+def remove_leftovers(folder: Path, *patterns: str) -> None:
+    """Remove the small files of processes that were killed while they made them, these or those of old versions."""
+    now = time.time()
+    for path in (path for pattern in patterns for path in folder.glob(pattern)):
+        with contextlib.suppress(OSError):  # another person's, or removed meanwhile
+            if now - path.stat().st_mtime > _LEFT_SECONDS:
+                path.unlink()
 
 
 def prove_writable(folder: Path) -> None:

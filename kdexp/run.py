@@ -289,7 +289,11 @@ def _costs(
         "cache_hits": sum(
             [item.from_cache for item in trained.values()]
             + [item.preparation.from_cache for item in teachers]
-            + [given.num_forwarded == 0 for item in answers.values() for given in item.members.values() or [item]]
+            + [
+                given.num_forwarded == 0 and not given.is_given
+                for item in answers.values()
+                for given in item.members.values() or [item]
+            ]
         ),
         "peak_memory_mb": hardware.peak_memory_bytes() / 2**20,
     }

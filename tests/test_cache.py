@@ -633,3 +633,37 @@ def test_ensure_writable_leaves_an_empty_root(tmp_path: Path) -> None:
     cache.ensure_writable()
     cache.ensure_writable()
     assert list(cache.root.iterdir()) == []
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    left = [tmp_path / ".probe-12", tmp_path / ".identity-ab"]
+    for path in [*left, tmp_path / ".identity-new"]:
+        path.touch()
+    for path in left:
+        os.utime(path, (1, 1))
+    Cache(tmp_path).ensure_writable()
+    assert [path.name for path in tmp_path.iterdir()] == [".identity-new"]
+
+
+def test_what_cannot_be_loaded_is_built_again(tmp_path, caplog):
+    cache, parts = Cache(tmp_path), {"a": 1}
+
+    def load(folder):
+        return json.loads((folder / "facts.json").read_text())["number"]
+
+    def build(target, work):
+        (target / "facts.json").write_text('{"number": 3}')
+
+    cache.folder("facts", parts, lambda target, work: (target / "facts.json").write_text("{}"))
+    entry, number = cache.loaded("facts", parts, build, load)
+    assert (entry.hit, number) == (False, 3)
+    assert "does not hold what it should and is built again" in caplog.text
+    assert cache.loaded("facts", parts, build, load)[0].hit
+
+    def unlucky(folder):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        cache.loaded("facts", parts, build, unlucky)
+    with pytest.raises(KeyError):  # what was just built is what it is
+        cache.loaded("facts", {"a": 2}, lambda target, work: (target / "facts.json").write_text("{}"), load)

@@ -54,14 +54,16 @@ def blocks(*languages: str) -> Iterator[tuple[Path, str]]:
 
 
 def shown_commands() -> list[str]:
-    """Every command of the shell blocks, and every `python -m kdexp` within a sentence."""
+    """Every command of the shell blocks, every indented `python -m kdexp`, and those within a sentence."""
     commands = []
     for _, text in blocks("sh", "bash", "console"):
         lines = re.sub(r"\\\n\s*", "", text).splitlines()
         without_comments = (re.sub(r"(^|\s+)# .*$", "", line).removeprefix("$ ") for line in lines)
         commands += [part.strip() for line in without_comments for part in line.split(" && ") if part.strip()]
     for page in PAGES:
-        commands += re.findall(r"`(python -m kdexp[^`\n]*)`", page.read_text("utf-8"))
+        text = re.sub(r"\\\n\s*", "", page.read_text("utf-8"))
+        commands += re.findall(r"`(python -m kdexp[^`\n]*)`", text)
+        commands += re.findall(r"^ {4}(python -m kdexp.*?)(?: +# .*)?$", text, re.MULTILINE)
     return list(dict.fromkeys(commands))
 
 

@@ -2,15 +2,18 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -54,6 +57,37 @@ def register_sweeper(sweeper: type[Sweeper], module: str) -> None:
         sys.modules[module] = sys.modules[sweeper.__module__]
         sweeper.__module__ = module
     Plugins.instance().register(sweeper)
+
+
+@contextmanager
+def first_of_swept(groups: Collection[str]) -> Iterator[None]:
+    """Let Hydra compose what all jobs of a sweep have in common with the first of the options that a group varies.
+
+    It takes the group's default, which need not have the settings that all of these options have.
+    """
+    made = config_loader_impl.create_defaults_list
+
+    def create_defaults_list(overrides_list: list[Override], **named: Any) -> Any:
+        chosen = [
+            first_option(override) if override.key_or_group in groups else override for override in overrides_list
+        ]
+        return made(overrides_list=chosen, **named)
+
+    config_loader_impl.create_defaults_list = create_defaults_list
+    try:
+        yield
+    finally:
+        config_loader_impl.create_defaults_list = made
+
+
+def first_option(override: Override) -> Override:
+    """The same group with the first of the options that it varies."""
+    if not override.is_sweep_override() or not override.is_discrete_sweep():
+        return override
+    first = next(iter(override.sweep_string_iterator()), None)
+    if first is None:
+        return override
+    return OverridesParser.create().parse_override(f"{override.get_key_element()}={first}")
 
 
 def returned(job: JobReturn) -> Any:

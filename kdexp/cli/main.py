@@ -64,6 +64,7 @@ def _compose_and_run(arguments: list[str]) -> None:
     from kdexp.cli.composition import refuse_lax_values, with_loss_of_kind
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
+    from kdexp.cli.hydra_adapter import first_of_swept
     from kdexp.cli.job import job
     from kdexp.cli.secrets import hide_secrets
     from kdexp.cli.sweeper import KdexpSweeper, register
@@ -79,6 +80,7 @@ def _compose_and_run(arguments: list[str]) -> None:
     sys.argv[1:] = hide_secrets(with_loss_of_kind(expand_home(arguments)))
     start = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job)
     try:
-        start()
+        with first_of_swept([group for group in GROUPS if group != "experiment"]):
+            start()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error) from error

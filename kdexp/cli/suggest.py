@@ -24,6 +24,10 @@ def meant_setting(word: str, siblings: Iterable[str], prefix: str) -> str:
     near = get_close_matches(word, list(siblings), n=1, cutoff=0.6)
     if near:
         return f" (did you mean {prefix}{near[0]}?)"
+    group = prefix.partition(".")[0]
+    others = [name for name, schema in SCHEMAS.get(group, {}).items() if prefix + word in _paths(schema, f"{group}.")]
+    if others:  # spelt right, and of another option
+        return f" (another {group} has it: {', '.join(others)})"
     paths = {path: path.rpartition(".")[2] for path in known_settings()}
     names = get_close_matches(word, set(paths.values()), n=1, cutoff=0.8)
     elsewhere = sorted((path for path, name in paths.items() if name in names), key=len)

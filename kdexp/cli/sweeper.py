@@ -7,7 +7,7 @@ import itertools
 import logging
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from kdexp.cli.composition import build, register_schemas, resolve
 from kdexp.cli.config import PLUGIN_MODULE, SearchConfig
 from kdexp.cli.folders import discard
-from kdexp.cli.hydra_adapter import is_sequential, one_job_at_a_time, register_sweeper, returned
+from kdexp.cli.help import GROUPS
+from kdexp.cli.hydra_adapter import first_option, is_sequential, one_job_at_a_time, register_sweeper, returned
 from kdexp.errors import UserError, under
 from kdexp.hardware import available_cores
 
@@ -79,7 +80,7 @@ class KdexpSweeper(Sweeper):
         from kdexp.study.choose_student.study import SWEPT, run_choose_student
 
         swept, fixed = self._split(overrides)
-        base = self.compose(fixed, [])
+        base = self.compose(fixed, _first_options(swept))
         if base.config is None:
             raise base.refusal or AssertionError("a job has a config or a refusal")
         jobs: dict[str, list[Job]] = {}
@@ -106,7 +107,7 @@ class KdexpSweeper(Sweeper):
         from kdexp.study.cross_family.study import pair_overrides, run_cross_family
 
         swept, fixed = self._split(overrides)
-        base = self.compose(fixed, [])
+        base = self.compose(fixed, _first_options(swept))
         if base.config is None:
             raise base.refusal or AssertionError("a job has a config or a refusal")
         jobs = [
@@ -123,7 +124,7 @@ class KdexpSweeper(Sweeper):
         from kdexp.study.few_labels.study import SWEPT, run_few_labels, rungs
 
         swept, fixed = self._split(overrides)
-        base = self.compose(fixed, [])
+        base = self.compose(fixed, _first_options(swept))
         if base.config is None:
             raise base.refusal or AssertionError("a job has a config or a refusal")
         ladder = rungs(base.config, fixed)
@@ -266,6 +267,11 @@ class KdexpSweeper(Sweeper):
         """Jobs that run side by side on one machine share its cores: two that take all of them crawl."""
         parallel = self._num_parallel(num_jobs)
         return [f"hardware.num_parallel={parallel}"] if parallel > 1 else []
+
+
+def _first_options(swept: Mapping[str, Override]) -> list[str]:
+    """The first option of each group that a sweep varies."""
+    return [_line(first_option(override)) for name, override in swept.items() if name in GROUPS]
 
 
 def _line(override: Override) -> str:

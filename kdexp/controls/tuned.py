@@ -53,7 +53,7 @@ def train_best(
         f"; {equal} equally good, with more steps or a higher rate" if equal else "",
     )
     if edge := control.edge(best.schedule):
-        logger.warning("%s: %s: a better schedule may lie beyond the grid", name, edge)
+        logger.warning("%s: this is %s of the grid, and a better schedule may lie beyond", name, edge)
     return best
 
 

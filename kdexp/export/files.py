@@ -135,13 +135,17 @@ def _export(
         "versions": library_versions() | {package: version(package) for package in PACKAGES},
     }
     started = time.perf_counter()
-    entry = cache.folder("exports", parts, build)
+    entry, (parity, answers) = cache.loaded("exports", parts, build, _read)
     if entry.hit:
         logger.info("export %s: kept from an earlier run of the same student", name)
     else:
         logger.info("export %s: written and checked in %.0f s", name, time.perf_counter() - started)
-    parity = Parity(**json.loads((entry.path / "parity.json").read_text(encoding="utf-8")))
-    return ExportedFile(name, entry.path / "model", read_answers(entry.path), parity)
+    return ExportedFile(name, entry.path / "model", answers, parity)
+
+
+def _read(folder: Path) -> tuple[Parity, dict[str, Answers]]:
+    parity = Parity(**json.loads((folder / "parity.json").read_text(encoding="utf-8")))
+    return parity, read_answers(folder)
 
 
 def _build(name: str, settings: ExportFormat, source: Source, float32: ExportedFile | None, target: Path) -> None:

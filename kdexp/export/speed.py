@@ -115,10 +115,14 @@ def measure_speed(
         )
 
     started = time.perf_counter()
-    entry = cache.folder("speed", parts, build)
+    entry, found = cache.loaded("speed", parts, build, _read)
     told = "measured by an earlier run" if entry.hit else f"measured in {time.perf_counter() - started:.0f} s"
     logger.info("speed of this architecture: %s on %s", told, cpu()["name"])
-    found = json.loads((entry.path / "speed.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _read(folder: Path) -> dict[str, Speed]:
+    found = json.loads((folder / "speed.json").read_text(encoding="utf-8"))
     return {name: Speed(**values) for name, values in found.items()}
 
 

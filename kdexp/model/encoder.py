@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from torch import Tensor
 from transformers import DataCollatorWithPadding, PretrainedConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -56,6 +57,26 @@ class Encoder:
         """Write model and tokenizer as `save_pretrained` does."""
         self.model.to("cpu").save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+    def refuse_unlike(self, folder: Path) -> None:
+        """Look at a saved model without loading it.
+
+        Raises:
+            ValueError: It cannot be what `save` writes of this encoder after a training.
+        """
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        if kind != self.model.config.model_type:
+            raise ValueError(f"a model of type {kind}")
+        num_weights = 0
+        for path in folder.glob("*.safetensors"):
+            with safe_open(path, "pt") as weights:
+                for name in weights.keys():  # noqa: SIM118, it is no mapping
+                    tensor = weights.get_tensor(name)
+                    num_weights += tensor.numel()
+                    if not tensor.sum().isfinite():
+                        raise ValueError(f"{name} is not finite")
+        if num_weights < self.num_parameters:
+            raise ValueError(f"{num_weights} weights of {self.num_parameters}")
 
     def fingerprint(self) -> str:
         """SHA-256 of all that decides how this model answers and learns, wherever it was loaded from."""

@@ -106,9 +106,15 @@ def tokenize(
         "units": kind.name if kind.has_units else False,
         "versions": library_versions(),
     }
-    path = cache.folder("tokens", parts, build).path
-    facts = json.loads((path / "facts.json").read_text(encoding="utf-8"))
-    return Tokens(Dataset.from_file(str(path / "tokens.arrow")), facts["num_truncated"])
+
+    def load(path: Path) -> Tokens:
+        facts = json.loads((path / "facts.json").read_text(encoding="utf-8"))
+        tokens = Tokens(Dataset.from_file(str(path / "tokens.arrow")), int(facts["num_truncated"]))
+        if len(tokens) != len(split):
+            raise ValueError(f"{len(tokens)} rows of {len(split)}")
+        return tokens
+
+    return cache.loaded("tokens", parts, build, load)[1]
 
 
 def tokenized(

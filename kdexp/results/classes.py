@@ -3,9 +3,18 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from kdexp.results.record import ClassCount, Role
+from kdexp.results.record import FULL_VOCAB, GOLD, PSEUDO_LABELS, TUNED, TUNED_BASELINE, ClassCount, Role
 
-_NAMES = {"baseline": "baseline student", "student": "distilled student", "teacher": "teacher"}
+_NAMES: dict[Role, str] = {
+    "baseline": "baseline student",
+    "student": "distilled student",
+    "teacher": "teacher",
+    PSEUDO_LABELS: "student of pseudo-labels",
+    GOLD: "student of gold labels on all text",
+    TUNED: "tuned student",
+    TUNED_BASELINE: "tuned baseline",
+    FULL_VOCAB: "student with all tokens",
+}
 _NUM_NAMED = 6
 _FEWEST_RIGHT = 3
 _FEWEST_LOST = 6

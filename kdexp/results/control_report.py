@@ -28,9 +28,8 @@ def control_facts(record: RunRecord) -> list[tuple[str, str]]:
         ]
         facts += [("made of", parts[0]), ("", parts[1])]
     if GOLD in record.scores:
-        facts.append(
-            ("", f"{100 * record.scores[GOLD].test[record.metric]:.2f} % with gold labels on all text: the ceiling")
-        )
+        ceiling = wording.score(record.scores[GOLD].test[record.metric], record.metric)
+        facts.append(("", f"{ceiling} with gold labels on all text: the ceiling"))
     if "tuned" in record.contrasts:
         best = f"{_points(record.contrasts['tuned'])} best against best (tuned student minus tuned baseline)"
         chosen = [f"{NAMES[role]}: {_chosen(choice)}" for role, choice in record.choices.items()]

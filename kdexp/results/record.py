@@ -198,20 +198,18 @@ class RunRecord:
         return (scores.test if split == "test" else scores.validation).get(self.metric)
 
     def metrics(self) -> dict[str, float]:
-        """All of it under MLflow's names."""
-        metrics = {
-            metric_name(split, name, role): value
-            for role, scores in self.scores.items()
-            for split, values in zip(SPLITS, (scores.validation, scores.test), strict=True)
-            for name, value in values.items()
-        }
-        if self.retention is not None:
-            metrics[_RETENTION] = self.retention
-        metrics |= {_agreement_name(role): value for role, value in self.agreement.items()}
+        """All of it under MLflow's names, what the run was made for first: MLflow lists metrics as they arrive."""
+        metrics: dict[str, float] = {}
         if self.gain is not None:
             metrics |= _gain_metrics(GAIN, self.gain)
         for name, gain in self.contrasts.items():
             metrics |= _gain_metrics(contrast_metric(name), gain)
+        scores = self._score_metrics()
+        metrics |= {name: scores[name] for name in self._leading_scores() if name in scores}
+        if self.retention is not None:
+            metrics[_RETENTION] = self.retention
+        metrics |= {_agreement_name(role): value for role, value in self.agreement.items()}
+        metrics |= scores
         metrics |= shipped_metrics(self.shipped)
         metrics |= {
             f"{role}/{name}": float(value)
@@ -228,11 +226,24 @@ class RunRecord:
         metrics[_TEACHER_UNCHANGED] = float(self.teacher_unchanged)
         return metrics | _diagnostics_metrics(self.diagnostics)
 
+    def _score_metrics(self) -> dict[str, float]:
+        return {
+            metric_name(split, name, role): value
+            for role, scores in self.scores.items()
+            for split, values in zip(SPLITS, (scores.validation, scores.test), strict=True)
+            for name, value in values.items()
+        }
+
+    def _leading_scores(self) -> list[str]:
+        """What the gain is a difference of, and what taught it."""
+        return [metric_name("test", self.metric, role) for role in ("student", "baseline", "teacher")]
+
     def student_metrics(self) -> list[str]:
         """Those of `metrics` that say how good the student is: what its model is found by."""
         scores = self.scores["student"]
         names = [metric_name(split, name) for split in SPLITS for name in getattr(scores, split)]
-        return [*names, *(name for name in self.metrics() if name.startswith("kd/")), f"cost/student{_PARAMETERS}"]
+        wanted = {*names, f"cost/student{_PARAMETERS}"}
+        return [name for name in self.metrics() if name in wanted or name.startswith("kd/")]
 
     def file_metrics(self, name: str) -> list[str]:
         """Those of `metrics` that are of an exported file."""

@@ -36,7 +36,9 @@ def link_blocks(record: RunRecord, ui_command: str, cache_dir: str) -> list[Bloc
 
 def job_line(record: RunRecord) -> str:
     """One job of a sweep in one line."""
-    gain = f", gain {wording.points(100 * record.gain.value)} points" if record.gain else ""
+    gain = ""
+    if record.gain:
+        gain = f", gain {wording.points(100 * record.gain.value)} {wording.points_of(record.metric)}"
     return (
         f"{record.name}: validation {_show(record.scores['student'].validation, record.metric)}, "
         f"test {_show(record.scores['student'].test, record.metric)}{gain} ({record.costs['seconds']:.0f} s)"
@@ -85,7 +87,8 @@ def _findings(record: RunRecord) -> list[tuple[str, str]]:
         facts += [
             (
                 "gain",
-                f"{wording.points(100 * gain.value)} points over the same student without a teacher "
+                f"{wording.points(100 * gain.value)} {wording.points_of(record.metric)} over the same student without "
+                "a teacher "
                 f"(95 % {wording.interval(100 * gain.low, 100 * gain.high)} over {rows}): "
                 f"{verdict.claim_of_one_seed(gain)}",
             ),
@@ -111,7 +114,7 @@ def _where_it_pays(record: RunRecord) -> list[tuple[str, str]]:
     has_more_text = record.settings.get("train.use_transfer") == "True"
     if record.gain.value >= _SMALL_GAIN or has_more_text:
         return []
-    found = "with all labels a teacher adds little here; with few labels and more text it does more: "
+    found = "with all labels a teacher adds less than two points here; with few labels and more text it may do more: "
     return [("", f"{found}python -m kdexp experiment=few_labels")]
 
 

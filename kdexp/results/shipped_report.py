@@ -37,10 +37,10 @@ def shipped_blocks(record: "RunRecord") -> list[Block]:
 def _quality(record: "RunRecord", name: str, item: Shipped) -> dict[str, str]:
     score = record.score("test", f"export/{name}")
     against = item.against_float32
-    row = {"": name, f"test {record.metric}": "" if score is None else f"{score:.2%}"}
+    row = {"": name, f"test {record.metric}": "" if score is None else wording.score(score, record.metric)}
     if item.gain is not None:
-        row["gain, points"] = _interval(item.gain)
-    row["against torch, points"] = (
+        row[f"gain, {wording.points_of(record.metric)}"] = _interval(item.gain)
+    row[f"against torch, {wording.points_of(record.metric)}"] = (
         "" if against is None else wording.change(100 * against.value, 100 * against.low, 100 * against.high)
     )
     row["largest logit difference"] = _number(item.facts, "largest_logit_difference", ".1e")

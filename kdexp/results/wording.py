@@ -22,9 +22,24 @@ SHARES = ("accuracy", "micro_f1", "macro_f1", "macro_recall", "map")
 """Metrics that are shown in percent; of each, larger is better."""
 
 
+def is_share(metric: str) -> bool:
+    """Whether it is shown in percent."""
+    return metric in SHARES or metric.endswith(("accuracy", "f1"))
+
+
 def score(value: float, metric: str) -> str:
     """A share in percent, another metric as it is."""
-    return f"{value:.2%}" if metric in SHARES or metric.endswith(("accuracy", "f1")) else f"{value:.3f}"
+    return f"{value:.2%}" if is_share(metric) else f"{value:.3f}"
+
+
+def heading(metric: str) -> str:
+    """`accuracy, %` over numbers without their unit."""
+    return f"{metric}, %" if is_share(metric) else METRICS.get(metric, metric)
+
+
+def points_of(metric: str) -> str:
+    """What a difference is counted in: 100 times the metric."""
+    return "points" if is_share(metric) else f"hundredths of {METRICS.get(metric, metric)}"
 
 
 def points(value: float) -> str:
@@ -37,9 +52,11 @@ def interval(low: float, high: float) -> str:
     return "" if math.isnan(low) else f"[{points(low)}, {points(high)}]"
 
 
-def mean_and_spread(mean: float, spread: float, unit: str = "") -> str:
+def mean_and_spread(mean: float, spread: float, metric: str, *, with_unit: bool = False) -> str:
     """`83.20 ± 0.15` of shares, in percent; without a spread where it is unknown."""
-    return f"{100 * mean:.2f}{unit}" + ("" if math.isnan(spread) else f" ± {100 * spread:.2f}")
+    factor, decimals, unit = (100, 2, " %" if with_unit else "") if is_share(metric) else (1, 4, "")
+    told = f"{factor * mean:.{decimals}f}{unit}"
+    return told + ("" if math.isnan(spread) else f" ± {factor * spread:.{decimals}f}")
 
 
 def p_value(value: float | None) -> str:

@@ -4,7 +4,9 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kdexp.arrow import Column, Rows
 from kdexp.fingerprint import library_versions
@@ -95,8 +97,7 @@ def train_student(
     parts = _parts(course, loss, answers, features, num_steps)
     if not course.resume:
         course.cache.forget("students", parts)
-    entry = course.cache.folder("students", parts, build)
-    record = json.loads((entry.path / "training.json").read_text(encoding="utf-8"))
+    entry, (record, answered) = course.cache.loaded("students", parts, build, partial(_read, course))
     if entry.hit:
         logger.info("%s: kept from an earlier run with the same settings (resume=false trains it anew)", description)
         for step, metrics in record["history"]:
@@ -106,13 +107,32 @@ def train_student(
         logger.info("%s: trained in %.0f s, %d steps", description, record["seconds"], record["num_steps"])
     return TrainedStudent(
         folder=entry.path / "model",
-        answers=read_answers(entry.path),
+        answers=answered,
         schedule=course.schedule,
         train_seconds=record["seconds"],
         num_steps=record["num_steps"],
         num_teacher_rows=0 if entry.hit else record["num_teacher_rows"],
         from_cache=entry.hit,
     )
+
+
+def _read(course: Course, folder: Path) -> tuple[dict[str, Any], dict[str, Answers]]:
+    """The record of a training and the answers.
+
+    Raises:
+        ValueError: The folder does not hold what `_train` writes of this student.
+    """
+    record, answers = json.loads((folder / "training.json").read_text(encoding="utf-8")), read_answers(folder)
+    if missing := {"seconds", "num_steps", "num_teacher_rows", "history"} - record.keys():
+        raise ValueError(f"no {missing}")
+    for name, split in course.evaluation_splits.items():
+        values = answers[name].values
+        if answers[name].num_rows != len(split) or values.shape[1:] != (course.task.kind.num_outputs,):
+            raise ValueError(f"{tuple(values.shape)} answers on {len(split)} rows of {name}")
+        if values.isnan().any():
+            raise ValueError(f"nan on {name}")
+    course.encoder.refuse_unlike(folder / "model")
+    return record, answers
 
 
 def _tell_unread(course: Course, tokens: Mapping[str, Tokens], answers: Mapping[str, TeacherAnswers]) -> None:

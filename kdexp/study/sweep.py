@@ -109,6 +109,7 @@ def _sum_up(study: Study, parent: TrackedRun) -> None:
     from kdexp.study.summary.report import log_summary, print_summary
     from kdexp.study.summary.settings import summarize
 
+    parent.flush()  # a study has left its verdict there
     summary = summarize(study, parent.run_id)
     log_summary(summary, parent, study)
     print_summary(summary)

@@ -39,7 +39,7 @@ class SweepKey:
     """What the jobs of a sweep have in common.
 
     Attributes:
-        kind: `grid`, `search` or `cross_family`.
+        kind: `grid`, `search`, `cross_family`, `few_labels` or `choose_student`.
         swept: Settings that the sweep varies.
         settings: Digest of the others.
         digest: The same, with the content of files and the versions of libraries.
@@ -75,6 +75,7 @@ class SweepKey:
         return {
             "kdexp.sweep_key": self.digest,
             "kdexp.sweep_settings": self.settings,
+            "kdexp.sweep_kind": self.kind,
             "kdexp.swept": ",".join(self.swept),
         }
 

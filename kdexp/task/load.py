@@ -7,6 +7,7 @@ local copy, and `task=file` reads a person's own tables.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -323,9 +324,13 @@ def _kept(
             facts = {"label_names": list(arranged.kind.label_names), "notes": arranged.notes, "tags": arranged.tags}
             (target / "task.json").write_text(json.dumps(facts), encoding="utf-8")
 
-    entry = cache.folder("tasks", {"kind": kind.name, "task": _read_settings(config) | dict(digests)}, build)
-    facts = json.loads((entry.path / "task.json").read_text(encoding="utf-8"))
-    splits = {path.stem: Split.from_file(path) for path in entry.path.glob("*.arrow")}
+    parts = {"kind": kind.name, "task": _read_settings(config) | dict(digests)}
+    return cache.loaded("tasks", parts, build, partial(_read_task, config, kind))[1]
+
+
+def _read_task(config: TaskConfig, kind: Callable[[Sequence[str]], TaskKind], folder: Path) -> Task:
+    facts = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    splits = {path.stem: Split.from_file(path) for path in folder.glob("*.arrow")}
     return Task(
         name=config.name,
         kind=kind(facts.pop("label_names")),

@@ -62,6 +62,7 @@ class TeacherAnswers:
         answers: Outputs in the task's order.
         key: Names their content: equal keys, equal answers.
         num_forwarded: Rows that this run had to ask about; 0 where the answers come from the cache.
+        is_given: They were read from a person's file, and nobody was ever asked.
         members: Each one's, of several teachers; empty where there is one.
         notices: What a person should know of them.
     """
@@ -73,6 +74,7 @@ class TeacherAnswers:
     members: Mapping[str, "TeacherAnswers"] = field(default_factory=dict)
     cost: Cost | None = None
     notices: Sequence[str] = ()
+    is_given: bool = False
 
 
 @dataclass(frozen=True)

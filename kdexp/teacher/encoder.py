@@ -190,8 +190,15 @@ class EncoderTeacher:
             "numerics": self.hardware.numerics,
             "versions": library_versions(),
         } | task.selection_parts
-        entry = self.cache.folder("teachers", parts, build)
-        record = json.loads((entry.path / "training.json").read_text(encoding="utf-8"))
+
+        def load(path: Path) -> tuple[dict[str, Any], Encoder]:
+            record = json.loads((path / "training.json").read_text(encoding="utf-8"))
+            if missing := {"seconds", "kept_step", "num_steps", "history"} - record.keys():
+                raise ValueError(f"no {missing}")
+            encoder.refuse_unlike(path)
+            return record, load_finished(path, task.kind, encoder.max_length)
+
+        entry, (record, self.encoder) = self.cache.loaded("teachers", parts, build, load)
         logger.info(
             "teacher %s: %s, epoch chosen on validation (step %d of %d)",
             self.name,
@@ -199,7 +206,6 @@ class EncoderTeacher:
             record["kept_step"],
             record["num_steps"],
         )
-        self.encoder = load_finished(entry.path, task.kind, encoder.max_length)
         return record, entry.hit
 
     def _says_one_thing(self, encoder: Encoder) -> bool:

@@ -69,15 +69,11 @@ class Cached:
 
         def fit(tensors: Mapping[str, Tensor]) -> bool:
             values, lengths = tensors.get("values"), tensors.get("lengths", torch.ones(len(split), dtype=torch.int64))
-            return (
-                values is not None
-                and values.ndim == 2
-                and (len(lengths), len(values))
-                == (
-                    len(split),
-                    int(lengths.sum()),
-                )
-            )
+            if values is None or values.ndim != 2:
+                return False
+            if values.isnan().any() and not may_abstain(self.teacher):
+                return False
+            return (len(lengths), len(values)) == (len(split), int(lengths.sum()))
 
         entry = self.cache.tensors("teacher_logits", parts, compute, fit)
         lengths = entry.tensors.get("lengths")
@@ -226,12 +222,26 @@ def teacher_answers(teacher: Teacher, course: Course) -> dict[str, TeacherAnswer
         if cost is not None and cost.requests:
             told = ", ".join(f"{value:,.0f} {what.split('_')[0]}" for what, value in cost.per_1000_rows().items())
             logger.info("teacher %s: %s for 1,000 rows", member.name, told)
-    logger.info(
-        "teacher logits: %s of %s rows forwarded, the rest kept from earlier runs",
-        f"{sum(answer.num_forwarded for answer in answers.values()):,}",
-        f"{sum(len(split) for split in splits.values()) * max(len(teacher.members), 1):,}",
-    )
+    _tell_how_many(answers)
     return answers
+
+
+def _tell_how_many(answers: Mapping[str, TeacherAnswers]) -> None:
+    """Of how many rows the answers were computed now, earlier, or given."""
+    found = [member for answer in answers.values() for member in answer.members.values() or [answer]]
+    asked, given = ([answer for answer in found if answer.is_given == is_given] for is_given in (False, True))
+    if asked:
+        logger.info(
+            "teacher logits: %s of %s rows forwarded, the rest kept from earlier runs",
+            f"{sum(answer.num_forwarded for answer in asked):,}",
+            f"{sum(answer.answers.num_rows for answer in asked):,}",
+        )
+    if given:
+        logger.info(
+            "teacher answers: the file has those about %s of %s rows",
+            f"{sum(len(answer.answers.answered_rows) for answer in given):,}",
+            f"{sum(answer.answers.num_rows for answer in given):,}",
+        )
 
 
 def _answer(teacher: Teacher, task: Task, split: Split, name: str, *, has_transfer: bool) -> TeacherAnswers:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from kdexp.deadline import TooLateError, limit_of, within
 from kdexp.errors import UserError
 from kdexp.tracking.secrets import redact
 from kdexp.tracking.uri import LEGAL_URIS, LOCK_SECONDS, SETTING, reason
@@ -21,13 +22,28 @@ logger = logging.getLogger(__name__)
 
 
 class PatientClient:
-    """MLflow's client; a call to an SQLite store that another program has locked is made again until it is free."""
+    """MLflow's client.
 
-    def __init__(self, client: "MlflowClient") -> None:
+    A call to an SQLite store that another program has locked is made again until it is free; one to a server ends
+    within a limit, however slowly that answers.
+    """
+
+    def __init__(self, client: "MlflowClient", uri: str) -> None:
         self._client = client
+        self._is_server = not uri.startswith("sqlite:")
 
     def __getattr__(self, name: str) -> Any:
-        return functools.partial(_patiently, getattr(self._client, name))
+        call = getattr(self._client, name)
+        return functools.partial(_in_time, name, call) if self._is_server else functools.partial(_patiently, call)
+
+
+def _in_time(name: str, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return within(limit_of(name, arguments), functools.partial(call, *arguments, **named))
+    except TooLateError as error:
+        raise MlflowException(str(error)) from None
 
 
 def _patiently(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:

@@ -1,11 +1,15 @@
 """A logged model, fetched from the store."""
 
+from functools import partial
 from pathlib import Path
 
+from kdexp.deadline import DOWNLOAD_SECONDS, TooLateError, within
+from kdexp.errors import UserError
 from kdexp.tracking.adapter import import_mlflow, quiet
 from kdexp.tracking.client import told
+from kdexp.tracking.secrets import redact
 from kdexp.tracking.store import connect
-from kdexp.tracking.uri import check_reachable, resolve_uri
+from kdexp.tracking.uri import SETTING, check_reachable, resolve_uri
 
 
 def fetch_model(model_uri: str, uri: str | None) -> Path | None:
@@ -24,6 +28,8 @@ def fetch_model(model_uri: str, uri: str | None) -> Path | None:
     with told(resolved), quiet("mlflow"):
         mlflow.set_tracking_uri(resolved)
         try:
-            return Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
+            return Path(within(DOWNLOAD_SECONDS, partial(mlflow.artifacts.download_artifacts, artifact_uri=model_uri)))
+        except TooLateError as error:
+            raise UserError(SETTING, f"{redact(resolved)} does not send {model_uri} ({error})", "try again") from None
         except (MlflowException, OSError):
             return None

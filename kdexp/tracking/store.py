@@ -58,7 +58,7 @@ def connect(uri: str) -> "MlflowClient":
         create_sqlite_store(Path(uri.removeprefix("sqlite:///")))
     with told(uri), literal_paths():
         mlflows = sqlalchemy_uri(uri)
-        client = PatientClient(MlflowClient(tracking_uri=mlflows, registry_uri=mlflows))
+        client = PatientClient(MlflowClient(tracking_uri=mlflows, registry_uri=mlflows), uri)
         client.search_experiments(max_results=1)
     return cast("MlflowClient", client)
 

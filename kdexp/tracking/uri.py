@@ -6,9 +6,11 @@ import logging
 import os
 import sqlite3
 import time
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from kdexp.deadline import TooLateError, within
 from kdexp.errors import UserError
 from kdexp.files import prove_writable
 from kdexp.tracking.adapter import ask_server, import_mlflow, is_older_schema, sqlalchemy_uri
@@ -20,6 +22,8 @@ SETTING = "tracking.uri"
 LEGAL_URIS = "expected sqlite:///<file>, http(s)://<host>:<port>, postgresql://..., or tracking=none"
 _ML = "workflowType=machine_learning"  # else MLflow opens its GenAI view
 PROBE_SECONDS = 8.0
+_CONNECT_SECONDS = 2.0  # beyond them
+_DATABASE_SECONDS = 30.0
 # How long is waited for a store that was there before and went away.
 PATIENCE_SECONDS = 60.0
 # How long is waited for an SQLite store that another program has locked.
@@ -140,8 +144,8 @@ def _check_server(uri: str) -> None:
         remedy = "expected http://<user>:<password>@<host>:<port>, with / @ : ? # of a password as %2F %40 %3A %3F %23"
         raise UserError(SETTING, f"{shown} is no address", remedy) from None
     try:
-        reply = ask_server(uri, PROBE_SECONDS)
-    except MlflowException as error:
+        reply = within(PROBE_SECONDS + _CONNECT_SECONDS, partial(ask_server, uri, PROBE_SECONDS))
+    except (MlflowException, TooLateError) as error:
         # `from None`: the cause quotes the URI with its password.
         raise UserError(
             SETTING,
@@ -229,13 +233,16 @@ def _check_database(uri: str) -> None:
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
 
-    try:
+    def ask() -> None:
         engine = create_engine(uri)
         engine.connect().close()
         engine.dispose()
+
+    try:
+        within(_DATABASE_SECONDS, ask)
     except ImportError as error:
         raise UserError(SETTING, f"the driver for {redact(uri)} is missing ({error})", "pip install it") from None
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, TooLateError) as error:
         raise UserError(
             SETTING,
             f"{redact(uri)} cannot be reached ({reason(error)})",

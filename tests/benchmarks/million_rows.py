@@ -118,11 +118,13 @@ def measure(path: Path) -> Meter:
     from kdexp.model.tokens import tokenize
     from kdexp.student.train import Course, train_student
     from kdexp.task.load import load_task
+    from kdexp.teacher.config import EncoderTeacherConfig
     from kdexp.teacher.encoder import load_encoder_teacher
     from kdexp.teacher.logits import Cached, teacher_answers
 
     config = compose(*SETTINGS, f"task.train={path}")
     hardware, cache, meter = prepare_hardware(config.hardware), Cache(path.with_suffix(".cache")), Meter()
+    assert isinstance(config.teacher, EncoderTeacherConfig)
     with meter.stage("reading"):
         task = load_task(config.task, cache)
     with meter.stage("tokenizers"):
@@ -135,7 +137,7 @@ def measure(path: Path) -> Meter:
     with meter.stage("fine-tuning"):
         teacher.prepare()
     with meter.stage("teacher"):
-        answers = teacher_answers(teacher, task, use_transfer=False)
+        answers = teacher_answers(teacher, course)
     with meter.stage("steps"):
         train_student(course, "student", config.loss, answers)
     return meter

@@ -9,6 +9,7 @@ python tests/benchmarks/other_teachers.py join <folder>          how long 100,00
 import json
 import sys
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -124,4 +125,5 @@ def join(folder: Path) -> None:
 if __name__ == "__main__":
     what, where, *rest = sys.argv[1:]
     Path(where).mkdir(parents=True, exist_ok=True)
-    {"scores": scores, "model": model, "serve": serve, "join": join}[what](Path(where).absolute(), *rest)
+    commands: dict[str, Callable[..., None]] = {"scores": scores, "model": model, "serve": serve, "join": join}
+    commands[what](Path(where).absolute(), *rest)

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from kdexp.cache import Cache
@@ -64,7 +64,7 @@ def _made(scratch: Path) -> Path:
 
 
 @torch.inference_mode()
-def _answer(model: torch.nn.Module, tokenizer: object, texts: Sequence[str]) -> int:
+def _answer(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> int:
     """Answer all texts; return how many tokens they had."""
     num_tokens = 0
     for start in range(0, len(texts), TOKENIZED_AT_ONCE):

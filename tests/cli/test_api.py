@@ -147,6 +147,9 @@ def test_a_run_and_the_same_run_again(tmp_path, kdexp):
 
 
 def test_numbers_are_taught_by_their_squared_difference_unless_a_loss_is_chosen():
+    assert kdexp.compose("task=stsb").loss.name == "mse"
+    assert kdexp.compose("task=stsb", "loss.alpha=0.5").loss.alpha == 0.5
+    assert kdexp.compose("loss=huber", "task=stsb").loss.name == "huber"
     words = ("task=file", "task.kind=regression", "task.train=nowhere.csv")
     assert (compose(*words).loss.name, compose(*words).loss.centered) == ("mse", False)
     assert compose(*words, "loss=huber").loss.name == "huber"

@@ -21,6 +21,8 @@ from kdexp.errors import UserError
         (["epochs=3"], "*(did you mean train.epochs or teacher.train.epochs?)"),
         (["learning_rat=1"], "*train.learning_rate*"),
         (["trian.epochs=2"], "*(did you mean train?)"),
+        (["task.path=x"], "task.path: no such setting; *(another task has it: public)"),
+        (["loss=mse", "loss.temperature=2"], "loss.temperature: *(another loss has it: kd, *"),
         (["zzz=1"], "zzz: no such setting; expected one of *, families, cross_family, *"),
         (["~train.epochs"], "~train.epochs: has nothing to remove; set it with train.epochs=<value>*"),
         (["~nope"], "~nope: no such setting*"),

@@ -50,7 +50,10 @@ def test_of_equally_good_ones_fewer_steps_then_the_lower_rate():
 
 def test_a_choice_on_the_edge_is_told(caplog):
     chosen([0, 0, 0, 0, 0, 4])
-    assert "student: the highest learning rate and the most epochs: a better schedule may lie beyond" in caplog.text
+    assert (
+        "student: this is the highest learning rate and the most epochs of the grid, and a better schedule may lie"
+        in caplog.text
+    )
     caplog.clear()
     chosen([0, 4, 0, 0, 0, 0])
     chosen([4], "controls.tuned.learning_rates=[0.02]", "controls.tuned.epochs=[3]")

@@ -38,6 +38,8 @@ def test_a_model_that_says_one_class_only_is_told():
         "the baseline student answers 'desc' on every test row: its accuracy is the share of that class, 91 of 100",
         "the distilled student answers 'desc' on every test row: its accuracy is the share of that class, 91 of 100",
     ]
+    (said,) = class_notices({"control/pseudo_labels": classes(only, only)["student"]})
+    assert said.startswith("the student of pseudo-labels answers 'desc' on every")
     one_class = count_classes(["desc"] * 3, ["desc"] * 3)
     assert class_notices({"teacher": one_class, "student": one_class, "baseline": one_class}) == []
 

@@ -58,6 +58,17 @@ def test_a_student_is_measured_beside_teacher_and_baseline():
     assert measured().gain is None
 
 
+def test_the_gain_is_the_first_of_what_is_logged_at_the_end():
+    """MLflow lists metrics in the order in which they came."""
+    record = measured(baseline=answers(260, 3), teacher_roberta=answers(310, 5))
+    assert list(record.metrics())[:6] == [
+        *("kd/gain", "kd/gain_low", "kd/gain_high"),
+        *("test/accuracy", "baseline/test/accuracy", "teacher/test/accuracy"),
+    ]
+    assert record.student_metrics()[:4] == ["kd/gain", "kd/gain_low", "kd/gain_high", "test/accuracy"]
+    assert list(measured().metrics())[:2] == ["test/accuracy", "teacher/test/accuracy"]
+
+
 def test_mlflows_names_are_the_contract():
     record = measured(baseline=answers(260, 3), teacher_roberta=answers(310, 5))
     record = replace(record, costs={"seconds": 9.0}, teacher_unchanged=True, diagnostics=DIAGNOSTICS)

@@ -91,13 +91,15 @@ def test_nothing_is_nothing_on_neither_side():
     assert wording.points(-1e-9) == wording.points(0.0) == "+0.00"
     assert wording.interval(-0.001, 0.126) == "[+0.00, +0.13]"
     assert wording.interval(float("nan"), float("nan")) == ""
-    assert wording.mean_and_spread(0.832, float("nan"), " %") == "83.20 %"
-    assert wording.mean_and_spread(0.832, 0.001) == "83.20 ± 0.10"
+    assert wording.mean_and_spread(0.832, float("nan"), "accuracy", with_unit=True) == "83.20 %"
+    assert wording.mean_and_spread(0.832, 0.001, "accuracy") == "83.20 ± 0.10"
+    assert wording.mean_and_spread(0.832, 0.001, "pearson", with_unit=True) == "0.8320 ± 0.0010"
+    assert (wording.points_of("map"), wording.points_of("pearson")) == ("points", "hundredths of Pearson")
 
 
 def test_a_small_gain_points_at_where_a_teacher_does_more(capsys):
     small = replace(RECORD, gain=Gain(0.008, -0.004, 0.02))
     (line,) = [line for line in printed(capsys, small) if "few_labels" in line]
-    assert line.strip().endswith("with few labels and more text it does more: python -m kdexp experiment=few_labels")
+    assert line.strip().endswith("with few labels and more text it may do more: python -m kdexp experiment=few_labels")
     with_text = replace(small, settings={"train.use_transfer": "True"})
     assert not [line for record in (RECORD, with_text) for line in printed(capsys, record) if "few_labels" in line]

@@ -19,6 +19,22 @@ def test_a_plan_counts_shares_refusals_and_what_is_finished(command, log_only, t
     assert "refused   loss.alpha=7 loss.temperature=1: loss.alpha: got 7.0" in wider
 
 
+def test_options_that_a_sweep_compares_may_have_settings_that_the_default_lacks(command, tmp_path):
+    for words, line in (
+        (("task=sst2,stsb", "task.path=nowhere"), "refused   task=sst2: task.path: no folder"),
+        (
+            ("loss=mse,huber", "task=sst2,cola", "task.path=nowhere"),
+            "refused   loss=mse task=sst2: task.path: no folder",
+        ),
+        (("loss=huber,mse", "loss.delta=2", "task=stsb"), "loss.delta: no such setting"),
+        (("experiment=few_labels", "task=sst2,cola", "task.path=nowhere"), "task.path: no folder nowhere"),
+        (("teacher=bert,predictions", "teacher.path=x"), "teacher.path: no such setting"),
+    ):
+        answer = command("-m", *words, "--plan")
+        assert line in answer.out + answer.err, words
+        assert "Traceback" not in answer.err
+
+
 def test_one_run_a_study_and_a_search_are_planned_too(command, tmp_path):
     assert command("--plan").out.startswith("1 jobs, 1 computations")
     assert command("experiment=alpha_temperature", "--plan").out.startswith("60 jobs, 51 computations")

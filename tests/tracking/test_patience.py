@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from dripping_server import dripping
 
+from kdexp import deadline
 from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.tracking import client, delivery, uri
@@ -288,3 +290,24 @@ def test_a_port_that_takes_connections_and_says_nothing_is_refused(monkeypatch):
     monkeypatch.setattr(uri, "PROBE_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as deaf, pytest.raises(UserError, match="cannot be reached"):
         check_reachable(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+
+
+def test_a_server_that_drips_is_waited_for_within_limits(monkeypatch):
+    """Each byte would begin the limits of the client anew."""
+    monkeypatch.setattr(uri, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(uri, "_CONNECT_SECONDS", 0.0)
+    monkeypatch.setattr(deadline, "CALL_SECONDS", 0.5)
+    connect.cache_clear()
+    with dripping() as address:
+        with pytest.raises(UserError, match=r"cannot be reached \(timed out.*start it with"):
+            check_reachable(address)
+        monkeypatch.setattr("kdexp.tracking.store.check_reachable", lambda *arguments, **named: None)
+        with pytest.raises(UserError, match=r"cannot be used \(timed out"):
+            Study(address, "study")
+
+
+def test_what_sends_files_may_take_longer(tmp_path):
+    (tmp_path / "weights").write_bytes(bytes(1_000_000))
+    assert deadline.limit_of("log_batch", ("run",)) == deadline.CALL_SECONDS
+    assert deadline.limit_of("log_model_artifacts", ("model", str(tmp_path))) == deadline.CALL_SECONDS + 10
+    assert deadline.limit_of("log_artifact", ("run", str(tmp_path / "weights"))) == deadline.CALL_SECONDS + 10

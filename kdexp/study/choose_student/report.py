@@ -23,12 +23,13 @@ LIMITS = (
 )
 
 
-def findings(found: Sequence[Option], chosen: Chosen | None, budget: BudgetConfig) -> list[str]:
+def findings(found: Sequence[Option], chosen: Chosen | None, budget: BudgetConfig, metric: str) -> list[str]:
     """The answer in plain sentences.
 
     Args:
         found: Those that compete.
     """
+    points = wording.points_of(metric)
     lines = [
         f"no other file is better on validation at no more {meaning}: "
         + "; ".join(option.name for option in front(found, cost))
@@ -48,7 +49,7 @@ def findings(found: Sequence[Option], chosen: Chosen | None, budget: BudgetConfi
         lines.append(f"within one paired standard error of it on validation, and faster or smaller: {near}")
     return [
         *lines,
-        f"it costs {shown(option.behind_teacher())} points against the teacher, on test",
+        f"it costs {shown(option.behind_teacher())} {points} against the teacher, on test",
         f"of these the smaller model alone costs {shown(option.smaller_model())}; {_worth(option.gain())}",
     ]
 
@@ -85,10 +86,10 @@ def options_table(found: Sequence[Option], competing: Sequence[Option], metric: 
             "file": option.file,
             "ms": f"{option.latency_ms:.2f}",
             "MB": f"{option.size_mb:.1f}",
-            f"validation {metric}": f"{option.mean_validation:.2%}",
-            f"test {metric}, %": _score(option.score()),
-            "against the teacher, points": shown(option.behind_teacher()),
-            "gain, points": shown(option.gain()),
+            f"validation {wording.heading(metric)}": wording.mean_and_spread(option.mean_validation, np.nan, metric),
+            f"test {wording.heading(metric)}": _score(option.score(), metric),
+            f"against the teacher, {wording.points_of(metric)}": shown(option.behind_teacher()),
+            f"gain, {wording.points_of(metric)}": shown(option.gain()),
             "seeds": len(option.seeds),
             "front": " ".join(cost.partition("_")[0] for cost in COSTS if option.name in fronts[cost]),
         }
@@ -96,9 +97,12 @@ def options_table(found: Sequence[Option], competing: Sequence[Option], metric: 
     )
 
 
-def _score(score: PairedDifference) -> str:
-    interval = score.interval
-    return f"{score.mean:.2f}" + (f" [{interval.low:.2f}, {interval.high:.2f}]" if interval else "")
+def _score(score: PairedDifference, metric: str) -> str:
+    """`83.20 [81.15, 85.25]` of shares, in percent."""
+    factor, decimals = (1, 2) if wording.is_share(metric) else (0.01, 4)
+    told = [score.mean, *((score.interval.low, score.interval.high) if score.interval else ())]
+    mean, *ends = (f"{factor * value:.{decimals}f}" for value in told)
+    return mean + (f" [{', '.join(ends)}]" if ends else "")
 
 
 def front_figure(found: Sequence[Option], cost: str, metric: str, chosen: Option | None) -> "Figure":
@@ -125,7 +129,7 @@ def front_figure(found: Sequence[Option], cost: str, metric: str, chosen: Option
     axes.axhline(teacher, linestyle=":", color="gray", label="teacher")
     axes.set_xscale("log")
     axes.set_xlabel(COSTS[cost])
-    axes.set_ylabel(f"test {metric}, %")
+    axes.set_ylabel(f"test {wording.heading(metric) if wording.is_share(metric) else wording.points_of(metric)}")
     axes.legend()
     return figure
 

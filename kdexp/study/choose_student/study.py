@@ -83,7 +83,7 @@ def report(
     found = options(records)
     competing = complete(found, planned)
     chosen = choose_option(competing, config.budget, planned)
-    lines = findings(competing, chosen, config.budget)
+    lines = findings(competing, chosen, config.budget, metric)
     if late := [option.name for option in found if option not in competing]:
         lines.append(f"not compared, since not finished on every seed: {'; '.join(late)}")
     verdict: list[Block] = [Heading(_TITLE), BulletList(lines)]

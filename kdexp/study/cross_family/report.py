@@ -62,18 +62,19 @@ def report_blocks(
     """
     seeds = sorted({contrast.difference.num_seeds for contrast in [*verdict.gains, *verdict.contrasts]})
     shown_seeds = " to ".join(str(count) for count in {seeds[0]: None, seeds[-1]: None}) if seeds else "no"
+    points = wording.points_of(metric)
     blocks: list[Block] = [
         *_opening(verdict),
         Paragraph(
-            f"Measured on {data}: test {metric} in points, {shown_seeds} seeds per comparison. A difference is "
-            f"called equivalent where it is shown to lie within ±{verdict.margin:g} points. Everything below "
+            f"Measured on {data}: test {metric} in {points}, {shown_seeds} seeds per comparison. A difference is "
+            f"called equivalent where it is shown to lie within ±{verdict.margin:g} {points}. Everything below "
             "speaks of these models and these data only."
         ),
         Heading("Gain over the same student without a teacher"),
         *(
             FigureBlock(
                 matrix_figure(verdict.gains, condition),
-                f"Gain in points by pair: {CONDITION_NAMES[condition]}. In brackets the 95 % interval over seeds.",
+                f"Gain in {points} by pair: {CONDITION_NAMES[condition]}. In brackets the 95 % interval over seeds.",
             )
             for condition in CONDITIONS
             if any(contrast.condition == condition for contrast in verdict.gains)
@@ -82,7 +83,7 @@ def report_blocks(
         Heading("Comparisons"),
         FigureBlock(
             forest_figure([*verdict.gains, *verdict.contrasts], verdict.margin),
-            f"All comparisons with their 95 % intervals over seeds; the band is ±{verdict.margin:g} points.",
+            f"All comparisons with their 95 % intervals over seeds; the band is ±{verdict.margin:g} {points}.",
         ),
         TableBlock(table(verdict.contrasts, verdict.margin)),
         Heading("What else differs"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdexp.config import Config
+from kdexp.results import wording
 from kdexp.results.report import (
     Block,
     BulletList,
@@ -48,10 +49,10 @@ def report_study(runs: Sequence[StoredRun], parent: TrackedRun, config: Config) 
     sentence = worth_sentence(size, found[size], ladder.sizes)
     opening: list[Block] = [Paragraph(f"{sentence}."), BulletList(_facts(runs, ladder, size))]
     table = _table(ladder, found)
-    figure = _figure(ladder)
+    figure, points = _figure(ladder), wording.points_of(ladder.metric)
     blocks: list[Block] = [
         *opening,
-        FigureBlock(figure, f"Test {ladder.metric} in points by labelled rows, with 95 % intervals over seeds."),
+        FigureBlock(figure, f"Test {ladder.metric} in {points} by labelled rows, with 95 % intervals over seeds."),
         TableBlock(table, "In brackets 95 % intervals over seeds."),
         *about_blocks(runs),
     ]
@@ -112,10 +113,11 @@ def _facts(runs: Sequence[StoredRun], ladder: Ladder, size: int) -> list[str]:
     )
     validation = max(int(run.tags["kdexp.validation_rows"]) for run in runs)
     facts = [
-        f"Test {ladder.metric} with {size:,} labelled rows, in points: {told}.",
+        f"Test {ladder.metric} with {size:,} labelled rows, in {wording.points_of(ladder.metric)}: {told}.",
         _teacher(runs, ladder.sizes),
         f"{len(ladder.seeds)} seeds, each with labelled rows of its own: the interval speaks of other seeds and other "
         "labelled rows, with this teacher and on these test rows.",
+        *_steps(runs),
         f"Each training keeps the best epoch on {validation:,} further labelled rows"
         + (", more than the smallest setting has." if validation > ladder.sizes[0] else "."),
     ]
@@ -123,6 +125,15 @@ def _facts(runs: Sequence[StoredRun], ladder: Ladder, size: int) -> list[str]:
         seeds = ", ".join(map(str, ladder.left_out))
         facts.append(f"Not counted, because they have not finished every size: seeds {seeds}.")
     return facts
+
+
+def _steps(runs: Sequence[StoredRun]) -> list[str]:
+    """How long they were trained: a baseline that learns slowly makes a teacher look like many labels."""
+    steps = sorted({int(run.metrics["cost/student_steps"]) for run in runs if "cost/student_steps" in run.metrics})
+    if not steps:
+        return []
+    told = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    return [f"Every student was trained for {told} steps, whatever it learned from; none was tuned."]
 
 
 def _teacher(runs: Sequence[StoredRun], sizes: Sequence[int]) -> str:
@@ -146,10 +157,7 @@ def _table(ladder: Ladder, found: Mapping[int, Worth]) -> "pd.DataFrame":
     for key, name in names.items():
         columns[name] = [_cell(ladder.scores[key][:, place]) for place in range(len(ladder.sizes))]
     columns["worth, in labelled rows"] = [
-        f"{_bound(found[size].rows, ladder.sizes)} {shown_interval(found[size], ladder.sizes)}"
-        if size in found
-        else ""
-        for size in ladder.sizes
+        _worth_cell(found[size], ladder.sizes) if size in found else "" for size in ladder.sizes
     ]
     return pd.DataFrame({name: values for name, values in columns.items() if any(values)})
 
@@ -181,7 +189,9 @@ def _figure(ladder: Ladder) -> "Figure":
     shown |= {"distilled": "probabilities of the teacher", "teacher": "the teacher itself"}
     curves = {shown[name]: points(scores) for name, scores in ladder.scores.items()}
     return learning_curves_figure(
-        {name: curve for name, curve in curves.items() if curve}, "labelled rows", f"test {ladder.metric}, points"
+        {name: curve for name, curve in curves.items() if curve},
+        "labelled rows",
+        f"test {ladder.metric}, {wording.points_of(ladder.metric)}",
     )
 
 

@@ -22,7 +22,9 @@ from kdexp.teacher.config import EncoderTeacherConfig
 SWEPT = ("task.train_size", "task.transfer_size", "task.subset_seed")
 """What the study varies besides the seed."""
 
-_SMALLEST, _MOST_RUNGS = 125, 5
+_SMALLEST, _MOST_RUNGS = 125, 4
+_MOST_GENERATED = 4000
+"""Rows of a generated task, unless a person sets them: the whole study is to take some ten minutes of one core."""
 
 
 def rungs(config: Config, typed: Sequence[str]) -> list[list[str]]:
@@ -37,7 +39,7 @@ def rungs(config: Config, typed: Sequence[str]) -> list[list[str]]:
     """
     names = {line.partition("=")[0] for line in typed}
     _refuse(config)
-    task, num_rows = _all_rows(config)
+    task, num_rows = _all_rows(config, names)
     sizes = config.few_labels.sizes or default_sizes(num_rows, task.kind.num_outputs)
     if not sizes or sizes != sorted(set(sizes)) or sizes[-1] >= num_rows:
         problem = f"got {sizes}, of {num_rows:,} rows"
@@ -81,12 +83,13 @@ def _refuse(config: Config) -> None:
         raise UserError("tracking", "is off, and the study is read from it", "remove tracking=none")
 
 
-def _all_rows(config: Config) -> tuple[Task, int]:
+def _all_rows(config: Config, typed: set[str]) -> tuple[Task, int]:
     """The task, and how many rows there are to be labelled."""
     cache = Cache(Path(config.cache_dir))
     if isinstance(config.task, EmbeddedTaskConfig):
         few = replace(config.task, train_size=64, transfer_size=0, subset_seed=None, validation_size=8, test_size=8)
-        return load_task(few, cache), config.task.train_size
+        num_rows = config.task.train_size
+        return load_task(few, cache), num_rows if "task.train_size" in typed else min(num_rows, _MOST_GENERATED)
     task = load_task(replace(config.task, subset_seed=None), cache)  # type: ignore[call-arg]
     return task, len(task.train)
 

@@ -49,7 +49,7 @@ def _tuned(evidence: Evidence, records: Sequence[RunRecord]) -> list[str]:
 
 
 def _told(name: str, comparison: Comparison, records: Sequence[RunRecord]) -> str:
-    points = f"{wording.points(comparison.difference.mean)} points"
+    points = f"{wording.points(comparison.difference.mean)} {wording.points_of(records[0].metric)}"
     if len(records) == 1:
         gain = records[0].contrasts[name]
         return f"{points} (95 % {wording.interval(100 * gain.low, 100 * gain.high)} over test rows; one seed)"
@@ -74,7 +74,8 @@ def _p_value(value: float) -> str:
 
 def _scores(records: Sequence[RunRecord], role: Role) -> str:
     values = np.array([record.score("test", role) for record in records], dtype=float)
-    return wording.mean_and_spread(values.mean(), values.std(ddof=1) if len(values) > 1 else np.nan, " %")
+    spread = values.std(ddof=1) if len(values) > 1 else np.nan
+    return wording.mean_and_spread(values.mean(), spread, records[0].metric, with_unit=True)
 
 
 def _num_on_edge(records: Sequence[RunRecord], role: Role) -> int:

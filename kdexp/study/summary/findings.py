@@ -14,6 +14,11 @@ from kdexp.study.summary.search_wording import search_lines
 from kdexp.study.summary.settings import StudySummary, setting_label
 
 _MOST_NAMED = 5
+_JUDGED = {
+    "cross_family": "What crossing families does is judged",
+    "few_labels": "What a teacher is worth, in labelled rows, is told",
+    "choose_student": "Which student ships, and as which file, is told",
+}
 
 
 def findings(summary: StudySummary) -> list[str]:
@@ -21,20 +26,22 @@ def findings(summary: StudySummary) -> list[str]:
     best = summary.best
     if best is None:
         return ["No run is finished yet."]
-    if summary.is_cross_family:
-        return ["What crossing families does is judged in the study's own report: cross_family/report.html."]
+    if summary.is_judged_elsewhere:
+        said = [f"{summary.verdict}."] if summary.verdict else []
+        return [*said, f"{_JUDGED[summary.kind]} in the study's own report: {summary.kind}/report.html."]
     is_repeated = best["seeds"] > 1
     seeds = f"{best['seeds']:.0f} seeds" if is_repeated else "1 seed"
-    validation, test = (wording.mean_and_spread(best[name], best[f"{name}_spread"], " %") for name in SPLITS)
-    low, high = 100 * best["test_low"], 100 * best["test_high"]
-    interval = "" if np.isnan(low) else f" (95 % [{low:.2f}, {high:.2f}] over seeds, t)"
+    validation, test = (
+        wording.mean_and_spread(best[name], best[f"{name}_spread"], summary.metric, with_unit=True) for name in SPLITS
+    )
+    low, high = (wording.mean_and_spread(best[name], np.nan, summary.metric) for name in ("test_low", "test_high"))
+    interval = "" if np.isnan(best["test_low"]) else f" (95 % [{low}, {high}] over seeds, t)"
     chosen = [
-        f"Chosen on validation among {_num_compared(summary)} settings: {setting_label(best, summary.settings)} "
-        f"(validation {summary.metric} {validation}, {seeds}).",
+        f"{_opening(summary, best)} (validation {summary.metric} {validation}, {seeds}).",
         *_choice_lines(summary),
     ]
     # A file of answers may say nothing of the test rows.
-    teacher = "" if pd.isna(best["teacher_test"]) else f"; teacher {100 * best['teacher_test']:.2f} %"
+    teacher = "" if pd.isna(best["teacher_test"]) else f"; teacher {_score(summary, best['teacher_test'])}"
     whose = "The student" if summary.stages else "Its result"
     lines = [
         *(search_lines(summary) if summary.stages else chosen),
@@ -48,10 +55,18 @@ def findings(summary: StudySummary) -> list[str]:
     return lines
 
 
-def _num_compared(summary: StudySummary) -> int:
-    """Settings that competed."""
+def _score(summary: StudySummary, value: float) -> str:
+    return wording.mean_and_spread(value, np.nan, summary.metric, with_unit=True)
+
+
+def _opening(summary: StudySummary, best: pd.Series) -> str:
+    """Among how many settings the best one was chosen; of one, nothing was."""
     assert summary.choice
-    return len(summary.table) - len(summary.choice.incomplete)
+    num_compared = len(summary.table) - len(summary.choice.incomplete)
+    label = setting_label(best, summary.settings)
+    if num_compared > 1:
+        return f"Chosen on validation among {num_compared} settings: {label}"
+    return "One setting" if len(summary.table) == 1 else f"One setting is finished: {label}"
 
 
 def _choice_lines(summary: StudySummary) -> list[str]:
@@ -78,7 +93,7 @@ def _named(summary: StudySummary, places: Sequence[int], *, with_score: bool = F
     labels = []
     for place in places[:_MOST_NAMED]:
         row = summary.table.iloc[place]
-        score = f" ({row['seeds']:.0f} finished, {100 * row['validation']:.2f} %)" if with_score else ""
+        score = f" ({row['seeds']:.0f} finished, {_score(summary, row['validation'])})" if with_score else ""
         labels.append(setting_label(row, summary.settings) + score)
     more = len(places) - len(labels)
     return "; ".join(labels) + (f" and {more} more" if more else "")
@@ -89,7 +104,8 @@ def _gain_lines(summary: StudySummary) -> list[str]:
     evidence, best = summary.evidence, summary.best
     if evidence is None or best is None:
         return []
-    gain = f"Gain over the same student without a teacher: {wording.points(evidence.difference.mean)} points"
+    points = wording.points_of(summary.metric)
+    gain = f"Gain over the same student without a teacher: {wording.points(evidence.difference.mean)} {points}"
     if evidence.difference.num_seeds == 1:
         interval = wording.interval(100 * best["rows_low"], 100 * best["rows_high"])
         said = verdict.claim_of_one_seed(Gain(best["gain"], best["rows_low"], best["rows_high"]))
@@ -97,7 +113,8 @@ def _gain_lines(summary: StudySummary) -> list[str]:
     lines = [f"{gain} ({verdict.over_seeds(evidence.difference, evidence.bootstrap)}): "]
     lines[0] += f"{verdict.claim(evidence.finding)}."
     lines += [
-        f"Its gain in {wording.METRICS.get(name, name)}: {wording.points(difference.mean)} points "
+        f"Its gain in {wording.METRICS.get(name, name)}: {wording.points(difference.mean)} "
+        f"{wording.points_of(name)} "
         f"({verdict.over_seeds(difference)})."
         for name, difference in evidence.others.items()
     ]

@@ -50,15 +50,18 @@ def shown_table(summary: StudySummary) -> pd.DataFrame:
     shown = table[[*summary.settings, "seeds"]].copy()
     for split in SPLITS:
         pairs = zip(table[split], table[f"{split}_spread"], strict=True)
-        shown[f"{split} {summary.metric}, %"] = [wording.mean_and_spread(mean, spread) for mean, spread in pairs]
+        shown[f"{split} {wording.heading(summary.metric)}"] = [
+            wording.mean_and_spread(mean, spread, summary.metric) for mean, spread in pairs
+        ]
     ends, over = _interval_shown(summary)
-    shown[f"gain, points [95 % over {over}]"] = [
+    points = wording.points_of(summary.metric)
+    shown[f"gain, {points} [95 % over {over}]"] = [
         "" if np.isnan(gain) else f"{wording.points(gain)} {wording.interval(low, high)}".rstrip()
         for gain, low, high in 100 * table[["gain", *ends]].to_numpy(float)
     ]
     for name in contrasts_of(table):
         column = f"gain_{name}"
-        shown[f"{CONTRAST_NAMES[name]}, points"] = [
+        shown[f"{CONTRAST_NAMES[name]}, {points}"] = [
             "" if np.isnan(gain) else f"{wording.points(gain)} {wording.interval(low, high)}".rstrip()
             for gain, low, high in 100 * table[[column, f"{column}_low", f"{column}_high"]].to_numpy(float)
         ]
@@ -77,22 +80,27 @@ def heatmap(summary: StudySummary) -> Figure:
     axes, best = grid_axes(summary), summary.best
     assert axes
     assert best is not None
-    panels = []
+    panels, is_share = [], wording.is_share(summary.metric)
     for split in SPLITS:
         means, spreads = grid(summary, split)
         texts = [
-            [_cell(mean, spread) for mean, spread in zip(*rows, strict=True)]
+            [_cell(mean, spread, is_share=is_share) for mean, spread in zip(*rows, strict=True)]
             for rows in zip(means.to_numpy(), spreads.to_numpy(), strict=True)
         ]
-        framed = (list(means.index).index(best[axes[1]]), list(means.columns).index(best[axes[0]]))
-        panels.append(figures.Matrix(f"{split} {summary.metric}, %", 100 * means, texts, framed))
-    return figures.matrix_figure(panels, "%")
+        framed = None
+        if not summary.is_judged_elsewhere:
+            framed = (list(means.index).index(best[axes[1]]), list(means.columns).index(best[axes[0]]))
+        shown = (100 if is_share else 1) * means
+        panels.append(figures.Matrix(f"{split} {wording.heading(summary.metric)}", shown, texts, framed))
+    return figures.matrix_figure(panels, "%" if is_share else wording.heading(summary.metric))
 
 
-def _cell(mean: float, spread: float) -> str:
+def _cell(mean: float, spread: float, *, is_share: bool) -> str:
     if np.isnan(mean):
         return ""
-    return f"{100 * mean:.1f}" + ("" if np.isnan(spread) else f"\n± {100 * spread:.1f}")
+    factor, decimals = (100, 1) if is_share else (1, 3)
+    lines = [f"{factor * mean:.{decimals}f}"] + ([] if np.isnan(spread) else [f"± {factor * spread:.{decimals}f}"])
+    return "\n".join(lines)
 
 
 def gain_figure(summary: StudySummary) -> Figure:
@@ -106,7 +114,10 @@ def gain_figure(summary: StudySummary) -> Figure:
         )
         for _, row in summary.table.dropna(subset=["gain"]).head(_MOST_GAINS).iterrows()
     ]
-    label = f"gain over the baseline on test, points of {summary.metric} (95 % over {over})"
+    points = wording.points_of(summary.metric)
+    if wording.is_share(summary.metric):
+        points += f" of {summary.metric}"
+    label = f"gain over the baseline on test, {points} (95 % over {over})"
     return figures.interval_figure(rows, label)
 
 
@@ -126,7 +137,8 @@ def _figures(summary: StudySummary, study: Study) -> dict[str, FigureBlock]:
     """Those that the summary has something to show in, by name."""
     found = {}
     if grid_axes(summary):
-        caption = "Mean over seeds ± spread. Red: the setting chosen on validation."
+        chosen = "" if summary.is_judged_elsewhere else " Red: the setting chosen on validation."
+        caption = f"Mean over seeds ± spread.{chosen}"
         found["heatmap"] = FigureBlock(heatmap(summary), caption)
     if summary.table["gain"].notna().any():
         found["gain"] = FigureBlock(gain_figure(summary), "Gain over the same student without a teacher.")
@@ -196,19 +208,8 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
     for name in ("heatmap", "gain"):
         if name in shown:
             parent.log_figure(shown[name].figure, f"summary/{name}.png")
-    best = summary.best
-    gains = ("gain", *(f"gain_{name}" for name in contrasts_of(summary.table)))
-    numbers = ["validation", "test", "test_low", "test_high", "seeds"]
-    numbers += [f"{gain}{end}" for gain in gains for end in ("", "_low", "_high")]
-    parent.log_metrics({f"best/{name}": best[name] for name in numbers if not pd.isna(best[name])})
-    if summary.equal_tuning is not None:
-        parent.log_metrics(_interval_metrics("best/gain_searched", summary.equal_tuning))
-    for name, evidence in summary.files.items():
-        parts = {"gain": evidence.gain, "against_float32": evidence.against_float32}
-        for part, comparison in parts.items():
-            if comparison is not None:
-                parent.log_metrics(_interval_metrics(f"best/export/{name}/{part}", comparison))
-    parent.set_tags({"kdexp.best": setting_label(best, summary.settings)})
+    if not summary.is_judged_elsewhere:
+        _log_choice(summary, summary.best, parent)
     scores = [metric_name(split, summary.metric) for split in SPLITS]
     beside = [metric_name("test", summary.metric, role) for role in ("baseline", "teacher")]
     view = study.save_view(
@@ -220,6 +221,22 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
     )
     if view:
         summary.links["view"] = view
+
+
+def _log_choice(summary: StudySummary, best: pd.Series, parent: TrackedRun) -> None:
+    """The chosen setting and its numbers, for MLflow's tables."""
+    gains = ("gain", *(f"gain_{name}" for name in contrasts_of(summary.table)))
+    numbers = [f"{gain}{end}" for gain in gains for end in ("", "_low", "_high")]
+    numbers += ["test", "test_low", "test_high", "validation", "seeds"]
+    parent.log_metrics({f"best/{name}": best[name] for name in numbers if not pd.isna(best[name])})
+    if summary.equal_tuning is not None:
+        parent.log_metrics(_interval_metrics("best/gain_searched", summary.equal_tuning))
+    for name, evidence in summary.files.items():
+        parts = {"gain": evidence.gain, "against_float32": evidence.against_float32}
+        for part, comparison in parts.items():
+            if comparison is not None:
+                parent.log_metrics(_interval_metrics(f"best/export/{name}/{part}", comparison))
+    parent.set_tags({"kdexp.best": setting_label(best, summary.settings)})
 
 
 def _scatters(summary: StudySummary) -> list[tuple[str, str]]:

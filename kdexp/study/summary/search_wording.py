@@ -20,7 +20,7 @@ def search_lines(summary: StudySummary) -> list[str]:
     if comparison is not None:
         lines.append(
             f"Gain at equal tuning, both searched and both confirmed: "
-            f"{wording.points(comparison.difference.mean)} points "
+            f"{wording.points(comparison.difference.mean)} {wording.points_of(summary.metric)} "
             f"({verdict.over_seeds(comparison.difference, comparison.bootstrap)}): "
             f"{verdict.claim(comparison.finding)}."
         )
@@ -37,9 +37,11 @@ def _side(summary: StudySummary, side: str) -> str:
             return f"The {side} has none of the settings that were searched: {_measured(summary, confirmed)}."
         return ""
     row = summary.table[summary.table[STAGE] == winner].iloc[0]
+    score = wording.mean_and_spread(row["validation"], np.nan, summary.metric, with_unit=True)
     line = (
         f"The {side}'s best of {len(won) + len(others)} finished trials on validation: "
-        f"{setting_label(row, summary.settings)} ({100 * row['validation']:.2f} % with the seed that chose it)"
+        f"{setting_label(row, summary.settings)} "
+        f"({score} with the seed that chose it)"
     )
     if confirmed in summary.stages:
         return f"{line}; with other seeds {_measured(summary, confirmed)}."
@@ -53,5 +55,5 @@ def _measured(summary: StudySummary, stage: Stage) -> str:
     for split in SPLITS:
         values = np.array([record.score(split) for record in records], dtype=float)
         spread = values.std(ddof=1) if len(values) > 1 else np.nan
-        told.append(f"{split} {wording.mean_and_spread(values.mean(), spread, ' %')}")
+        told.append(f"{split} {wording.mean_and_spread(values.mean(), spread, summary.metric, with_unit=True)}")
     return f"{', '.join(told)} ({len(records)} seed{'' if len(records) == 1 else 's'})"

@@ -49,6 +49,8 @@ class StudySummary:
         left_out: Finished runs that do not count, with the reason.
         links: What to open in MLflow, by name.
         finished: The runs that count, as they are stored.
+        kind: Of the sweep, as `SweepKey.kind`.
+        verdict: What a study of its own found, in a sentence, where it has.
     """
 
     study: str
@@ -69,6 +71,8 @@ class StudySummary:
     files: Mapping[str, FileEvidence] = field(default_factory=dict)
     stages: Mapping[Stage, Sequence[RunRecord]] = field(default_factory=dict)
     equal_tuning: Comparison | None = None
+    kind: str = "grid"
+    verdict: str = ""
 
     @property
     def best(self) -> pd.Series | None:
@@ -81,9 +85,9 @@ class StudySummary:
         return [name for name in self.settings if name != STAGE]
 
     @property
-    def is_cross_family(self) -> bool:
-        """Whether a study of its own judges what these runs show."""
-        return "condition" in self.settings
+    def is_judged_elsewhere(self) -> bool:
+        """Whether a study of its own judges what these runs show, and no setting is chosen among them."""
+        return self.kind not in ("grid", "search")
 
 
 def summarize_study(uri: str | None, name: str, cache_dir: str) -> list[StudySummary]:
@@ -139,7 +143,15 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
         files=gather_files(study, chosen),
         stages=stages,
         equal_tuning=compare(study, stages.get(Stage.confirmed, []), stages.get(Stage.baseline, [])),
+        kind=_kind(parent, settings),
+        verdict=parent.tags.get("kdexp.verdict.few_labels", "") if parent else "",
     )
+
+
+def _kind(parent: StoredRun | None, settings: Sequence[str]) -> str:
+    """Sweeps of earlier versions do not say it."""
+    said = parent.tags.get("kdexp.sweep_kind") if parent else None
+    return said or ("cross_family" if "condition" in settings else "grid")
 
 
 def _counts(runs: Sequence[StoredRun]) -> dict[str, int]:

@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
+from kdexp.deadline import TooLateError, within
 from kdexp.errors import UserError
 from kdexp.teacher.chat.store import ChatAnswer
 from kdexp.teacher.config import ChatTeacherConfig
@@ -99,9 +101,9 @@ class ChatClient:
             self._pace.wait()
             started = time.perf_counter()
             try:
-                response = self._session().post(self.url, json=body, timeout=self.settings.timeout)
+                response = self._post(body)
                 problem = "" if response.ok else f"status {response.status_code}: {self._shown(response.text)}"
-            except requests.RequestException as error:
+            except (requests.RequestException, TooLateError) as error:
                 response, problem = None, self._shown(f"{type(error).__name__}: {error}")
             failures = self.counts.add(failed=bool(problem))
             if response is not None and not problem:
@@ -118,6 +120,19 @@ class ChatClient:
             if self._stopped.is_set():
                 raise self._given_up("stopped")
             wait = min(2 * wait, _LONGEST_WAIT)
+
+    def _post(self, body: Mapping[str, Any]) -> requests.Response:
+        """Send a request and read its whole answer.
+
+        Raises:
+            TooLateError, requests.RequestException: There is none in time.
+        """
+        seconds, session = self.settings.timeout, self._session()
+        try:
+            return within(seconds, partial(session.post, self.url, json=body, timeout=seconds))
+        except TooLateError:
+            del self._sessions.session  # the answer may still be on its way there
+            raise
 
     def _session(self) -> requests.Session:
         """One for each thread."""

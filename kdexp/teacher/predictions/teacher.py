@@ -64,7 +64,8 @@ class PredictionsTeacher:
             # As the labels: in their own unit in the file, standardised as the student learns them.
             answers = self.kind.from_head(answers, {})
             parts["head"] = self.kind.head_config() | {"id2label": None}
-        return TeacherAnswers(answers, content_key(parts), num_forwarded=0, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return TeacherAnswers(answers, content_key(parts), num_forwarded=0, seconds=seconds, is_given=True)
 
     def verify(self) -> None:
         if self._digest_values() != self._values_digest:
@@ -151,10 +152,15 @@ def read_scores(role: str, settings: PredictionsTeacherConfig, question: Questio
         "outputs": question.outputs.value,
         "is_pair": question.is_pair,
     }
-    folder = cache.folder("prediction_files", parts, build).path
+    return cache.loaded("prediction_files", parts, build, _stored_scores)[1]
+
+
+def _stored_scores(folder: Path) -> ScoreFile:
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     keys = np.load(folder / "keys.npy").reshape(-1).view("S16")
     values = torch.from_numpy(np.load(folder / "values.npy"))
+    if len(keys) != len(values):
+        raise ValueError(f"{len(keys)} keys of {len(values)} answers")
     return ScoreFile(keys, values, Scale(facts["scale"]), facts["notes"], facts["by_id"])
 
 

@@ -149,7 +149,7 @@ def test_a_better_score_is_not_passed_over_in_silence():
     runs = [job(0.5, 2, seed, 0.0, validation=0.505) for seed in (0, 1)] + [job(0.1, 2, 0, 0.0, validation=0.7)]
     summary = summarize(Store(runs), "parent")
     said = findings(summary)
-    assert said[0].startswith("Chosen on validation among 1 settings: loss.alpha=0.5 (validation accuracy 50.50 %")
+    assert said[0].startswith("One setting is finished: loss.alpha=0.5 (validation accuracy 50.50 %")
     assert said[1] == "Not compared, since not finished on seed 0, 1: loss.alpha=0.1 (1 finished, 70.00 %)."
     assert summary.table["loss.alpha"].tolist() == [0.5, 0.1]
     # Where a seed is planned that nobody has, those that all have are compared, and named.
@@ -180,12 +180,30 @@ def test_a_cross_family_study_is_judged_by_its_own_report():
     assert said == "What crossing families does is judged in the study's own report: cross_family/report.html."
 
 
+@pytest.mark.parametrize("kind", ["few_labels", "choose_student"])
+def test_of_a_study_that_judges_its_runs_itself_nothing_is_chosen(kind):
+    store = Store([job(0.5, 2, 0, 0.02), job(0.1, 2, 0, 0.03), job(0.5, 3, 0, 0.02), job(0.1, 3, 0, 0.03)])
+    verdict = {"kdexp.sweep_kind": kind, "kdexp.verdict.few_labels": "250 rows are worth 800"}
+    store._runs[0] = replace(PARENT, tags=PARENT.tags | verdict)
+    summary = summarize(store, "parent")
+    assert findings(summary)[0] == "250 rows are worth 800."
+    assert findings(summary)[1].endswith(f"in the study's own report: {kind}/report.html.")
+    log_summary(summary, store.parent(), store)
+    assert not [name for name in store.logged if name.startswith(("best/", "kdexp.best"))]
+    assert "hosen on validation:" not in store.logged["summary/report.html"]
+    assert not heatmap(summary).axes[0].patches
+
+
 def test_the_metric_is_the_tasks():
     summary = summarize(
         Store([job(0.5, 2, 0, 0.02, metric="spearman"), job(0.1, 2, 0, 0.03, metric="spearman")]), None
     )
     assert summary.metric == "spearman"
-    assert "validation spearman 70.00 %" in findings(summary)[0]
+    assert "validation spearman 0.7000, 1 seed" in findings(summary)[0]
+    gain = "Gain over the same student without a teacher: +2.00 hundredths of Spearman"
+    assert [line for line in findings(summary) if line.startswith(gain)]
+    assert not [line for line in findings(summary) if "points" in line or " %;" in line]
+    assert [name for name in shown_table(summary) if "%," in name or "points" in name] == []
 
 
 def test_no_run_no_claim():
@@ -218,6 +236,7 @@ def test_of_several_runs_of_one_computation_the_latest_counts():
     summary = summarize(Store([job(0.5, 2, 0, 0.02), job(0.5, 2, 0, 0.04)]), "parent")
     assert summary.runs["gain"].tolist() == [0.04]
     assert setting_label(summary.best, summary.settings) == "the one setting"
+    assert findings(summary)[0] == "One setting (validation accuracy 70.00 %, 1 seed)."
 
 
 @pytest.fixture
@@ -279,6 +298,7 @@ def test_the_parent_run_carries_report_tables_and_view(grid_of_six):
     ((settings, metrics, contour),) = grid_of_six.views
     assert settings == ["loss.alpha", "loss.temperature", "seed"]
     assert metrics[:3] == ["validation/accuracy", "test/accuracy", "kd/gain"]
+    assert next(name for name in logged if name.startswith("best/")) == "best/gain"
     assert contour == ("loss.temperature", "loss.alpha")
 
 

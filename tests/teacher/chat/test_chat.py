@@ -7,11 +7,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from chat_server import serving
 from command_line import child_environment
+from dripping_server import dripping
 
 from kdexp import compose
 from kdexp.cache import Cache
@@ -118,6 +120,13 @@ def test_the_limits_of_trying_again_are_told_and_what_was_answered_is_kept(ask):
         server.failures = [503]
         with pytest.raises(UserError, match=r"teacher\.total_retries=0"):
             ask(server, model="n", total_retries=0).answer(task().train, "train")
+
+
+def test_an_endpoint_that_drips_has_a_limit(ask):
+    """Each byte would begin the time that an answer may take anew."""
+    told = r"teacher\.url: .* does not answer: .*timed out: no whole answer"
+    with dripping() as address, pytest.raises(UserError, match=told):
+        ask(SimpleNamespace(url=address), timeout=0.3, retries=0).answer(task().train, "train")
 
 
 def test_the_key_comes_from_the_environment_and_is_never_shown(ask, monkeypatch):

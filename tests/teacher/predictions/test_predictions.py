@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -256,13 +257,17 @@ def settings(folder, *overrides):
 
 
 @pytest.mark.usefixtures("own_folder", "empty_store")
-def test_a_file_that_answers_train_alone_goes_through_a_whole_run(tmp_path):
+def test_a_file_that_answers_train_alone_goes_through_a_whole_run(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     table = pd.DataFrame(rows(tmp_path), columns=["text", "label"])
     table["cold"] = np.where(table.pop("label") == "cold", 0.9, 0.2)
     table["hot"] = 1 - table["cold"]
     table.to_csv(tmp_path / "scores.csv", index=False)
     whole = run(settings(tmp_path))
     assert whole.score("test", "teacher") == 1
+    assert "forwarded" not in caplog.text
+    assert re.search(r"teacher answers: the file has those about (\d+) of \1 rows", caplog.text)
+    assert whole.costs["cache_hits"] == 0
     stored = Study(f"sqlite:///{tmp_path}/mlflow.db", "distillation").runs()[0]
     assert stored.tags["kdexp.pairing"] == "no-family"
     kept = pd.read_parquet(next(tmp_path.rglob("predictions.parquet")))
