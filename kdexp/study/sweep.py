@@ -157,7 +157,7 @@ class Sweep:
                 len(distinct),
                 num_shared,
             )
-        logger.info("the teacher, its logits and each seed's baseline are computed once for all jobs")
+        logger.info("what jobs share (a teacher, its logits, a baseline) is computed once")
         return list(distinct.values())
 
     def run(self, jobs: Sequence[Job], launch: Launch) -> list[Outcome]:

@@ -144,6 +144,8 @@ def test_every_rung_has_the_same_rows_to_label(composed):
     ("settings", "problem"),
     [
         (("few_labels.sizes=[200,100]",), r"few_labels\.sizes: got \[200, 100\], of 4,000 rows; expected ascending"),
+        (("few_labels.sizes=[]",), r"few_labels\.sizes: got \[\], of 4,000 rows; expected ascending"),
+        (("task.transfer_size=7",), r"task\.transfer_size: has no effect: .*; set the number of both together"),
         (("few_labels.sizes=[100,5000]",), r"few_labels\.sizes: got .* below 4000"),
         (("few_labels.labelled=300",), r"few_labels\.labelled: got 300; expected one of 125, 250"),
         (("loss=ce",), r"loss: ce takes nothing from the teacher's answers; choose another"),
@@ -157,7 +159,7 @@ def test_mistakes_are_told_before_anything_starts(composed, settings, problem):
     if settings[0] == "own":
         settings = (*composed.own, *settings[1:])
     with pytest.raises(UserError, match=problem):
-        rungs(composed(*settings), [])
+        rungs(composed(*settings), [word for word in settings if word.startswith("task.transfer_size")])
 
 
 class Parent:
