@@ -5,7 +5,7 @@ import os
 import sys
 
 from kdexp.cli.commands import answer_without_hydra, find_command
-from kdexp.cli.flags import PLAN, expand_home, flags_first, repeated
+from kdexp.cli.flags import PLAN, expand_home, flags_first, refuse_without_study, repeated
 from kdexp.cli.help import GROUPS
 from kdexp.cli.refusal import refuse
 from kdexp.errors import SweepError, UserError
@@ -82,6 +82,7 @@ def _compose_and_run(arguments: list[str]) -> None:
     if PLAN in arguments:  # one run is planned as a sweep of one job
         arguments = ["--multirun", *(word for word in arguments if word not in (PLAN, "--multirun"))]
     refuse_lax_values(arguments)
+    refuse_without_study(arguments)
     for line in repeated(arguments, list(GROUPS)):
         sys.stderr.write(f"note: {line}\n")
     sys.argv[1:] = hide_secrets(with_loss_of_kind(expand_home(arguments)))
