@@ -9,6 +9,7 @@ This module imports neither torch nor transformers.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -137,6 +138,11 @@ def _refuse_unknown(node: DictConfig, prefix: str = "") -> None:
 def register_schemas() -> None:
     """Tell Hydra the types. `base_config` types every group; `SCHEMAS`, what differs by option."""
     register_resolvers()
+    _store_schemas()
+
+
+@cache  # a fifth of the time that composing takes
+def _store_schemas() -> None:
     store = ConfigStore.instance()
     store.store(name="base_config", node=Config)
     store.store(group="hydra/sweeper", name="kdexp", node=SweeperConfig)

@@ -28,6 +28,23 @@ _HOME = re.compile(r"(?<=[=,\[])~(?=/)")
 _ONE_OF = ("--run", "--multirun", "--cfg", "--info", "--shell-completion")
 
 
+_OF_CHOOSE_STUDENT = re.compile(r"\+*(budget\.[\w.]+|candidates)=(.*)")
+
+
+def refuse_without_study(arguments: Sequence[str]) -> None:
+    """Refuse what only a study reads, where no experiment is named.
+
+    Raises:
+        UserError: It would have no effect.
+    """
+    if any(word.lstrip("+").startswith("experiment=") for word in arguments):
+        return
+    for word in arguments:
+        if found := _OF_CHOOSE_STUDENT.fullmatch(word):
+            name, value = found.groups()
+            raise UserError(name, f"got {value}, but nothing is chosen", "add experiment=choose_student, or remove it")
+
+
 def flags_first(arguments: Sequence[str]) -> list[str]:
     """Flags wherever a person wrote them, then the settings in their order: Hydra reads no flag after a setting.
 

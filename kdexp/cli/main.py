@@ -5,7 +5,7 @@ import os
 import sys
 
 from kdexp.cli.commands import answer_without_hydra, find_command
-from kdexp.cli.flags import PLAN, expand_home, flags_first, repeated
+from kdexp.cli.flags import PLAN, expand_home, flags_first, refuse_without_study, repeated
 from kdexp.cli.help import GROUPS
 from kdexp.cli.refusal import refuse
 from kdexp.errors import SweepError, UserError
@@ -37,13 +37,21 @@ def main() -> None:
         sys.exit(JOBS_FAILED)
     except OSError as error:
         # Hydra makes the run's folder before the job starts; any other OSError is a bug.
-        if command or "kdexp.run" in sys.modules:
+        if command or _is_of_a_job(error):
             raise
         problem = f"hydra.run.dir: cannot write {error.filename or 'its files'}: {error.strerror}"
         refuse(f"{problem}; choose another folder with hydra.run.dir=<folder>")
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command continues from the last checkpoint\n")
         sys.exit(INTERRUPTED)
+
+
+def _is_of_a_job(error: OSError) -> bool:
+    """Whether anything of kdexp raised it but what makes folders before the jobs."""
+    from traceback import walk_tb
+
+    modules = {frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)}
+    return any(name.startswith("kdexp.") for name in modules - {__name__, "kdexp.cli.sweeper"})
 
 
 def _compose_and_run(arguments: list[str]) -> None:
@@ -74,6 +82,7 @@ def _compose_and_run(arguments: list[str]) -> None:
     if PLAN in arguments:  # one run is planned as a sweep of one job
         arguments = ["--multirun", *(word for word in arguments if word not in (PLAN, "--multirun"))]
     refuse_lax_values(arguments)
+    refuse_without_study(arguments)
     for line in repeated(arguments, list(GROUPS)):
         sys.stderr.write(f"note: {line}\n")
     sys.argv[1:] = hide_secrets(with_loss_of_kind(expand_home(arguments)))

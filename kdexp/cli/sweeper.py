@@ -76,16 +76,19 @@ class KdexpSweeper(Sweeper):
             self._sweep_grid(overrides)
 
     def _sweep_choose_student(self, overrides: dict[str, Override]) -> None:
-        from kdexp.study.choose_student.study import SWEPT, candidate_overrides, run_choose_student
+        from kdexp.study.choose_student.candidates import candidate_overrides
+        from kdexp.study.choose_student.study import SWEPT, run_choose_student
 
         swept, fixed = self._split(overrides)
         base = self.compose(fixed, _first_options(swept))
         if base.config is None:
             raise base.refusal or AssertionError("a job has a config or a refusal")
-        jobs = {
-            name: [self.compose(fixed, [*lines, *combination]) for combination in _combinations(swept.values())]
-            for name, lines in candidate_overrides(base.config).items()
-        }
+        jobs: dict[str, list[Job]] = {}
+        for name, lines in candidate_overrides(base.config).items():
+            for combination in _combinations(swept.values()):
+                # What else is swept makes another student of it; seeds are the same one again.
+                other = [word for word in combination if not word.startswith("seed=")]
+                jobs.setdefault(" ".join([name, *other]), []).append(self.compose(fixed, [*lines, *combination]))
         names = [*SWEPT, *swept]
         if self.only_plans:
             return self._plan([job for candidate in jobs.values() for job in candidate], names, "choose_student")

@@ -156,7 +156,8 @@ def _body(subject: _Subject, intervals: Mapping[Role, Interval | None], facts: C
         ),
     ]
     if subject.gain is not None:
-        blocks.append(Paragraph(f"{_points(subject.gain)} points over the same student without a teacher."))
+        gain = f"{_points(subject.gain)} {wording.points_of(record.metric)}"
+        blocks.append(Paragraph(f"{gain} over the same student without a teacher."))
     blocks += [
         Heading("Data"),
         TableBlock(_splits(task), f"{_data_names(task, facts)}; digests are SHA-256 of texts and labels"),

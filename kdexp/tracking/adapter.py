@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ def import_mlflow() -> None:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
+@lru_cache  # each time it reads some seventy files
 def is_older_schema(revision: str) -> bool | None:
     """Whether a database with this revision was written by an older MLflow; False is a newer one, None this one."""
     from alembic.script import ScriptDirectory
@@ -223,7 +225,11 @@ def saved_view_tag(key: str) -> str:
 
 
 def sweep_view(
-    parent_id: str | None, settings: Sequence[str], metrics: Sequence[str], contour: tuple[str, str] | None
+    parent_id: str | None,
+    settings: Sequence[str],
+    metrics: Sequence[str],
+    contour: tuple[str, str] | None,
+    scatters: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """The state of MLflow's pages in which a sweep is best looked at: which runs, which columns, which charts.
 
@@ -232,6 +238,7 @@ def sweep_view(
         metrics: Names of the columns: what settings are chosen by, what is reported, the gain. MLflow shows columns in
             the order of their names, `kd/gain` before `test/...`: others would push it out of sight.
         contour: The two settings of the contour plot, where the sweep varies two numbers.
+        scatters: The two metrics of each scatter chart.
     """
     chosen, found, gain = metrics
     charts: list[dict[str, Any]] = []
@@ -244,6 +251,9 @@ def sweep_view(
                 "zaxis": {"key": shown, "type": "METRIC"},
             }
             charts.append(_chart("CONTOUR", f"contour{place}", **axes))
+    for place, (x, y) in enumerate(scatters):
+        axes = {"xaxis": {"key": x, "type": "METRIC"}, "yaxis": {"key": y, "type": "METRIC"}}
+        charts.append(_chart("SCATTER", f"scatter{place}", **axes))
     charts.append(_chart("BAR", "gain", metricKey=gain))
     if not contour and 1 < len(settings) <= _MOST_AXES:  # of more the labels lie over each other
         shown_axes = {"selectedParams": list(settings), "selectedMetrics": [chosen, gain], "showAllRuns": False}

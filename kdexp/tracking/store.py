@@ -245,6 +245,7 @@ class Study:
         metrics: Sequence[str],
         *,
         contour: tuple[str, str] | None,
+        scatters: Sequence[tuple[str, str]] = (),
     ) -> str | None:
         """Save the view of a sweep in MLflow's pages and return the link that opens it, or None.
 
@@ -253,7 +254,7 @@ class Study:
         """
         key = view_key(parent_id)
         name = " x ".join(settings) or self.name
-        tag, value = saved_view(key, name, sweep_view(parent_id, settings, metrics, contour))
+        tag, value = saved_view(key, name, sweep_view(parent_id, settings, metrics, contour, scatters))
         if len(value) > MAX_VIEW_CHARACTERS:
             logger.warning("no saved view in MLflow: %d characters, and it takes %d", len(value), MAX_VIEW_CHARACTERS)
             return None

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ class ModelServer:
             try:
                 with urllib.request.urlopen(asked, timeout=30) as answer:
                     return pd.DataFrame(json.loads(answer.read())["predictions"])
+            except urllib.error.HTTPError as error:
+                raise AssertionError(error.read().decode()) from error
             except OSError:
                 time.sleep(1)
         raise AssertionError("no server")

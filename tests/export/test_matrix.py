@@ -39,7 +39,7 @@ matrix = pytest.mark.skipif(
 
 
 @pytest.fixture
-def made(tmp_path, record_property):
+def made(tmp_path):
     """Make a student of some settings on a task of some kind, export it, and compare what ships with torch."""
 
     def make(kind, *settings):
@@ -59,10 +59,7 @@ def made(tmp_path, record_property):
             for name in ("validation", "test")
         }
         source = Source(tmp_path / "student", task, 32, tokens, answers, cpu)
-        files = export_student({"onnx": Onnx(), "onnx_int8": OnnxInt8()}, source, cache)
-        for name, file in files.items():  # for --junitxml
-            record_property(name, file.parity.largest_logit_difference)
-        return task, answers, files
+        return task, answers, export_student({"onnx": Onnx(), "onnx_int8": OnnxInt8()}, source, cache)
 
     return make
 
@@ -85,7 +82,7 @@ def answers_alike(task, answers, files):
     assert spread > 0.01
     parity = files["onnx"].parity
     assert parity.largest_logit_difference <= TOLERANCE
-    assert parity.changed_predictions == 0
+    assert parity.changed_predictions == pytest.approx(0, abs=1e-9)  # of numbers it is one minus a correlation
     # It was made, loaded and asked, and is the same model in other numbers.
     assert 0 < files["onnx_int8"].parity.largest_logit_difference < 3 * spread
     served = load_served(str(files["onnx"].folder)).predict(list(task.test.texts))

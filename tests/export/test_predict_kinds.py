@@ -126,7 +126,7 @@ def test_words_are_tagged_as_the_run_did(exported_words, told_words, suffix):
 def test_a_server_tags_words_as_the_command_does(exported_words, told_words):
     rows = [text.split() for text in told_words["text"]]
     with serve(exported_words, "student_onnx") as server:
-        found = server.ask({"inputs": rows})
+        found = server.ask({"dataframe_records": [{"text": words} for words in rows]})
     assert found["tags"].tolist() == [list(tags) for tags in told_words["export/onnx"]]
     Path("words.jsonl").write_text("\n".join(json.dumps({"text": words}) for words in rows))
     command = answered(exported_words, "student_onnx", "words.jsonl", "tags.jsonl")

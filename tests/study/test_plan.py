@@ -67,8 +67,9 @@ def test_models_that_cannot_answer_the_task_are_told_before_any_job(command):
 
 def test_one_run_a_study_and_a_search_are_planned_too(command, tmp_path):
     assert command("--plan").out.startswith("1 jobs, 1 computations")
-    assert command("experiment=alpha_temperature", "--plan").out.startswith("60 jobs, 51 computations")
+    study = ("experiment=alpha_temperature", "loss.alpha=0.5,1", "seed=0")
+    assert command(*study, "--plan").out.startswith("8 jobs, 5 computations")
     assert command("experiment=search", "--plan").out.startswith("a search of 24 trials over loss.alpha")
-    assert command("experiment=cross_family", "--plan").out.startswith("60 jobs")
+    assert command("experiment=cross_family", "seed=0", "--plan").out.startswith("12 jobs")
     assert "loss.alpha: got 2.0" in command("loss.alpha=2", "--plan").refusal
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]

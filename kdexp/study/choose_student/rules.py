@@ -1,16 +1,19 @@
 """Which student to ship: options by what they cost and how good they are, the front, and the choice on validation.
 
 An option is a student in a format. What it costs (milliseconds for one text on one thread, megabytes on disk) does not
-depend on the seed; how good it is does. The choice sees validation alone; test says what it is worth.
+depend on the seed; how good it is does. The choice sees validation alone; test says what it is worth. Those compete
+that are finished on every planned seed, by the rules of `kdexp/study/summary/choice.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from kdexp.export.config import BudgetConfig
 from kdexp.results.record import RunRecord
 from kdexp.results.statistics import PairedDifference, paired_t
+from kdexp.study.summary.choice import Candidate, choose
 
 LATENCY, SIZE = "p50_ms", "size_mb"
 
@@ -22,13 +25,15 @@ class Option:
     Attributes:
         student: As the study names it.
         latency_ms, size_mb: Of one text on one thread; on disk.
-        validation, test, baseline_test, teacher_test: Scores by seed, in one order of the seeds.
+        seeds: Those that are finished.
+        validation, test, baseline_test, teacher_test: Scores in the order of the seeds.
     """
 
     student: str
     file: str
     latency_ms: float
     size_mb: float
+    seeds: Sequence[str]
     validation: Sequence[float]
     test: Sequence[float]
     baseline_test: Sequence[float]
@@ -46,6 +51,10 @@ class Option:
     def mean_test(self) -> float:
         return float(np.mean(self.test))
 
+    def score(self) -> PairedDifference:
+        """On test, in percent, with its interval over seeds."""
+        return paired_t(100 * np.asarray(self.test))
+
     def gain(self) -> PairedDifference:
         """Of the file over the same student without a teacher, in points."""
         return _points(self.test, self.baseline_test)
@@ -57,6 +66,11 @@ class Option:
     def smaller_model(self) -> PairedDifference:
         """The student without a teacher minus the teacher, in points: what the smaller model alone costs."""
         return _points(self.baseline_test, self.teacher_test)
+
+    def fits(self, budget: BudgetConfig) -> bool:
+        """Whether it costs no more than the budget has."""
+        limits = ((self.latency_ms, budget.latency_ms), (self.size_mb, budget.size_mb))
+        return all(limit is None or cost <= limit for cost, limit in limits)
 
 
 def _points(ones: Sequence[float], others: Sequence[float]) -> PairedDifference:
@@ -71,7 +85,7 @@ def options(records: Mapping[str, Sequence[RunRecord]]) -> list[Option]:
     """
     found = []
     for student, runs in records.items():
-        files = [name for name in runs[0].shipped if f"export/{name}" in runs[0].scores]
+        files = [name for name in runs[0].shipped if all(f"export/{name}" in run.scores for run in runs)]
         for file in files:
             role = f"export/{file}"
             facts = [run.shipped[file].facts for run in runs]
@@ -81,6 +95,7 @@ def options(records: Mapping[str, Sequence[RunRecord]]) -> list[Option]:
                     file,
                     float(np.median([item[LATENCY] for item in facts])),
                     float(np.median([item[SIZE] for item in facts])),
+                    [run.settings.get("seed", "") for run in runs],
                     _scores(runs, "validation", role),
                     _scores(runs, "test", role),
                     _scores(runs, "test", "baseline"),
@@ -92,6 +107,11 @@ def options(records: Mapping[str, Sequence[RunRecord]]) -> list[Option]:
 
 def _scores(runs: Sequence[RunRecord], split: str, role: str) -> list[float]:
     return [float("nan") if (score := run.score(split, role)) is None else score for run in runs]
+
+
+def complete(found: Sequence[Option], planned: Collection[str]) -> list[Option]:
+    """Those that are finished on every planned seed; all of them where none is."""
+    return [option for option in found if set(planned) <= set(option.seeds)] or list(found)
 
 
 def front(found: Sequence[Option], cost: str) -> list[Option]:
@@ -109,11 +129,35 @@ def front(found: Sequence[Option], cost: str) -> list[Option]:
     return sorted((option for option in found if not is_beaten(option)), key=lambda option: getattr(option, cost))
 
 
-def choose(found: Sequence[Option], latency_ms: float | None, size_mb: float | None) -> Option | None:
-    """The best on validation within the budget, the faster of equals; None where nothing is within it."""
-    within = [
-        option
-        for option in found
-        if (latency_ms is None or option.latency_ms <= latency_ms) and (size_mb is None or option.size_mb <= size_mb)
+@dataclass(frozen=True)
+class Chosen:
+    """What was chosen.
+
+    Attributes:
+        near: Within one paired standard error of it on validation, and faster or smaller: as good, as far as these
+            seeds tell.
+    """
+
+    option: Option
+    near: Sequence[Option]
+
+
+def choose_option(found: Sequence[Option], budget: BudgetConfig, planned: Collection[str] = ()) -> Chosen | None:
+    """The best on validation within the budget, the faster of equals; None where nothing is within it.
+
+    Args:
+        planned: The seeds that each was to have.
+    """
+    within = [option for option in found if option.fits(budget)]
+    if not within:
+        return None
+    candidates = [
+        # Of equal ones the rules prefer fewer steps of training; here it is the time to answer that counts.
+        Candidate(dict(zip(option.seeds, option.validation, strict=True)), option.latency_ms)
+        for option in within
     ]
-    return max(within, key=lambda option: (option.mean_validation, -option.latency_ms), default=None)
+    choice = choose(candidates, planned)
+    winner = within[choice.winner]
+    as_good = [within[place] for place in (*choice.tied, *choice.near)]
+    cheaper = [item for item in as_good if item.latency_ms < winner.latency_ms or item.size_mb < winner.size_mb]
+    return Chosen(winner, cheaper)

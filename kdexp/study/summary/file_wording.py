@@ -25,12 +25,14 @@ def file_lines(files: Mapping[str, FileEvidence], records: Sequence[RunRecord]) 
 
 def _line(name: str, evidence: FileEvidence, records: Sequence[RunRecord]) -> str:
     values = np.array([record.score("test", f"export/{name}") for record in records], dtype=float)
-    score = wording.mean_and_spread(values.mean(), values.std(ddof=1) if len(values) > 1 else np.nan, " %")
+    metric, points = records[0].metric, wording.points_of(records[0].metric)
+    spread = values.std(ddof=1) if len(values) > 1 else np.nan
+    score = wording.mean_and_spread(values.mean(), spread, metric, with_unit=True)
     parts = [f"As shipped, {name}: {score} on test"]
     if evidence.gain is not None:
         found = _GAINS.get(evidence.gain.finding, "not settled by these data")
         parts.append(
-            f"gain {wording.points(evidence.gain.difference.mean)} points ({_over(name, evidence.gain, records)})"
+            f"gain {wording.points(evidence.gain.difference.mean)} {points} ({_over(name, evidence.gain, records)})"
         )
         parts[-1] += f": {found}" if len(records) > 1 else ""
     return f"{'; '.join(parts)}; against torch {_change(name, evidence.against_float32, records)}."
@@ -53,11 +55,11 @@ def _change(name: str, comparison: Comparison, records: Sequence[RunRecord]) -> 
         return f"{wording.change(100 * found.value, 100 * found.low, 100 * found.high)} (over test rows; one seed)"
     if comparison.difference.interval is None and not comparison.difference.mean:
         return "no different in any seed"
-    mean = comparison.difference.mean
+    mean, points = comparison.difference.mean, wording.points_of(records[0].metric)
     over = verdict.over_seeds(comparison.difference, comparison.bootstrap)
     match comparison.finding:
         case verdict.Finding.better:
-            return f"it gains {mean:.2f} points ({over})"
+            return f"it gains {mean:.2f} {points} ({over})"
         case verdict.Finding.worse:
-            return f"it loses {-mean:.2f} points ({over})"
-    return f"within noise: {wording.points(mean)} points ({over})"
+            return f"it loses {-mean:.2f} {points} ({over})"
+    return f"within noise: {wording.points(mean)} {points} ({over})"

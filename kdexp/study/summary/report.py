@@ -211,7 +211,13 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
     if not summary.is_judged_elsewhere:
         _log_choice(summary, summary.best, parent)
     scores = [metric_name(split, summary.metric) for split in SPLITS]
-    view = study.save_view(summary.parent_id, [*summary.varied, "seed"], [*scores, GAIN], contour=grid_axes(summary))
+    view = study.save_view(
+        summary.parent_id,
+        [*summary.varied, "seed"],
+        [*scores, GAIN],
+        contour=grid_axes(summary),
+        scatters=_scatters(summary),
+    )
     if view:
         summary.links["view"] = view
 
@@ -230,6 +236,15 @@ def _log_choice(summary: StudySummary, best: pd.Series, parent: TrackedRun) -> N
             if comparison is not None:
                 parent.log_metrics(_interval_metrics(f"best/export/{name}/{part}", comparison))
     parent.set_tags({"kdexp.best": setting_label(best, summary.settings)})
+
+
+def _scatters(summary: StudySummary) -> list[tuple[str, str]]:
+    """Of each exported file, how good it is against how fast it is and how large."""
+    return [
+        (f"export/{name}/{cost}", metric_name("test", summary.metric, f"export/{name}"))
+        for cost in ("p50_ms", "size_mb")
+        for name in summary.files
+    ]
 
 
 def _interval_metrics(name: str, comparison: Comparison) -> dict[str, float]:

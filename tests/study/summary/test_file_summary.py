@@ -95,3 +95,5 @@ def test_the_parent_run_has_it_as_metrics():
         *("against_float32", "against_float32_low", "against_float32_high"),
     }
     assert logged["best/export/onnx_int8/against_float32_high"] < 0
+    assert ("export/onnx_int8/p50_ms", "export/onnx_int8/test/accuracy") in study.scatters
+    assert len(study.scatters) == 4  # each file against time and size

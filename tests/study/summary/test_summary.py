@@ -58,7 +58,8 @@ class Store:
     def describe(self, text):
         self.logged["description"] = text
 
-    def save_view(self, parent_id, settings, metrics, *, contour):
+    def save_view(self, parent_id, settings, metrics, *, contour, scatters):
+        self.scatters = scatters
         self.views.append((settings, metrics, contour))
         return f"{self.url}/view"
 
