@@ -116,7 +116,7 @@ class Config(Checked):
         }
         names_transfer = getattr(self.task, "transfer", None) is not None
         self.train = _complete(self.train, self._student_schedule() | {"use_transfer": names_transfer})
-        self._refuse_transfer()
+        self._refuse_transfer(has_text=names_transfer or bool(getattr(self.task, "transfer_size", 0)))
         if not (self.student.follows_teacher or isinstance(self.student, StaticStudentConfig)):
             self.student = _complete_size(self.student, _STUDENT_SIZE)
         self.loss = _complete_loss(self.loss, self.task)
@@ -155,8 +155,11 @@ class Config(Checked):
                 "remove more_teachers, or choose a loss without terms",
             )
 
-    def _refuse_transfer(self) -> None:
+    def _refuse_transfer(self, *, has_text: bool) -> None:
         """Refuse settings of transfer text that would have no effect, or another than meant."""
+        if self.train.use_transfer and not has_text:
+            problem = f"got true, but task {self.task.name} has no text that only the teacher labels"
+            raise UserError("train.use_transfer", problem, "name some: task.transfer=...")
         for name, default in (("transfer_ratio", None), ("transfer_weight", 1.0)):
             if getattr(self.train, name) != default and not self.train.use_transfer:
                 problem = f"got {getattr(self.train, name)}, but train.use_transfer is false"

@@ -4,7 +4,7 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,7 +33,10 @@ from kdexp.tracking.store import NOTE_TAG
 logger = logging.getLogger(__name__)
 
 
-_TOLD = ("seed", "teacher", "student", "task", "loss", "loss.alpha", "loss.temperature", "condition", "terms")
+_TOLD = (
+    *("seed", "teacher", "more_teachers", "student", "task", "loss", "loss.alpha", "loss.temperature"),
+    *("condition", "terms"),
+)
 """What the name says of every run, whether a sweep varies it or not."""
 
 
@@ -109,9 +112,21 @@ def _loss_name(loss: Loss) -> str:
 def _varied(config: Config) -> str:
     """What a sweep varies beyond what every name says."""
     flat = flatten(config)
+    flat |= _option_lists(config)
     names = [name for name in config.varied if name not in _TOLD]
     values = {name: flat.get(name, flat.get(f"{name}.name")) for name in names}
     return " ".join(f"{name}={shown(value)}" for name, value in values.items() if value is not None)
+
+
+def _option_lists(config: Config) -> dict[str, str]:
+    """Groups of which several options can be chosen, as names joined by `+`."""
+    chosen: dict[str, Iterable[str]] = {
+        "more_teachers": config.more_teachers,
+        "terms": config.loss.terms,
+        "controls": config.controls,
+        "export": config.export,
+    }
+    return {name: "+".join(options) or "none" for name, options in chosen.items()}
 
 
 def shown(value: object) -> str:
@@ -135,10 +150,8 @@ def run_params(config: Config, hardware: Hardware, readers: Mapping[str, Encoder
         "hardware.name": hardware.name,
         "hardware.bfloat16": hardware.bfloat16,
         **threads,
-        "more_teachers": "+".join(config.more_teachers) or "none",
-        "terms": "+".join(config.loss.terms) or "none",
-        "controls": "+".join(config.controls) or "none",
-        **({"export": "+".join(config.export)} | _machine() if config.export else {}),
+        **{name: told for name, told in _option_lists(config).items() if name != "export" or config.export},
+        **(_machine() if config.export else {}),
     }
 
 

@@ -1,22 +1,27 @@
 """kdexp's command line, many times: each call is a fork of one process that has the libraries imported already.
 
-A process of its own for every call would spend five seconds on imports, which is more than a small run takes. Nothing
-of kdexp is imported before the fork, so a call is what `python -m kdexp ...` is.
+A process of its own for every call would spend five seconds on imports, which is more than a small run takes. Before
+the fork modules are imported, kdexp's too, and nothing is called, so a call is what `python -m kdexp ...` is.
 """
 
+import gc
+import importlib
 import json
 import os
+import pkgutil
 import runpy
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_SECONDS = 600
@@ -69,6 +74,7 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._folder = TemporaryDirectory()
+        self._num_started = 0
         self._server = None
         if hasattr(os, "fork"):
             folder = Path(self._folder.name)
@@ -98,13 +104,73 @@ class ForkServer:
             return process(folder, *arguments, **environment)
         assert self._server.stdin
         assert self._server.stdout
-        call = {"arguments": arguments, "folder": str(folder)}
-        call["environment"] = child_environment(folder, **environment)
-        self._server.stdin.write(json.dumps(call) + "\n")
-        self._server.stdin.flush()
-        code = int(self._server.stdout.readline())
+        code = self._ask(arguments=arguments, folder=str(folder), environment=child_environment(folder, **environment))
         output, errors = (Path(self._folder.name, name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess(arguments, code, output, errors)
+
+    def start(self, folder: Path, *arguments: str, **environment: str) -> "Started":
+        """Begin a call in a process group of its own, such that all of it can be killed while it runs."""
+        if self._server is None:
+            raise OSError("no process can be forked here")
+        self._num_started += 1
+        log = Path(self._folder.name, f"started{self._num_started}")
+        pid = self._ask(
+            arguments=arguments,
+            folder=str(folder),
+            environment=child_environment(folder, **environment),
+            log=str(log),
+        )
+        return Started(pid, log)
+
+    def _ask(self, **call: Any) -> int:
+        """Send a call; return what the server answers: its exit code, or of one that is only started the process."""
+        assert self._server
+        assert self._server.stdin
+        assert self._server.stdout
+        self._server.stdin.write(json.dumps(call) + "\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+
+@dataclass
+class Started:
+    """A call that goes on: as much of a `subprocess.Popen` as tests use.
+
+    Its output is in the file `log`; its exit code will be in a file beside it, which the server writes.
+    """
+
+    pid: int
+    log: Path
+    returncode: int | None = None
+
+    def poll(self) -> int | None:
+        code = self.log.with_suffix(".code")
+        if self.returncode is None and code.exists():
+            self.returncode = int(code.read_text())
+        return self.returncode
+
+    def wait(self, timeout: float = TIMEOUT_SECONDS) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(["kdexp"], timeout)
+            time.sleep(0.02)
+        return code
+
+    def communicate(self, timeout: float = TIMEOUT_SECONDS) -> tuple[str, None]:
+        self.wait(timeout)
+        return self.output, None
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far, on either stream."""
+        return self.log.read_text(encoding="utf-8")
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -119,29 +185,53 @@ class CommandLine:
 
 
 def serve() -> None:
-    """Read one call a line, and write one exit code a line."""
+    """Read one call a line, and write a line for each: its exit code, or the process of one that is only started."""
     before = dict(os.environ)
     _import_libraries()
+    gc.freeze()  # a child that looked for garbage would copy all that is shared with it
     set_by_libraries = dict(os.environ.items() - before.items())
     for line in sys.stdin:
         call = json.loads(line)
-        with open("stdout", "wb") as output, open("stderr", "wb") as errors:
-            child = os.fork()
-            if not child:
-                for place, stream in enumerate((os.open(os.devnull, os.O_RDONLY), output.fileno(), errors.fileno())):
-                    os.dup2(stream, place)
-                _call(call["arguments"], call["folder"], call["environment"] | set_by_libraries)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        sys.stdout.write(f"{code}\n")
+        call["environment"] |= set_by_libraries
+        sys.stdout.write(f"{_start(call) if 'log' in call else _run(call)}\n")
         sys.stdout.flush()
 
 
-def _call(arguments: list[str], folder: str, environment: Mapping[str, str]) -> NoReturn:
+def _run(call: Mapping[str, Any]) -> int:
+    with open("stdout", "wb") as output, open("stderr", "wb") as errors:
+        child = os.fork()
+        if not child:
+            _call(call, output.fileno(), errors.fileno())
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _start(call: Mapping[str, Any]) -> int:
+    with open(call["log"], "wb") as log:
+        child = os.fork()
+        if not child:
+            os.setsid()
+            # A shell's background job ignores Ctrl-C, and its children would too.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            _call(call, log.fileno(), log.fileno())
+    Thread(target=_tell_exit_code, args=(child, Path(call["log"])), daemon=True).start()
+    return child
+
+
+def _tell_exit_code(child: int, log: Path) -> None:
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    unfinished = log.with_suffix(".unfinished")
+    unfinished.write_text(str(code))
+    unfinished.rename(log.with_suffix(".code"))
+
+
+def _call(call: Mapping[str, Any], output: int, errors: int) -> NoReturn:
+    for place, stream in enumerate((os.open(os.devnull, os.O_RDONLY), output, errors)):
+        os.dup2(stream, place)
     os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-    sys.path[0] = folder
-    sys.argv = ["kdexp", *arguments]
+    os.environ.update(call["environment"])
+    os.chdir(call["folder"])
+    sys.path[0] = call["folder"]
+    sys.argv = ["kdexp", *call["arguments"]]
     signal.alarm(TIMEOUT_SECONDS)
     code = 0
     try:
@@ -160,14 +250,23 @@ def _import_libraries() -> None:
     """Whatever is missing here is imported in every fork: slower, and the same."""
     import accelerate  # noqa: F401
     import datasets  # noqa: F401
+    import git  # noqa: F401
     import hydra  # noqa: F401
     import matplotlib.figure  # noqa: F401
     import mlflow.pyfunc
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     import scipy.stats  # noqa: F401
     import sklearn.metrics  # noqa: F401
-    import statsmodels.stats.multitest  # noqa: F401
+    import statsmodels.stats.weightstats  # noqa: F401
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer  # noqa: F401
+    from transformers.models.bert import modeling_bert  # noqa: F401
+    from transformers.models.roberta import modeling_roberta  # noqa: F401
+
+    import kdexp
+
+    for module in pkgutil.walk_packages(kdexp.__path__, "kdexp."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
 if __name__ == "__main__":

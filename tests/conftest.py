@@ -1,5 +1,7 @@
 """What every test of a whole run needs."""
 
+import gc
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -7,6 +9,14 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine, ForkServer, Result, process
+
+# The models of tests are so small that a second thread makes them slower, most of all beside a second worker.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
+
+
+def pytest_collection_finish():
+    """Trainings collect garbage: not among the million objects that are there before the first test."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,7 @@ from kdexp.results.statistics import Gain
         (["task=sst2"], "sst2  bert"),
         (["varied=['train.epochs','seed','loss.alpha']", "train.epochs=7"], "kd a=0.3 T=2  s0  train.epochs=7"),
         (["varied=['train.learning_rate']", "train.learning_rate=1e-5"], "s0  train.learning_rate=1e-05"),
+        (["varied=['controls','export','more_teachers']", "controls=[tuned]"], "s0  controls=tuned export=none"),
     ],
 )
 def test_a_name_tells_what_was_run(overrides, name):

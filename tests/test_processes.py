@@ -1,6 +1,7 @@
 """Several processes in one training: real ones, over gloo, that must agree, end together, and never hang."""
 
 import dataclasses
+import gc
 import json
 import logging
 import multiprocessing
@@ -19,7 +20,7 @@ import datasets
 import pytest
 import torch
 import torch.distributed
-from command_line import SMALL, child_environment
+from command_line import SMALL, ForkServer, child_environment
 from safetensors.torch import load_file
 from transformers import set_seed
 
@@ -56,7 +57,7 @@ NAMES = ["good", "bad", "mixed"]
 # A fork server has torch and transformers imported already: starting a process takes milliseconds instead of seconds.
 started = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
 if sys.platform != "win32":
-    started.set_forkserver_preload(["kdexp.cache", "kdexp.student.train", "datasets"])
+    started.set_forkserver_preload(["kdexp.cache", "kdexp.student.train", "datasets", "torch._dynamo"])
 
 
 # ---- starting processes ----
@@ -68,12 +69,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def enter(rank: int, world_size: int, port: int, report: Path, function: Callable, arguments: tuple) -> None:
-    """What torchrun says to a process, and what the process says in the end."""
-    os.environ |= {
+def told_by_torchrun(rank: int, world_size: int, port: int) -> dict[str, str]:
+    return {
         **{"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
         **{"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": "1"},
     }
+
+
+def enter(rank: int, world_size: int, port: int, report: Path, function: Callable, arguments: tuple) -> None:
+    """What torchrun says to a process, and what the process says in the end."""
+    gc.freeze()  # what the fork server imported is no garbage
+    os.environ |= told_by_torchrun(rank, world_size, port)
     log = logging.StreamHandler((report / f"log-{rank}").open("w"))
     logging.getLogger("kdexp").addHandler(log)
     logging.getLogger("kdexp").setLevel(logging.INFO)
@@ -400,15 +406,12 @@ def test_a_training_that_was_killed_continues_with_all_processes(tmp_path: Path,
 def test_a_whole_run_in_two_processes_is_tracked_and_printed_once(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "kdexp",
-             *arguments, *SMALL],
-            cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
-            env=child_environment(tmp_path),
-        )  # fmt: skip
-
-    result = torchrun("loss=tinybert")
+    result = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "kdexp",
+         "loss=tinybert", *SMALL],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        env=child_environment(tmp_path),
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("distilled student") == 1
     assert (result.stdout + result.stderr).count("task reviews: ") == 1
@@ -417,10 +420,23 @@ def test_a_whole_run_in_two_processes_is_tracked_and_printed_once(tmp_path: Path
     assert run.info.status == "FINISHED"
     assert len(entries(tmp_path / "cache")) == len(set(entries(tmp_path / "cache")))
     assert not [name for name in entries(tmp_path / "cache") if name.endswith((".work", ".tmp"))]
-    for refused, message in (
+
+
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
         (("train.batch_size=31",), "error: train.batch_size: 31 rows cannot be shared equally among 2 processes"),
         (("-m", "seed=0,1"), "error: --multirun: was started in 2 processes"),
-    ):
-        result = torchrun(*refused, "baseline=false")
-        assert result.returncode != 0
-        assert (result.stdout + result.stderr).count(message) == 1, result.stderr
+    ],
+)
+def test_a_refusal_ends_both_processes_and_is_printed_once(
+    refused: tuple[str, ...], message: str, fork_server: ForkServer, tmp_path: Path
+) -> None:
+    port = free_port()
+    both = [
+        fork_server.start(tmp_path, *refused, *SMALL, "baseline=false", **told_by_torchrun(rank, 2, port))
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(TIMEOUT_SECONDS)[0] for process in both]
+    assert all(process.returncode for process in both)
+    assert "".join(outputs).count(message) == 1, outputs

@@ -111,6 +111,8 @@ def test_inference_can_be_learnt_as_it_comes(kdexp):
     """The default teacher passes the check that refuses one near chance."""
     result = kdexp(
         "task=inference",
+        "task.test_size=100",
+        "task.transfer_size=0",
         "baseline=false",
         "train.max_steps=2",
         "tracking=none",

@@ -9,12 +9,14 @@ This module imports neither torch nor transformers.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kdexp.cli.chosen import held_value
 from kdexp.cli.completion import fields_at
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.cli.config import SweeperConfig
@@ -24,6 +26,7 @@ from kdexp.cli.help import GROUPS, options
 from kdexp.cli.parts import refuse_undeclared
 from kdexp.config import SCHEMAS, Config
 from kdexp.errors import UserError
+from kdexp.task.config import KindName
 
 
 def resolve(composed: DictConfig, choices: Mapping[str, Any] | None = None) -> Config:
@@ -82,11 +85,12 @@ def _refuse_none_of_several(value: str) -> None:
 
 
 def with_loss_of_kind(overrides: Sequence[str]) -> list[str]:
-    """The words, with a loss for `task.kind=regression` where none is chosen: numbers have nothing to soften."""
+    """The words, with a loss for a task of numbers where none is chosen: they have nothing to soften."""
     chosen = ("loss=", "experiment=", "+loss")
-    if "task.kind=regression" not in overrides or any(word.startswith(chosen) for word in overrides):
-        return list(overrides)
-    return [*overrides, "loss=mse"]
+    is_left_open = not any(word.startswith(chosen) for word in overrides)
+    if is_left_open and held_value("task.kind", overrides) == KindName.regression:
+        return [*overrides, "loss=mse"]
+    return list(overrides)
 
 
 def _refused_part(node: DictConfig) -> str:
@@ -134,6 +138,11 @@ def _refuse_unknown(node: DictConfig, prefix: str = "") -> None:
 def register_schemas() -> None:
     """Tell Hydra the types. `base_config` types every group; `SCHEMAS`, what differs by option."""
     register_resolvers()
+    _store_schemas()
+
+
+@cache  # a fifth of the time that composing takes
+def _store_schemas() -> None:
     store = ConfigStore.instance()
     store.store(name="base_config", node=Config)
     store.store(group="hydra/sweeper", name="kdexp", node=SweeperConfig)

@@ -37,13 +37,21 @@ def main() -> None:
         sys.exit(JOBS_FAILED)
     except OSError as error:
         # Hydra makes the run's folder before the job starts; any other OSError is a bug.
-        if command or "kdexp.run" in sys.modules:
+        if command or _is_of_a_job(error):
             raise
         problem = f"hydra.run.dir: cannot write {error.filename or 'its files'}: {error.strerror}"
         refuse(f"{problem}; choose another folder with hydra.run.dir=<folder>")
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command continues from the last checkpoint\n")
         sys.exit(INTERRUPTED)
+
+
+def _is_of_a_job(error: OSError) -> bool:
+    """Whether anything of kdexp raised it but what makes folders before the jobs."""
+    from traceback import walk_tb
+
+    modules = {frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)}
+    return any(name.startswith("kdexp.") for name in modules - {__name__, "kdexp.cli.sweeper"})
 
 
 def _compose_and_run(arguments: list[str]) -> None:

@@ -9,6 +9,9 @@ from kdexp.errors import UserError
 from kdexp.identity import config_hash
 from kdexp.naming import shown
 
+_ABSENT = object()
+"""Of a setting that a job's options do not have."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -33,8 +36,9 @@ class Job:
         """Its values of what a sweep varies, however it was typed."""
         typed = dict(line.split("=", 1) for line in self.overrides if "=" in line)
         flat = flatten(self.config) if self.config else {}
-        values = {name: flat.get(name, typed.get(name, flat.get(f"{name}.name"))) for name in swept}
-        return " ".join(f"{name}={shown(value)}" for name, value in values.items()) or self.name
+        values = {name: flat.get(name, typed.get(name, flat.get(f"{name}.name", _ABSENT))) for name in swept}
+        told = {name: "null" if value is None else shown(value) for name, value in values.items()}
+        return " ".join(f"{name}={told[name]}" for name in values if values[name] is not _ABSENT) or self.name
 
 
 @dataclass(frozen=True)

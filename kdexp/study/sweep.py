@@ -151,13 +151,13 @@ class Sweep:
         num_shared = len(self.jobs) - len(self.failed) - len(distinct)
         if num_shared:
             logger.info(
-                "%d jobs, %d computations: %d share one with another job "
-                "(with alpha=1 the temperature and the teacher have no effect)",
+                "%d jobs, %d computations: %d share one with another job (%s)",
                 len(self.jobs),
                 len(distinct),
                 num_shared,
+                _why_shared(self.jobs),
             )
-        logger.info("the teacher, its logits and each seed's baseline are computed once for all jobs")
+        logger.info("what jobs share (a teacher, its logits, a baseline) is computed once")
         return list(distinct.values())
 
     def run(self, jobs: Sequence[Job], launch: Launch) -> list[Outcome]:
@@ -231,6 +231,12 @@ class Sweep:
         # Of one that a changed or a missing file made another computation, what it is now counts.
         noted = {key: name for key, name in noted.items() if name not in names.values()} | names
         self.parent.log_text(json.dumps(noted, indent=1), JOBS_FILE)
+
+
+def _why_shared(jobs: Sequence[Job]) -> str:
+    if any(job.config is not None and not job.config.loss.uses_logits for job in jobs):
+        return "with alpha=1 the temperature and the teacher have no effect"
+    return "what differs between them does not change what is computed"
 
 
 def _known_outcome(job: Job, run: StoredRun) -> Outcome:

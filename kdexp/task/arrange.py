@@ -95,13 +95,13 @@ def arrange(
         test, train = _hold_out(kind, train, size, "test", seed)
     elif config.test_size is not None:
         test = _sample(kind, test, config.test_size, "test", seed)
-    train, num_in_test = _without_texts_of(test, train)
+    train, num_in_test = _kept_out(test, train, "test")
     if validation is None:
         size = config.validation_size or max(1, round(0.1 * num_rows))
         validation, train = _hold_out(kind, train, size, "validation", seed)
     elif config.validation_size is not None and isinstance(config, FileTaskConfig):
         validation = _sample(kind, validation, config.validation_size, "validation", seed)
-    train, num_in_validation = _without_texts_of(validation, train)
+    train, num_in_validation = _kept_out(validation, train, "validation")
     pool, train = train, _draw_labelled(config, kind, train)
 
     chosen = {"train": train, "validation": validation, "test": test}
@@ -217,6 +217,15 @@ def _sample(kind: TaskKind, selection: Selection, size: int, name: str, seed: in
         problem = f"{size:,} rows asked, but {name} has {len(selection):,}"
         raise UserError(f"task.{name}_size", problem, "ask for fewer, or leave it out to use all of them")
     return selection.take(_stratified_order(kind.strata(selection.labels(kind)), f"{name}/{seed}")[:size])
+
+
+def _kept_out(other: Selection, train: Selection, name: str) -> tuple[Selection, int]:
+    """Drop the rows of train whose text is also in a split that is measured on; also say how many."""
+    left, count = _without_texts_of(other, train)
+    if not len(left):
+        problem = f"each of its {count:,} texts is also in {name}, so that none is left to train on"
+        raise UserError("task.train", problem, f"name another file in task.{name}, or leave it out")
+    return left, count
 
 
 def _without_texts_of(other: Selection, selection: Selection) -> tuple[Selection, int]:

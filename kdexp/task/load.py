@@ -27,7 +27,7 @@ from kdexp.task.kinds.by_name import kind_class
 from kdexp.task.public import PublicSources, public_sources
 from kdexp.task.split import Split, write_split
 from kdexp.task.tables.columnar import is_saved_dataset
-from kdexp.task.tables.file import Reading, read_table
+from kdexp.task.tables.file import Reading, read_table, split_file
 from kdexp.task.tables.table import Table, TextColumn, row_ids
 
 
@@ -249,7 +249,7 @@ def _load_file(config: FileTaskConfig, cache: Cache, kind: type[TaskKind]) -> Ta
         "test": config.test,
         "transfer": config.transfer_file,
     }
-    paths = {name: Path(path).expanduser() for name, path in files.items() if path is not None}
+    paths = {name: split_file(Path(path).expanduser(), name) for name, path in files.items() if path is not None}
     # A file that is not there is told of where it is read.
     readable = {name: path.is_file() or is_saved_dataset(path) for name, path in paths.items()}
     digests = {name: path_digest(path) if readable[name] else None for name, path in paths.items()}

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ def import_mlflow() -> None:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
+@lru_cache  # each time it reads some seventy files
 def is_older_schema(revision: str) -> bool | None:
     """Whether a database with this revision was written by an older MLflow; False is a newer one, None this one."""
     from alembic.script import ScriptDirectory

@@ -153,6 +153,7 @@ def test_numbers_are_taught_by_their_squared_difference_unless_a_loss_is_chosen(
     words = ("task=file", "task.kind=regression", "task.train=nowhere.csv")
     assert (compose(*words).loss.name, compose(*words).loss.centered) == ("mse", False)
     assert compose(*words, "loss=huber").loss.name == "huber"
+    assert compose("task=stsb").loss.name == "mse"  # a public task brings its kind
     several = compose("task=file", "task.kind=multi_label", "task.train=nowhere.csv", "loss=mse").loss
     assert (several.centered, compose("loss=mse").loss.centered) == (False, True)
     assert compose("task=file", "task.kind=multi_label", "task.train=nowhere.csv").loss.name == "kd"

@@ -16,6 +16,9 @@ def run_that_exports(folder, *settings):
         patch.chdir(folder)
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it in its process
+        # How fast they are is not looked at.
+        patch.setattr("kdexp.export.speed.NUM_TEXTS", 20)
+        patch.setattr("kdexp.export.speed.NUM_BATCHES", 2)
         config = compose(*SMALL, FORMATS, f"cache_dir={folder}/cache", *settings)
         return SimpleNamespace(folder=folder, config=config, record=distil(config))
 

@@ -138,8 +138,9 @@ def test_the_shown_program_needs_onnxruntime_and_tokenizers_alone(exported, told
     page = (ROOT / "docs/export.md").read_text("utf-8")
     program = page.partition("```python\n")[2].partition("```")[0]
     Path("classify.py").write_text(program)
-    subprocess.run([sys.executable, "-m", "venv", "alone"], check=True)
-    subprocess.run(["alone/bin/pip", "install", "-q", *ONLY_THESE], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "alone"], check=True)
+    install = [sys.executable, "-m", "pip", "--python", "alone/bin/python", "install", "-q", "--no-compile"]
+    subprocess.run([*install, *ONLY_THESE], check=True)
     from kdexp.export.find_student import find_student
 
     _, folder = find_student(f"runs:/{exported.record.run_id}/student_onnx", None)

@@ -1,5 +1,15 @@
 """A dry run says what would be computed, and computes nothing."""
 
+import pytest
+
+from kdexp import compose
+from kdexp.study.launch import Job
+
+
+@pytest.fixture
+def compose_job():
+    return lambda *overrides: Job(overrides, "name", compose(*overrides), None)
+
 
 def test_a_plan_counts_shares_refusals_and_what_is_finished(command, log_only, tmp_path):
     grid = ("-m", "loss.alpha=0.5,1", "loss.temperature=1,4", "baseline=false")
@@ -17,6 +27,12 @@ def test_a_plan_counts_shares_refusals_and_what_is_finished(command, log_only, t
     assert lines[0] == "8 jobs, 5 computations: 1 share one with another job, 3 finished already, 2 refused, 2 to run"
     assert lines[1] == "about 2 s: the median of 3 finished runs of this study is 1 s"
     assert "refused   loss.alpha=7 loss.temperature=1: loss.alpha: got 7.0" in wider
+
+
+def test_a_job_is_called_by_the_settings_that_it_has(compose_job):
+    job = compose_job("task=mrpc", "seed=1")
+    swept = ("task.train_size", "task.transfer_size", "loss.alpha", "teacher", "seed")
+    assert job.label(swept) == "task.train_size=null loss.alpha=0.3 teacher=bert seed=1"
 
 
 def test_options_that_a_sweep_compares_may_have_settings_that_the_default_lacks(command, tmp_path):
@@ -37,8 +53,9 @@ def test_options_that_a_sweep_compares_may_have_settings_that_the_default_lacks(
 
 def test_one_run_a_study_and_a_search_are_planned_too(command, tmp_path):
     assert command("--plan").out.startswith("1 jobs, 1 computations")
-    assert command("experiment=alpha_temperature", "--plan").out.startswith("60 jobs, 51 computations")
+    study = ("experiment=alpha_temperature", "loss.alpha=0.5,1", "seed=0")
+    assert command(*study, "--plan").out.startswith("8 jobs, 5 computations")
     assert command("experiment=search", "--plan").out.startswith("a search of 24 trials over loss.alpha")
-    assert command("experiment=cross_family", "--plan").out.startswith("60 jobs")
+    assert command("experiment=cross_family", "seed=0", "--plan").out.startswith("12 jobs")
     assert "loss.alpha: got 2.0" in command("loss.alpha=2", "--plan").refusal
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]

@@ -8,12 +8,14 @@ import time
 from collections import Counter
 
 import pytest
-from command_line import SMALL, child_environment
+from command_line import SMALL
 
 from kdexp.tracking.store import Study
 
 pytestmark = pytest.mark.slow
 
+# The smallest sweep: what its jobs share is computed in the first.
+TWO = ("-m", "study=grid", "loss.alpha=0.5,1", *SMALL, "tracking.log_model=false")
 GRID = ("-m", "study=grid", "loss.alpha=0.5,1", "loss.temperature=1,4", *SMALL, "tracking.log_model=false")
 
 
@@ -41,36 +43,24 @@ def finished_once(folder, number):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(fork_server, tmp_path):
     """Start the command line as a process group of its own, so that all of it can be killed."""
     started = []
 
     def call(*arguments):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kdexp", *arguments],
-            cwd=tmp_path,
-            env=child_environment(tmp_path),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            # A shell's background job ignores Ctrl-C, and its children would too.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
-        started.append(process)
-        return process
+        started.append(fork_server.start(tmp_path, *arguments))
+        return started[-1]
 
     yield call
     for process in started:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            kill(process)
 
 
 def wait_until(condition, process, seconds=90):
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, getattr(process, "output", process)
         assert time.monotonic() < deadline, "what was waited for did not happen"
         time.sleep(0.01)
 
@@ -150,7 +140,7 @@ def closing(tmp_path):
     ["teachers/*.work/checkpoint-*", "teacher_logits/*.tmp", "students/*.work/checkpoint-*", "closing"],
 )
 def test_killed_anywhere_and_continued(moment, kdexp, start, tmp_path):
-    settings = (*GRID, "train.epochs=4", "teacher.train.epochs=6")
+    settings = (*TWO, "train.epochs=4", "teacher.train.epochs=6")
     process = start(*settings)
     wait_until(closing(tmp_path) if moment == "closing" else has(tmp_path, moment), process)
     kill(process)
@@ -158,7 +148,7 @@ def test_killed_anywhere_and_continued(moment, kdexp, start, tmp_path):
     assert left.count("RUNNING") == 2  # the parent and the job: nobody was left to say more
     result = kdexp(*settings)
     assert result.returncode == 0, result.stderr
-    finished_once(tmp_path, 3)
+    finished_once(tmp_path, 2)
     assert "KILLED" in {run.status for run in jobs(tmp_path)}
 
 
@@ -177,7 +167,7 @@ def test_a_summary_of_a_sweep_that_was_killed(kdexp, start, tmp_path):
 
 @pytest.mark.usefixtures("empty_store")
 def test_ctrl_c_closes_the_runs_and_continues_from_the_checkpoint(kdexp, start, tmp_path):
-    settings = ("study=grid", *SMALL, "train.epochs=40", "tracking.log_model=false")
+    settings = ("study=grid", *SMALL, "train.epochs=15", "tracking.log_model=false")
     process = start(*settings)
     wait_until(has(tmp_path, "students/*.work/checkpoint-*/complete"), process)
     os.killpg(process.pid, signal.SIGINT)
@@ -214,14 +204,14 @@ def test_jobs_side_by_side(launcher, kdexp_process, tmp_path):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
     shared = "hardware.num_threads=null"  # the cores are shared among the jobs
     result = kdexp_process(
-        *GRID, shared, f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])
+        *TWO, shared, f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])
     )
     assert result.returncode == 0, result.stderr + result.stdout
-    finished_once(tmp_path, 3)
+    finished_once(tmp_path, 2)
     assert sum(run.metrics["cost/teacher_rows_forwarded"] for run in jobs(tmp_path)) == 700
 
 
-def test_the_server_goes_away_for_ten_seconds(start, tmp_path):
+def test_the_server_goes_away_for_seconds(start, tmp_path):
     port = 5000 + os.getpid() % 1000
     uri = f"http://127.0.0.1:{port}"
 
@@ -247,16 +237,16 @@ def test_the_server_goes_away_for_ten_seconds(start, tmp_path):
     server = serve()
     try:
         wait_until(answers, server, 120)
-        process = start(*GRID, "train.epochs=10", f"tracking.uri={uri}")
+        process = start(*TWO, "train.epochs=10", f"tracking.uri={uri}")
         wait_until(lambda: any(run.status == "FINISHED" for run in study(tmp_path).runs()), process, 120)
         kill(server)
-        time.sleep(10)
+        time.sleep(3)  # and it takes as long to start
         server = serve()
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
     finally:
         kill(server)
-    finished_once(tmp_path, 3)
-    assert len(jobs(tmp_path)) == 3
+    finished_once(tmp_path, 2)
+    assert len(jobs(tmp_path)) == 2
     for run in jobs(tmp_path):
         assert len(study(tmp_path).history(run.run_id, "validation/accuracy")) >= 10

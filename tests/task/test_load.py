@@ -220,7 +220,7 @@ def test_labels_unknown_to_train_are_refused(tmp_path):
 
 def test_a_train_file_inside_the_test_file_leaves_nothing(tmp_path):
     train = write_csv(tmp_path / "a.csv", numbered("row", 40))
-    with pytest.raises(UserError, match="of the 0 rows left to train on, there are none"):
+    with pytest.raises(UserError, match="each of its 40 texts is also in test, so that none is left to train on"):
         file_task(train, validation=train, test=train)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import kdexp
 from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.identity import config_hash
@@ -149,6 +150,8 @@ def test_a_run_takes_text_that_is_named_and_refuses_settings_of_none(compose_rev
     for setting in ("train.transfer_ratio=0.5", "train.transfer_weight=2"):
         with pytest.raises(UserError, match=r"but train\.use_transfer is false; name text"):
             compose_reviews(setting)
+    with pytest.raises(UserError, match=r"train\.use_transfer: got true, but task mrpc has no text .*; name some"):
+        kdexp.compose("task=mrpc", "train.use_transfer=true")
     with pytest.raises(UserError, match=r"transfer_weight: got 2\.0, but dist relates the rows of a batch"):
         compose_reviews("task.transfer=rest", "train.transfer_weight=2", "loss=dist")
     with pytest.raises(UserError, match=r"train\.transfer_ratio: got 1\.0; expected a number between 0 and 1"):

@@ -38,9 +38,11 @@ def rungs(config: Config, typed: Sequence[str]) -> list[list[str]]:
         UserError: The sizes do not fit the data, or a setting is one that the study sets itself.
     """
     names = {line.partition("=")[0] for line in typed}
-    _refuse(config)
+    _refuse(config, names)
     task, num_rows = _all_rows(config, names)
-    sizes = config.few_labels.sizes or default_sizes(num_rows, task.kind.num_outputs)
+    sizes = config.few_labels.sizes
+    if sizes is None:
+        sizes = default_sizes(num_rows, task.kind.num_outputs)
     if not sizes or sizes != sorted(set(sizes)) or sizes[-1] >= num_rows:
         problem = f"got {sizes}, of {num_rows:,} rows"
         raise UserError(
@@ -66,11 +68,14 @@ def default_sizes(num_rows: int, num_outputs: int) -> list[int]:
     return [size for size in doubled if 1.5 * size <= num_rows]
 
 
-def _refuse(config: Config) -> None:
+def _refuse(config: Config, typed: set[str]) -> None:
     if not isinstance(config.task, EmbeddedTaskConfig) and config.task.train_size is not None:  # type: ignore[attr-defined]
         raise UserError(
             "task.train_size", "is what the study varies", "name its sizes: few_labels.sizes=[125,250,500]"
         )
+    if "task.transfer_size" in typed:
+        problem = "has no effect: what is not labelled is text"
+        raise UserError("task.transfer_size", problem, "set the number of both together, task.train_size")
     if config.task.transfer is not None:  # type: ignore[attr-defined]
         raise UserError("task.transfer", "is set by the study: the rows that are not labelled", "leave it out")
     if not config.loss.uses_logits:

@@ -163,7 +163,12 @@ def _place(record: RunRecord, settings: Sequence[str]) -> tuple[object, ...]:
 
 
 def _value(record: RunRecord, name: str) -> object:
-    return number(record.settings.get(name))
+    return number(setting(record, name))
+
+
+def setting(record: RunRecord, name: str) -> str | None:
+    """A param as it was logged; of one that is a list of options, `none` where it was left out for being empty."""
+    return record.settings.get(name, "none" if name == "export" else None)
 
 
 def number(text: str | None) -> object:

@@ -38,7 +38,7 @@ def findings(summary: StudySummary) -> list[str]:
     interval = "" if np.isnan(best["test_low"]) else f" (95 % [{low}, {high}] over seeds, t)"
     chosen = [
         f"{_opening(summary, best)} (validation {summary.metric} {validation}, {seeds}).",
-        *_choice_lines(summary),
+        *([] if summary.varies_no_student else _choice_lines(summary)),
     ]
     # A file of answers may say nothing of the test rows.
     teacher = "" if pd.isna(best["teacher_test"]) else f"; teacher {_score(summary, best['teacher_test'])}"
@@ -64,6 +64,9 @@ def _opening(summary: StudySummary, best: pd.Series) -> str:
     assert summary.choice
     num_compared = len(summary.table) - len(summary.choice.incomplete)
     label = setting_label(best, summary.settings)
+    if summary.varies_no_student:
+        varied = " and ".join(summary.varied)
+        return f"Nothing to choose, as {varied} is measured beside the student and does not change it"
     if num_compared > 1:
         return f"Chosen on validation among {num_compared} settings: {label}"
     return "One setting" if len(summary.table) == 1 else f"One setting is finished: {label}"

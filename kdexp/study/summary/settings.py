@@ -15,12 +15,13 @@ from kdexp.results.record import CONTRASTS, RunRecord
 from kdexp.results.statistics import paired_t
 from kdexp.study.search_stage import STAGE, Stage, by_stage, with_stages
 from kdexp.study.summary.choice import Candidate, Choice, choose
-from kdexp.study.summary.counted import count, left_behind, missing, number, pruned
+from kdexp.study.summary.counted import count, left_behind, missing, number, pruned, setting
 from kdexp.study.summary.evidence import Comparison, Evidence, FileEvidence, compare, gather, gather_files
 from kdexp.tracking.store import StoredRun, Study
 
 _MOST_COMPARED = 40  # MLflow asks for them one by one, and a link with more does not open everywhere
 _SCORES = ("validation", "test", "baseline_test", "teacher_test", "gain", "rows_low", "rows_high")
+_BESIDE = ("baseline", "controls", "export")
 INTERNAL = ("steps",)
 """Columns of `runs` that only the choice reads."""
 
@@ -83,6 +84,11 @@ class StudySummary:
     def varied(self) -> list[str]:
         """What a person varied."""
         return [name for name in self.settings if name != STAGE]
+
+    @property
+    def varies_no_student(self) -> bool:
+        """Whether all that varies is what is measured beside the student."""
+        return bool(self.varied) and all(name.partition(".")[0] in _BESIDE for name in self.varied)
 
     @property
     def is_judged_elsewhere(self) -> bool:
@@ -201,7 +207,7 @@ def grid(summary: StudySummary, split: str) -> tuple[pd.DataFrame, pd.DataFrame]
 def _frame(records: Sequence[RunRecord], settings: Sequence[str]) -> pd.DataFrame:
     rows = [
         {"run_id": record.run_id, "name": record.name}
-        | {name: number(record.settings.get(name)) for name in (*settings, "seed")}
+        | {name: number(setting(record, name)) for name in (*settings, "seed")}
         | _scores(record)
         | {f"gain_{name}": gain.value for name, gain in record.contrasts.items()}
         | {"steps": record.costs.get("student_steps", np.nan)}
@@ -291,7 +297,10 @@ def _in_order(records: Sequence[RunRecord], noted: Mapping[str, str], runs: Sequ
     """As the sweep has them; those that it does not have, and those of no sweep, as they were run."""
     places = {key: place for place, key in enumerate(noted)}
     place_of = {run.run_id: places.get(run.config_hash, len(places)) for run in runs}
-    return sorted(records, key=lambda record: place_of[str(record.run_id)])
+    # Of one student that was measured several times the run comes first that tells most.
+    return sorted(
+        records, key=lambda record: (record.gain is None, -len(record.contrasts), place_of[str(record.run_id)])
+    )
 
 
 def _of_winner(

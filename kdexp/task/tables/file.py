@@ -7,6 +7,7 @@ file that is one value is read whole.)
 """
 
 import json
+import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from kdexp.task.tables.conll import SUFFIXES as CONLL_SUFFIXES
 from kdexp.task.tables.conll import read_conll
 from kdexp.task.tables.delimited import Row, delimited_rows
 from kdexp.task.tables.json_rows import json_rows
-from kdexp.task.tables.source import COMPRESSED_SUFFIXES, Source
+from kdexp.task.tables.source import COMPRESSED_SUFFIXES, Source, only_member
 from kdexp.task.tables.table import Table, shorten
 
 _FORMATS = {
@@ -77,10 +78,12 @@ def read_table(
     if is_saved_dataset(path):
         split = setting.rpartition(".")[2]
         return read_saved_dataset(source, columns, target, SPLIT_NAMES.get(split, (split,)))
+    if path.name.lower().endswith(".zip") and path.is_file() and not only_member(path):
+        raise UserError(setting, f"{path} is no archive of one file", "unpack it, and name a file in it")
     kind = _FORMATS.get(_suffix(path))
     if reading.words and path.is_file() and _is_conll(source, columns):
         return _read_conll(source, columns, target, reading)
-    if kind is None and not path.is_dir():
+    if kind is None and path.exists() and not path.is_dir():
         more = "" if _suffix(path) not in CONLL_SUFFIXES else "; CoNLL files are read with task.kind=token_labels"
         remedy = f"use one of {', '.join(_FORMATS)}, also compressed{more}"
         raise UserError(setting, f"{path}: unknown kind of file", remedy)
@@ -114,8 +117,35 @@ def _read_conll(source: Source, columns: Sequence[str], target: Path, reading: R
     return read_conll(source, columns, target)
 
 
+def split_file(path: Path, split: str) -> Path:
+    """The file of a split in a folder, such as a data set that was cloned from the hub; others as they are.
+
+    Raises:
+        UserError: The folder has no file of this split, or several.
+    """
+    if not path.is_dir() or is_saved_dataset(path):
+        return path
+    names = SPLIT_NAMES.get(split, (split,))
+    found = [
+        file
+        for file in sorted(path.rglob("*"))
+        if _FORMATS.get(_suffix(file)) and file.is_file() and re.split(r"[-_.]", file.name.lower())[0] in names
+    ]
+    if len(found) == 1:
+        return found[0]
+    setting, shown = f"task.{split}", shorten([str(file.relative_to(path)) for file in found])
+    if found:
+        joined = f"datasets.load_dataset('{path}').save_to_disk('joined')"
+        problem = f"{path} has {len(found)} files of this split: {shown}"
+        raise UserError(setting, problem, f"name one; or join them: {joined}, then {setting}=joined")
+    problem = f"{path} is a folder without a file of this split, such as {names[0]}.csv"
+    raise UserError(setting, problem, f"name a file in it; {list_folder(path)}")
+
+
 def _suffix(path: Path) -> str:
     name = path.name.lower()
+    if name.endswith(".zip") and path.is_file():
+        name = (only_member(path) or name).lower()
     for packed in COMPRESSED_SUFFIXES:
         name = name.removesuffix(packed)
     return f".{name.rpartition('.')[2]}"
@@ -123,7 +153,7 @@ def _suffix(path: Path) -> str:
 
 def _missing_file(path: Path, setting: str) -> UserError:
     if path.is_dir():
-        return UserError(setting, f"{path} is a folder", "name a file in it, or a folder that save_to_disk wrote")
+        return UserError(setting, f"{path} is a folder", f"name a file in it; {list_folder(path)}")
     if not path.parent.is_dir():
         return UserError(setting, f"no file {path}", f"there is no folder {path.parent} either")
     return UserError(setting, f"no file {path}", list_folder(path.parent))

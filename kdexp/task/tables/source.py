@@ -5,6 +5,7 @@ import codecs
 import gzip
 import io
 import lzma
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,10 +14,33 @@ from typing import Any, TextIO
 
 from kdexp.errors import UserError
 
-_COMPRESSIONS: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+
+def _open_only_member(path: Path) -> Any:
+    archive = zipfile.ZipFile(path)
+    return archive.open(only_member(path) or archive.namelist()[0])
+
+
+def only_member(path: Path) -> str | None:
+    """The one file that a ZIP archive holds; None of one that holds more or none, or is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [item.filename for item in archive.infolist() if not item.is_dir()]
+    except (OSError, zipfile.BadZipFile):
+        return None
+    # What macOS adds to an archive.
+    names = [name for name in names if not name.startswith("__MACOSX/") and not name.endswith(".DS_Store")]
+    return names[0] if len(names) == 1 else None
+
+
+_COMPRESSIONS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+    b"PK\x03\x04": _open_only_member,
+}
 """By their first bytes: a name may promise what was unpacked on the way, or keep silent."""
 
-COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz")
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
 
 
 @dataclass(frozen=True)
@@ -62,7 +86,8 @@ class Source:
         try:
             with self.open_bytes() as file:
                 self._refuse_undecodable(file)
-        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        # A ZIP archive that wants a password, or is packed in a rare way, is a RuntimeError.
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
             raise self.refusal(f"cannot read {self.path}: {error}", "check the file") from error
 
     def _refuse_undecodable(self, file: Any) -> None:

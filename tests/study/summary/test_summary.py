@@ -194,6 +194,24 @@ def test_of_a_study_that_judges_its_runs_itself_nothing_is_chosen(kind):
     assert not heatmap(summary).axes[0].patches
 
 
+def test_what_is_measured_beside_the_student_is_no_choice():
+    bare, full = job(0.5, 2, 0, 0.02), job(0.1, 2, 0, 0.02)
+    for run, exported in ((bare, {}), (full, {"export": "onnx"})):
+        for name in ("loss.alpha", "loss.temperature"):
+            run.params.pop(name)
+        run.params.update(exported)
+    for name in ("kd/gain", "kd/gain_low", "kd/gain_high"):
+        bare.metrics.pop(name)
+    store = Store([bare, full])
+    store._runs[0] = replace(PARENT, tags=PARENT.tags | {"kdexp.swept": "export"})
+    summary = summarize(store, "parent")
+    assert list(summary.table["export"]) == ["onnx", "none"]
+    said = findings(summary)
+    assert said[0].startswith("Nothing to choose, as export is measured beside the student and does not change it (")
+    assert not [line for line in said if line.startswith("The same on validation")]
+    assert [line for line in said if line.startswith("Gain over the same student")]
+
+
 def test_the_metric_is_the_tasks():
     summary = summarize(
         Store([job(0.5, 2, 0, 0.02, metric="spearman"), job(0.1, 2, 0, 0.03, metric="spearman")]), None

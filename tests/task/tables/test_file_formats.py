@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -234,8 +235,48 @@ def test_parquet_names_its_classes(tmp_path, test_labels):
 
 
 def test_a_folder_that_was_not_saved_says_what_to_name(tmp_path):
-    with pytest.raises(UserError, match="is a folder; name a file in it, or a folder that save_to_disk wrote"):
+    with pytest.raises(UserError, match=r"is a folder; name a file in it; .* is empty"):
         read(tmp_path)
+
+
+def test_a_folder_that_was_cloned_from_the_hub_is_read_by_its_splits(tmp_path):
+    folder = tmp_path / "hub"
+    (folder / "data").mkdir(parents=True)
+    (folder / "README.md").touch()
+    frame = pd.DataFrame(numbered())
+    frame.to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    frame[:4].to_csv(folder / "data" / "test.csv", index=False)
+    assert len(task_of(folder).train) == 28
+    assert len(task_of(folder, test=str(folder)).test) == 4
+    with pytest.raises(UserError, match=r"^task\.validation: .* without a file of this split, such as dev"):
+        task_of(folder, validation=str(folder))
+    frame.to_parquet(folder / "data" / "train-00001-of-00002.parquet")
+    with pytest.raises(UserError, match=r"has 2 files of this split: data/train-0.*save_to_disk\('joined'\)"):
+        task_of(folder)
+
+
+def test_an_archive_of_one_file_is_read_and_another_is_told(tmp_path):
+    frame = pd.DataFrame(numbered())
+    frame.to_csv(tmp_path / "a.csv.zip", index=False)
+    assert len(task_of(tmp_path / "a.csv.zip").train) == 28
+    frame.to_parquet(tmp_path / "a.parquet")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.write(tmp_path / "a.parquet", "folder/a.parquet")
+        archive.writestr("__MACOSX/a.parquet", "")
+    assert len(task_of(tmp_path / "b.zip").train) == 28
+    with zipfile.ZipFile(tmp_path / "b.zip", "a") as archive:
+        archive.writestr("c.csv", "")
+    (tmp_path / "none.zip").write_bytes(b"PK\x03\x04 no archive")
+    for name in ("b.zip", "none.zip"):
+        with pytest.raises(UserError, match=r"is no archive of one file; unpack it"):
+            task_of(tmp_path / name)
+
+
+def test_files_of_the_same_texts_leave_nothing_to_train_on(tmp_path):
+    pd.DataFrame(numbered()).to_csv(tmp_path / "a.csv", index=False)
+    for name in ("test", "validation"):
+        with pytest.raises(UserError, match=rf"each of its \d+ texts is also in {name}, so that none is left"):
+            task_of(tmp_path / "a.csv", **{name: str(tmp_path / "a.csv")})
 
 
 def test_home_is_found(tmp_path, monkeypatch):
