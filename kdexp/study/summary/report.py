@@ -292,6 +292,7 @@ def main(arguments: Sequence[str]) -> None:
         "tracking.uri": None,
         "cache_dir": os.environ.get("KDEXP_CACHE_DIR", "~/.cache/kdexp"),
     }
+    given: dict[str, str | None] = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals and not argument.startswith("-"):
@@ -299,6 +300,9 @@ def main(arguments: Sequence[str]) -> None:
         if name not in settings:
             shown = redact(re.sub(r"\s", " ", argument))
             raise UserError(shown, "no such setting", f"expected a study's name, or one of {', '.join(settings)}")
-        settings[name] = value
+        if name in given and given[name] != value:
+            raise UserError(name, f"is given twice, {given[name]} and {value}", "name one")
+        given[name] = value
+    settings |= given
     for summary in summarize_study(settings["tracking.uri"], str(settings["study"]), str(settings["cache_dir"])):
         print_summary(summary)
