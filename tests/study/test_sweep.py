@@ -200,10 +200,10 @@ def test_two_people_start_the_same_sweep_at_the_same_moment(start, tmp_path):
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_jobs_side_by_side(launcher, kdexp_process, tmp_path):
+def test_jobs_side_by_side(launcher, kdexp, tmp_path):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
     shared = "hardware.num_threads=null"  # the cores are shared among the jobs
-    result = kdexp_process(
+    result = kdexp(
         *TWO, shared, f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])
     )
     assert result.returncode == 0, result.stderr + result.stdout
