@@ -4,7 +4,7 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,6 +49,16 @@ def run_name(config: Config) -> str:
     parts = [_data_name(config.task), f"{teachers} -> {model_name(config.student)}", _loss_name(config.loss)]
     parts += [f"s{config.seed}", config.condition or "", _varied(config)]
     return "  ".join(part for part in parts if part)
+
+
+def sweep_name(config: Config, kind: str, swept: Sequence[str]) -> str:
+    """`grid  loss.alpha x seed  reviews  bert 2x64 -> bert 1x24`: what varies, then what all jobs have in common."""
+    groups = {name.partition(".")[0] for name in swept} | ({"teacher", "student"} if "condition" in swept else set())
+    teachers = "+".join(map(teacher_name, teacher_settings(config).values()))
+    models = {"teacher": teachers, "student": model_name(config.student)}
+    common = " -> ".join(name for group, name in models.items() if group not in groups)
+    task = "" if "task" in swept else _data_name(config.task)
+    return "  ".join(filter(None, [kind, " x ".join(swept) or "one setting", task, common]))
 
 
 def teacher_name(teacher: TeacherConfig) -> str:
@@ -174,7 +184,7 @@ def describe_run(
         given: Digests of what a program handed in, in place of what the config describes.
     """
     name = run_name(config)
-    tags = run_tags(config, cache, given) | task_tags(config, task) | {NOTE_TAG: unfinished_note(name, command_line())}
+    tags = run_tags(config, cache, given) | task_tags(config, task) | {NOTE_TAG: unfinished_note(command_line())}
     return RunDescription(config.study, name, run_params(config, hardware, readers), tags)
 
 

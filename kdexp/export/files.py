@@ -132,6 +132,8 @@ def _export(
         "max_length": source.max_length,
         "data": source.task.fingerprint("train", "validation", "test"),
         "kind": source.task.kind.name,
+        # How sure several labels are is counted otherwise than it was in files that are kept.
+        **({"sureness": "of what is told"} if source.task.kind.name == "multi_label" else {}),
         "versions": library_versions() | {package: version(package) for package in PACKAGES},
     }
     started = time.perf_counter()

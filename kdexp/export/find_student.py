@@ -35,6 +35,10 @@ def find_student(named: str, uri: str | None) -> tuple["Student", Path]:
         remedy = "name a folder that holds student.json: a logged model, or an exported one"
         raise UserError("predict", f"{folder} holds no student", remedy)
     settings = json.loads((folder / "student.json").read_text(encoding="utf-8"))
+    if not (folder / "model.onnx").exists():
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # of loading weights, in the middle of the answers
     if "architecture" in settings:  # a module of its own
         sys.path.append(str(folder / "code"))
     from kdexp.tracking.served.pyfunc import load_student

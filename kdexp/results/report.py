@@ -101,7 +101,12 @@ def html_page(title: str, blocks: Sequence[Block]) -> str:
 
 def markdown_page(title: str, blocks: Sequence[Block]) -> str:
     """Render a report as Markdown that reads well as plain text; of figures only the captions remain."""
-    return "\n\n".join([f"# {_escape_markdown(title)}", *(_markdown(block) for block in blocks)]) + "\n"
+    return f"# {_escape_markdown(title)}\n\n{markdown_text(blocks)}"
+
+
+def markdown_text(blocks: Sequence[Block]) -> str:
+    """The same without a title, for a page that has one."""
+    return "\n\n".join(_markdown(block) for block in blocks) + "\n"
 
 
 @lru_cache(maxsize=1)

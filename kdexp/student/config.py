@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdexp.errors import UserError
 from kdexp.model.config import ModelConfig
 from kdexp.ranges import Checked, PositiveInt, Share, later
+
+if TYPE_CHECKING:
+    from kdexp.task.kinds.base import TaskKind
 
 
 class Init(StrEnum):
@@ -47,6 +50,13 @@ class StudentConfig(ModelConfig):
     # Any: a rule or a list.
     layers: Any = later(None)
     vocab: Vocab = later(Vocab.full)
+
+    def refuse_kind(self, kind: "TaskKind") -> None:
+        """Refuse a task that a student of this kind cannot answer.
+
+        Raises:
+            UserError: Under `student`.
+        """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -150,6 +160,11 @@ class StaticStudentConfig(StudentConfig):
             raise UserError("vocab_size", f"cannot be set for the checkpoint {self.checkpoint}", "set one of the two")
         if self.vocab == Vocab.trim and self.vocab_size is not None:
             raise UserError("vocab", "is trim, but vocab_size asks for tokens of its own", "set one of the two")
+
+    def refuse_kind(self, kind: "TaskKind") -> None:
+        if kind.has_units:
+            problem = "got static, which sees a text as a bag of tokens and labels no single one"
+            raise UserError("student", problem, "use student=bert")
 
     @property
     def follows_teacher(self) -> bool:

@@ -31,10 +31,7 @@ def static_student(
     Raises:
         UserError: It cannot answer what the task asks, or has no token that tells the texts of a pair apart.
     """
-    if task.kind.has_units:
-        raise UserError(
-            "student", "got static, which sees a text as a bag of tokens and labels no single one", "use student=bert"
-        )
+    config.refuse_kind(task.kind)
     assert config.hidden_size is not None
     if source is None:
         vocab_size = config.vocab_size or _VOCAB_SIZE

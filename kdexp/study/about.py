@@ -30,13 +30,13 @@ def about_blocks(runs: Sequence[StoredRun]) -> list[Block]:
     if not runs:
         return []
     facts = [
-        ("task", f"{_values(runs, 'task.name')}; rows: {_rows(runs)}"),
+        ("task", f"{_task(runs)}; rows: {_rows(runs)}"),
         ("teacher", _models(runs, "teacher")),
         ("student", _models(runs, "student")),
         ("loss", _loss(runs)),
         (
             "training",
-            f"epochs {_values(runs, 'train.epochs')}, batches of {_values(runs, 'train.batch_size')}, "
+            f"{_length(runs)}, batches of {_values(runs, 'train.batch_size')}, "
             f"learning rate {_values(runs, 'train.learning_rate')}, seeds {_values(runs, 'seed')}",
         ),
         ("hardware", _values(runs, "hardware.name")),
@@ -45,6 +45,20 @@ def about_blocks(runs: Sequence[StoredRun]) -> list[Block]:
     ]
     command = shlex.join(["python", "-m", "kdexp", *sys.argv[1:]])
     return [Heading("What was run"), Facts([fact for fact in facts if fact[1]]), Preformatted(command)]
+
+
+def _task(runs: Sequence[StoredRun]) -> str:
+    """Of a person's own files with the one that is trained on."""
+    files = _values(runs, "task.train")
+    return _values(runs, "task.name") + (f" ({files})" if files else "")
+
+
+def _length(runs: Sequence[StoredRun]) -> str:
+    """Of a training: epochs, or the steps that count in their place where they are set."""
+    steps = _values(runs, "train.max_steps")
+    by_epochs = [run for run in runs if run.params.get("train.max_steps", "None") == "None"]
+    epochs = f"epochs {_values(by_epochs, 'train.epochs')}" if by_epochs else ""
+    return ", ".join(filter(None, [epochs, f"steps {steps}" if steps else ""]))
 
 
 def _rows(runs: Sequence[StoredRun]) -> str:

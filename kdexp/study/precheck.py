@@ -44,6 +44,9 @@ def _kind(config: TaskConfig, cache: Cache) -> TaskKind | UserError:
 
 def _refusal(config: Config, kind: TaskKind) -> UserError | None:
     try:
+        for role, teacher in teacher_settings(config).items():
+            teacher.refuse_kind(role, kind)
+        config.student.refuse_kind(kind)
         for role, model in (teacher_settings(config) | {"student": config.student}).items():
             if isinstance(model, ModelConfig) and model.checkpoint is not None:
                 find_checkpoint(role, model.checkpoint)

@@ -16,6 +16,7 @@ from pathlib import Path
 from kdexp.cache import Cache
 from kdexp.config import Config, flatten
 from kdexp.errors import PrunedError, SweepError, UserError, interrupt
+from kdexp.naming import sweep_name
 from kdexp.processes import Processes
 from kdexp.results.record import RunRecord
 from kdexp.study.job import record_failure
@@ -72,15 +73,15 @@ def open_sweep(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid") ->
     with cache.lock("sweeps", key.digest):
         study.mark_cut_off(cache)
         earlier = study.runs(sweep_key=key.digest)
-        title = " x ".join(key.swept) or "one setting"
-        description = RunDescription(base.study, f"{kind}  {title}", tags=key.tags | {"kdexp.cache": cache.identity()})
+        name = sweep_name(base, kind, key.swept)
+        description = RunDescription(base.study, name, tags=key.tags | {"kdexp.cache": cache.identity()})
         continued_run = earlier[0].run_id if earlier else None
         with open_run(base.tracking, description, continued_run=continued_run) as parent:
             if earlier:
+                title = " x ".join(key.swept) or "one setting"
                 logger.info("continues the sweep over %s that began earlier: no finished job is repeated", title)
             sweep = Sweep(jobs, base, cache, study, parent, key.digest, key.swept)
             yield sweep
-            parent.flush()
             _sum_up(study, parent)
             sweep.raise_failures()
 

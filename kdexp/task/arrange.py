@@ -224,7 +224,7 @@ def _kept_out(other: Selection, train: Selection, name: str) -> tuple[Selection,
     left, count = _without_texts_of(other, train)
     if not len(left):
         problem = f"each of its {count:,} texts is also in {name}, so that none is left to train on"
-        raise UserError("task.train", problem, f"name another file in task.{name}, or leave it out")
+        raise UserError("task.train", problem, f"name files of different texts, for task.train or task.{name}")
     return left, count
 
 

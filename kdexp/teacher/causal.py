@@ -157,9 +157,7 @@ def load_causal(
     Raises:
         UserError: It cannot be loaded, or cannot answer the task.
     """
-    if task.kind.has_units or task.kind.outputs == Outputs.number:
-        problem = f"chooses one of several classes for a text, but the task is of kind {task.kind.name}"
-        raise UserError(role, problem, "choose an encoder as the teacher")
+    settings.refuse_kind(role, task.kind)
     names = source_names(settings.label_map, task.label_names)
     translation = translation_of(role, settings, names, Outputs.classes, task.kind)
     words = settings.verbalizers or {name: f" {name}" for name in names}

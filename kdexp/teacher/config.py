@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
 from kdexp.errors import UserError
@@ -13,6 +13,9 @@ from kdexp.model.config import ModelConfig
 from kdexp.ranges import Checked, NaturalNumber, Positive, PositiveInt, Range, Seed, Weight, later
 from kdexp.tracking.secrets import redact
 from kdexp.training.config import Tokenization, TrainConfig
+
+if TYPE_CHECKING:
+    from kdexp.task.kinds.base import TaskKind
 
 __all__ = [
     "TEACHERS",
@@ -66,6 +69,13 @@ class TeacherConfig(Checked):
             )
         if self.outputs == Outputs.number:
             raise UserError("outputs", "got number", "expected classes or yes_no")
+
+    def refuse_kind(self, role: str, kind: "TaskKind") -> None:
+        """Refuse a task that a teacher of this kind cannot answer.
+
+        Raises:
+            UserError: Under `role`.
+        """
 
     @property
     def origin(self) -> str:
@@ -144,6 +154,11 @@ class PredictionsTeacherConfig(TeacherConfig):
         if not isinstance(self.confidence, str) and not 0 < float(self.confidence) < 1:
             raise UserError("confidence", f"got {self.confidence}", "expected a column, or a number between 0 and 1")
 
+    def refuse_kind(self, role: str, kind: "TaskKind") -> None:
+        if kind.has_units:
+            problem = f"a file has one answer for each row, but this task asks for labels of words ({kind.name})"
+            raise UserError(role, problem, "choose an encoder as the teacher")
+
     @property
     def origin(self) -> str:
         return self.path
@@ -176,6 +191,11 @@ class PromptedTeacherConfig(TeacherConfig):
         super().__post_init__()
         if self.verbalizers is not None and not isinstance(self.verbalizers, dict):
             raise UserError("verbalizers", f"got {self.verbalizers}", "expected {class: word}")
+
+    def refuse_kind(self, role: str, kind: "TaskKind") -> None:
+        if kind.has_units or kind.outputs == Outputs.number:
+            problem = f"chooses one of several classes for a text, but the task is of kind {kind.name}"
+            raise UserError(role, problem, "choose an encoder as the teacher")
 
 
 @dataclass(kw_only=True)

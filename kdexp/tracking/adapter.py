@@ -235,11 +235,12 @@ def sweep_view(
 
     Args:
         settings: Params that the sweep varies: columns, and axes of the parallel coordinates.
-        metrics: Names of the columns: what settings are chosen by, what is reported, the gain, and others.
+        metrics: Names of the columns: what settings are chosen by, what is reported, the gain. MLflow shows columns in
+            the order of their names, `kd/gain` before `test/...`: others would push it out of sight.
         contour: The two settings of the contour plot, where the sweep varies two numbers.
         scatters: The two metrics of each scatter chart.
     """
-    chosen, found, gain, *_ = metrics
+    chosen, found, gain = metrics
     charts: list[dict[str, Any]] = []
     if contour:
         x, y = contour
@@ -280,7 +281,7 @@ def sweep_view(
                 "name": "sweep",
                 "display": True,
                 "isReordered": False,
-                "columns": 2,
+                "columns": 1,  # beside each other labels lie over each other on a small screen
                 "cardHeight": 480,
             }
         ],

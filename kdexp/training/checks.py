@@ -8,11 +8,13 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import nn
 from transformers import PretrainedConfig
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp.errors import UserError, under
+from kdexp.fingerprint import weights_fingerprint
 from kdexp.loss.base import LogitLoss, Loss, Outputs
 from kdexp.loss.logit import LOSSES, MSE
 from kdexp.loss.terms import SMALLEST_BATCH, TERMS, FeatureTerm, WordTerm
@@ -27,6 +29,36 @@ def freeze(teacher: nn.Module) -> None:
     """Switch off dropout and gradients: the teacher answers, it does not learn."""
     teacher.eval()
     teacher.requires_grad_(False)
+
+
+def refuse_no_model(teacher: object) -> None:
+    """
+    Raises:
+        ValueError: It is something else, such as a name.
+    """
+    if not isinstance(teacher, nn.Module):
+        how = f"AutoModelForSequenceClassification.from_pretrained({teacher!r})" if isinstance(teacher, str) else ""
+        raise ValueError(f"teacher_model is a {type(teacher).__name__}; pass a model{how and f', such as {how}'}")
+
+
+def placed(teacher: nn.Module, device: torch.device) -> nn.Module:
+    """Put the teacher beside the student, unless it was placed already: over several devices, or quantized."""
+    places = set((getattr(teacher, "hf_device_map", None) or {}).values())
+    is_apart = len(places) > 1 or any(item.is_meta for item in teacher.parameters())
+    if is_apart or getattr(teacher, "is_quantized", False):
+        return teacher
+    return teacher.to(device)
+
+
+def frozen_digest(teacher: nn.Module) -> str:
+    """Of all weights that can be seen: those that are moved in for each batch, out of memory, cannot."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, value in teacher.state_dict().items():
+        # What is quantized dynamically is a tuple of packed weights and a bias.
+        for place, item in enumerate(value if isinstance(value, tuple | list) else [value]):
+            if isinstance(item, torch.Tensor) and not item.is_meta:
+                tensors[f"{name}.{place}"] = item.int_repr() if item.is_quantized else item
+    return weights_fingerprint(tensors)
 
 
 def refuse_shared_parameters(student: nn.Module, teacher: nn.Module) -> None:

@@ -54,13 +54,14 @@ class TeacherInLoop:
         tokenization: Tokenization,
         has_own_tokens: bool,
     ) -> None:
+        guards.refuse_no_model(model)
         guards.refuse_shared_parameters(student, model)
         guards.freeze(model)
         self.config = config_of(model)
         if tokenization == Tokenization.own and not has_own_tokens:
             own = tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else None
             guards.refuse_foreign_vocabulary(self.config, config_of(student), own)
-        self.model = model.to(accelerator.device)
+        self.model = guards.placed(model, accelerator.device)
         self.num_rows = 0
         self._accelerator = accelerator
         self._student_config = config_of(student)

@@ -35,7 +35,6 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from kdexp.fingerprint import weights_fingerprint
 from kdexp.loss.base import LogitLoss
 from kdexp.loss.features import FeatureTerms, recorded
 from kdexp.loss.hard import hard_loss
@@ -201,9 +200,9 @@ class DistillationTrainer(Trainer):
     def _train(self, *args: Any, **kwargs: Any) -> Any:
         if self.teacher_model is None:
             return super().train(*args, **kwargs)
-        before = weights_fingerprint(self.teacher_model.state_dict())
+        before = guards.frozen_digest(self.teacher_model)
         output = super().train(*args, **kwargs)
-        if weights_fingerprint(self.teacher_model.state_dict()) != before:
+        if guards.frozen_digest(self.teacher_model) != before:
             raise RuntimeError("the teacher's weights changed during training: only the student may learn")
         return output
 

@@ -126,3 +126,15 @@ def test_a_parent_that_is_none(command, log_only):
 
 def test_the_version_is_kdexps(command):
     assert command("--version").out == f"kdexp {kdexp.__version__}\n"
+
+
+@pytest.mark.parametrize("name", ["summary", "predict", "transplant"])
+def test_a_command_has_help_of_its_own(name, command):
+    answer = command(name, "--help")
+    assert answer.code == 0
+    assert answer.out.startswith(f"usage: kdexp {name} ")
+    assert "docs/" in answer.out
+
+
+def test_two_studies_to_sum_up_are_refused(command):
+    assert "study: is given twice, a and b; name one" in command("summary", "a", "b").refusal

@@ -15,6 +15,7 @@ from kdexp import compose
 from kdexp.cache import Cache
 from kdexp.export.config import Onnx, OnnxInt8
 from kdexp.export.files import TOLERANCE, Source, export_student
+from kdexp.export.unsure import row_scores
 from kdexp.hardware import Hardware
 from kdexp.model.encoder import predict
 from kdexp.model.tokenizers import FAMILIES
@@ -94,6 +95,9 @@ def answers_alike(task, answers, files):
         np.testing.assert_allclose(told, expected, atol=1e-4)
     else:
         assert told == expected
+    sure = task.kind.row_scores(decided)
+    if sure is not None:
+        np.testing.assert_allclose(row_scores(served), sure, atol=1e-4)
     assert json.loads((files["onnx"].folder / "student.json").read_text())["kind"] == task.kind.name
 
 

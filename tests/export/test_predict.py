@@ -55,7 +55,9 @@ def test_torch_and_its_file_answer_alike(exported, told, capsys):
     answers = []
     for model in ("student", "student_onnx"):
         predict([f"runs:/{exported.record.run_id}/{model}", *told["text"].head(5)])
-        answers.append(pd.read_csv(pd.io.common.StringIO(capsys.readouterr().out)))
+        shown = capsys.readouterr()
+        assert "Loading" not in shown.err
+        answers.append(pd.read_csv(pd.io.common.StringIO(shown.out)))
     assert abs(probabilities(answers[0]) - probabilities(answers[1])).max() < 1e-4
     assert abs(probabilities(answers[0]) - probabilities(told.head(5), "student_")).max() < 1e-4
 

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from kdexp.results import wording
 from kdexp.results.record import RunRecord, Scores
 from kdexp.results.statistics import Gain
@@ -95,6 +97,16 @@ def test_nothing_is_nothing_on_neither_side():
     assert wording.mean_and_spread(0.832, 0.001, "accuracy") == "83.20 ± 0.10"
     assert wording.mean_and_spread(0.832, 0.001, "pearson", with_unit=True) == "0.8320 ± 0.0010"
     assert (wording.points_of("map"), wording.points_of("pearson")) == ("points", "hundredths of Pearson")
+
+
+@pytest.mark.parametrize("settings", [{"loss.name": "ce"}, {"loss.name": "kd", "loss.alpha": "1.0"}])
+def test_a_student_that_takes_nothing_from_the_teacher_has_no_gain(capsys, settings):
+    lines = printed(capsys, replace(RECORD, gain=Gain(0.0, 0.0, 0.0), settings=settings))
+    (line,) = [line for line in lines if line.startswith("gain")]
+    assert line.endswith("none to tell: with this loss the student takes nothing from the teacher, as its baseline")
+    assert not [line for line in lines if "few_labels" in line or "one seed" in line]
+    lines = printed(capsys, replace(RECORD, settings=settings | {"terms": "rkd"}))
+    assert any("+3.10" in line for line in lines)
 
 
 def test_a_small_gain_points_at_where_a_teacher_does_more(capsys):

@@ -35,6 +35,15 @@ def test_everything_that_was_run_is_named(monkeypatch):
     assert "164,101" in html_page("t", blocks)
 
 
+def test_a_person_s_own_file_and_a_number_of_steps_are_named():
+    runs = [stored(1, **{"task.name": "file", "task.train": "mine.csv", "train.max_steps": "3"}), stored(2)]
+    (facts,) = [dict(block.facts) for block in about_blocks(runs) if isinstance(block, Facts)]
+    assert facts["task"].startswith("file, reviews (mine.csv); rows")
+    assert facts["training"].startswith("epochs 4, steps 3, batches of 32")
+    (facts,) = [dict(block.facts) for block in about_blocks(runs[:1]) if isinstance(block, Facts)]
+    assert facts["training"].startswith("steps 3, batches of 32")
+
+
 def test_many_values_and_runs_of_an_earlier_kdexp():
     blocks = about_blocks([StoredRun(str(n), "r", "FINISHED", 0, {"seed": str(n)}, {}, {}) for n in range(20)])
     (facts,) = [dict(block.facts) for block in blocks if isinstance(block, Facts)]

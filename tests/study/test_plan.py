@@ -51,6 +51,20 @@ def test_options_that_a_sweep_compares_may_have_settings_that_the_default_lacks(
         assert "Traceback" not in answer.err
 
 
+def test_models_that_cannot_answer_the_task_are_told_before_any_job(command):
+    for words, line in (
+        (("student=static,bert",), "refused   student=static: student: got static"),
+        (("teacher=predictions", "teacher.path=x.csv"), "a file has one answer for each row"),
+        (("teacher=openai_compatible", "teacher.url=http://127.0.0.1:1", "teacher.model=m"), "of kind token_labels"),
+        (("teacher=causal_lm", "teacher.checkpoint=x"), "of kind token_labels"),
+    ):
+        answer = command("-m", "task=entities", "seed=0", *words, "--plan")
+        assert line in answer.out + answer.err, words
+    answer = command("experiment=choose_student", "task=entities", "--plan")
+    assert "to run    student=bert" in answer.out
+    assert "static" not in answer.out
+
+
 def test_one_run_a_study_and_a_search_are_planned_too(command, tmp_path):
     assert command("--plan").out.startswith("1 jobs, 1 computations")
     study = ("experiment=alpha_temperature", "loss.alpha=0.5,1", "seed=0")

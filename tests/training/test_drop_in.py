@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from safetensors.torch import load_file
 from tiny_models import LABELS, TEXTS, TOKENIZER, bert, dataset
 from torch.nn.functional import cross_entropy
@@ -410,3 +411,35 @@ def test_saved_weights_are_the_students_alone(tmp_path):
     trainer.train()
     trainer.save_model()
     assert load_file(tmp_path / "model.safetensors").keys() == bert(1).state_dict().keys()
+
+
+def quantized(teacher):
+    return torch.ao.quantization.quantize_dynamic(teacher, {torch.nn.Linear}, dtype=torch.qint8)
+
+
+def moved_in_for_each_batch(teacher):
+    return cpu_offload(teacher, execution_device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("placed", [quantized, moved_in_for_each_batch])
+def test_a_teacher_that_was_placed_or_quantized_stays_as_it_is(tmp_path, placed):
+    """Others put it where it is: over several devices, out of memory, or in eight bits."""
+    logged = []
+    for teacher in (bert(seed=2), placed(bert(seed=2))):
+        trainer = DistillationTrainer(
+            bert(),
+            DistillationTrainingArguments(**settings(tmp_path, max_steps=2)),
+            train_dataset=dataset(),
+            processing_class=TOKENIZER,
+            teacher_model=teacher,
+        )
+        trainer.train()
+        logged.append([entry["soft_loss"] for entry in trainer.state.log_history if "soft_loss" in entry])
+    assert logged[1] == pytest.approx(logged[0], rel=0.1)
+
+
+def test_a_teacher_that_is_no_model_is_told():
+    with pytest.raises(
+        ValueError, match=r"teacher_model is a str; pass a model, such as Auto.*from_pretrained\('x'\)"
+    ):
+        DistillationTrainer(bert(), train_dataset=dataset(), processing_class=TOKENIZER, teacher_model="x")

@@ -1,11 +1,16 @@
 """The students among which the study chooses, as they would be typed."""
 
 import itertools
+import logging
 import re
 from collections.abc import Iterator
 
 from kdexp.config import Config
 from kdexp.errors import UserError
+from kdexp.student.config import STATIC
+from kdexp.task.kinds.by_name import kind_class
+
+logger = logging.getLogger(__name__)
 
 _EXAMPLE = "'candidates=[\"student=bert student.num_layers=1,2\"]'"
 
@@ -31,6 +36,10 @@ def candidate_overrides(config: Config) -> dict[str, list[str]]:
             got = repr(candidate) if not words else wrong[0]
             raise UserError("candidates", f"got {got}", "expected settings of the student: student=, student.<...>=")
         found |= {_name(chosen): chosen for chosen in _grid(words)}
+    if kind_class(config.task).has_units:
+        for name in [name for name, words in found.items() if f"student={STATIC}" in words]:
+            logger.info("candidate %s is left out: it labels no single word", name)
+            del found[name]
     return found
 
 

@@ -23,7 +23,7 @@ from kdexp.results.report import (
     Preformatted,
     TableBlock,
     html_page,
-    markdown_page,
+    markdown_text,
 )
 from kdexp.results.statistics import Interval
 from kdexp.results.terminal import print_blocks
@@ -196,7 +196,7 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
     shown = {} if summary.table.empty else _figures(summary, study)
     title = f"{summary.study}: {' x '.join(summary.varied) or 'runs'}"
     parent.log_text(html_page(title, report_blocks(summary, shown)), "summary/report.html")
-    note = markdown_page(title, note_blocks(summary))
+    note = markdown_text(note_blocks(summary))
     parent.set_tags({NOTE_TAG: note})
     study.describe(note)
     if summary.best is None:
@@ -211,11 +211,10 @@ def log_summary(summary: StudySummary, parent: TrackedRun, study: Study) -> None
     if not summary.is_judged_elsewhere:
         _log_choice(summary, summary.best, parent)
     scores = [metric_name(split, summary.metric) for split in SPLITS]
-    beside = [metric_name("test", summary.metric, role) for role in ("baseline", "teacher")]
     view = study.save_view(
         summary.parent_id,
         [*summary.varied, "seed"],
-        [*scores, GAIN, *beside],
+        [*scores, GAIN],
         contour=grid_axes(summary),
         scatters=_scatters(summary),
     )
@@ -293,6 +292,7 @@ def main(arguments: Sequence[str]) -> None:
         "tracking.uri": None,
         "cache_dir": os.environ.get("KDEXP_CACHE_DIR", "~/.cache/kdexp"),
     }
+    given: dict[str, str | None] = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals and not argument.startswith("-"):
@@ -300,6 +300,9 @@ def main(arguments: Sequence[str]) -> None:
         if name not in settings:
             shown = redact(re.sub(r"\s", " ", argument))
             raise UserError(shown, "no such setting", f"expected a study's name, or one of {', '.join(settings)}")
-        settings[name] = value
+        if name in given and given[name] != value:
+            raise UserError(name, f"is given twice, {given[name]} and {value}", "name one")
+        given[name] = value
+    settings |= given
     for summary in summarize_study(settings["tracking.uri"], str(settings["study"]), str(settings["cache_dir"])):
         print_summary(summary)

@@ -248,9 +248,7 @@ def load_chat(
     Raises:
         UserError: It cannot answer the task, or is not there though it has to be asked.
     """
-    if task.kind.has_units or task.kind.outputs == Outputs.number:
-        problem = f"chooses one of several classes for a text, but the task is of kind {task.kind.name}"
-        raise UserError(role, problem, "choose an encoder as the teacher")
+    settings.refuse_kind(role, task.kind)
     names = source_names(settings.label_map, task.label_names)
     translation = translation_of(role, settings, names, Outputs.classes, task.kind)
     prompt = Prompt.of(role, settings.prompt, settings.verbalizers, names, is_pair=task.train.is_pair)

@@ -178,9 +178,7 @@ def load_predictions(
     Raises:
         UserError: The file cannot be read, or does not answer the task.
     """
-    if task.kind.has_units:
-        problem = f"a file has one answer for each row, but this task asks for labels of words ({task.kind.name})"
-        raise UserError(role, problem, "choose an encoder as the teacher")
+    settings.refuse_kind(role, task.kind)
     names = source_names(settings.label_map, task.label_names)
     outputs = settings.outputs or task.kind.outputs
     translation = translation_of(role, settings, names, outputs, task.kind)

@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from kdexp import compose
 from kdexp.cache import Cache
 from kdexp.errors import UserError
+from kdexp.export.unsure import row_scores
 from kdexp.task.kinds.base import Answers, Labels
 from kdexp.task.kinds.multi_label import MultiLabel
 from kdexp.task.load import load_task
@@ -234,3 +235,15 @@ def test_the_logged_student_tells_the_same_labels(tmp_path):
     assert told["labels"].tolist() == KIND.decisions(answers)
     assert any(told["labels"])
     assert told["probability_fear"].to_numpy() == pytest.approx(logits.sigmoid()[:, 2].numpy(), abs=1e-6)
+
+
+def test_a_row_is_as_sure_as_what_is_told_of_its_least_sure_label():
+    """A label that is told above a low threshold is not sure because its probability is low."""
+    logits = torch.tensor([[-1.0, 3.0], [-3.0, 3.0]])
+    told = Answers(logits, thresholds=np.array([-2.0, 0.0]))
+    probability = 1 / (1 + np.exp(1))
+    scores = MultiLabel(["a", "b"]).row_scores(told)
+    assert scores == pytest.approx([probability, 1 / (1 + np.exp(-3))])
+    served = pd.DataFrame({"labels": [["a", "b"], ["b"]], "probability_a": [probability, 1 / (1 + np.exp(3))],
+                           "probability_b": [1 / (1 + np.exp(-3))] * 2})  # fmt: skip
+    assert row_scores(served) == pytest.approx(scores)
