@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 from command_line import SMALL
+from unmeasured import unmeasured_environment
 
 from kdexp.tracking.store import Study
 
@@ -221,6 +222,7 @@ def test_the_server_goes_away_for_seconds(start, tmp_path):
         return subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=tmp_path,
+            env=unmeasured_environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
