@@ -25,7 +25,8 @@ def search_lines(summary: StudySummary) -> list[str]:
             f"{verdict.claim(comparison.finding)}."
         )
     if Stage.defaults in summary.stages:
-        lines.append(f"As it was set before the search: {_measured(summary, Stage.defaults)}.")
+        line = f"As it was set before the search: {_measured(summary, Stage.defaults)}"
+        lines.append(f"{line}{', on validation no worse than what was found' if _found_nothing(summary) else ''}.")
     return [line for line in lines if line]
 
 
@@ -46,6 +47,17 @@ def _side(summary: StudySummary, side: str) -> str:
     if confirmed in summary.stages:
         return f"{line}; with other seeds {_measured(summary, confirmed)}."
     return f"{line}; not confirmed yet."
+
+
+def _found_nothing(summary: StudySummary) -> bool:
+    """Whether what was set before is as good on validation as what won, both on seeds that chose nothing."""
+    found, before = (summary.stages.get(stage, []) for stage in (Stage.confirmed, Stage.defaults))
+    if not found or not before:
+        return False
+    found_mean, mean_before = (
+        np.mean([record.score("validation") for record in records]) for records in (found, before)
+    )
+    return bool(mean_before >= found_mean)
 
 
 def _measured(summary: StudySummary, stage: Stage) -> str:

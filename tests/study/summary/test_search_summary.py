@@ -70,7 +70,8 @@ def test_the_gain_is_told_at_equal_tuning(search):
         "that chose it); with other seeds validation 54.00 % ± 0.00, test 56.00 % ± 0.50 (3 seeds).",
         "Gain at equal tuning, both searched and both confirmed: +2.00 points (95 % [+0.76, +3.24] over 3 seeds, "
         "paired t): distillation helped.",
-        "As it was set before the search: validation 57.00 % ± 0.00, test 54.00 % ± 0.00 (3 seeds).",
+        "As it was set before the search: validation 57.00 % ± 0.00, test 54.00 % ± 0.00 (3 seeds), on validation "
+        "no worse than what was found.",
     ]
     log_summary(summary, search.parent(), search)
     assert search.logged["best/gain_searched"] == pytest.approx(0.02)
