@@ -23,6 +23,8 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, NoReturn
 
+from unmeasured import LIBRARIES, leave_libraries_unmeasured
+
 ROOT = Path(__file__).parents[1]
 TIMEOUT_SECONDS = 600
 
@@ -248,20 +250,9 @@ def _call(call: Mapping[str, Any], output: int, errors: int) -> NoReturn:
 
 def _import_libraries() -> None:
     """Whatever is missing here is imported in every fork: slower, and the same."""
-    import accelerate  # noqa: F401
-    import datasets  # noqa: F401
-    import git  # noqa: F401
-    import hydra  # noqa: F401
-    import matplotlib.figure  # noqa: F401
-    import mlflow.pyfunc
-    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-    import scipy.stats  # noqa: F401
-    import sklearn.metrics  # noqa: F401
-    import statsmodels.stats.weightstats  # noqa: F401
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer  # noqa: F401
-    from transformers.models.bert import modeling_bert  # noqa: F401
-    from transformers.models.roberta import modeling_roberta  # noqa: F401
-
+    leave_libraries_unmeasured()
+    for name in LIBRARIES:
+        importlib.import_module(name)
     import kdexp
 
     for module in pkgutil.walk_packages(kdexp.__path__, "kdexp."):

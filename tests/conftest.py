@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine, ForkServer, Result, process
+from unmeasured import leave_libraries_unmeasured
 
 # The models of tests are so small that a second thread makes them slower, most of all beside a second worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
+leave_libraries_unmeasured()
 
 
 def pytest_collection_finish():

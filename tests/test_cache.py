@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import context
 from safetensors.torch import save
 
 from kdexp.cache import Cache
@@ -27,10 +28,6 @@ PARTS = {"teacher": "roberta", "length": 128, "columns": ["premise", "hypothesis
 KEY = Key("any", PARTS).digest
 LOGITS = {"logits": torch.arange(12.0).reshape(4, 3)}
 
-# A fork server has torch imported already: starting a process takes milliseconds instead of seconds.
-processes = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-if sys.platform != "win32":
-    processes.set_forkserver_preload(["kdexp.cache"])
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and limits")
 
 
@@ -431,7 +428,7 @@ def log_and_compute(root: Path, name: str) -> None:
 @pytest.fixture
 def first_and_second(tmp_path: Path) -> Iterator[list[multiprocessing.process.BaseProcess]]:
     """Two processes that want the same entry: `a` computes it, `b` waits for it."""
-    started = [processes.Process(target=log_and_compute, args=(tmp_path / "cache", name)) for name in "ab"]
+    started = [context.Process(target=log_and_compute, args=(tmp_path / "cache", name)) for name in "ab"]
     started[0].start()
     wait_for((tmp_path / "computed").exists)
     started[1].start()
@@ -492,7 +489,7 @@ def build_and_be_killed(root: Path, moment: str) -> None:
 def test_killed_at_any_moment_leaves_all_or_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, moment: str
 ) -> None:
-    process = processes.Process(target=build_and_be_killed, args=(tmp_path, moment))
+    process = context.Process(target=build_and_be_killed, args=(tmp_path, moment))
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
@@ -591,7 +588,7 @@ def write_beyond_a_limit(root: Path, limit: int, report: Path) -> None:
 @pytest.mark.parametrize("limit", [100, 8192])
 def test_limit_on_the_size_of_files(tmp_path: Path, limit: int) -> None:
     root, report = tmp_path / "cache", tmp_path / "report"
-    process = processes.Process(target=write_beyond_a_limit, args=(root, limit, report))
+    process = context.Process(target=write_beyond_a_limit, args=(root, limit, report))
     process.start()
     process.join(60)
     left = [] if limit == 100 else [f"{KEY}.work"]

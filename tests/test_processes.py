@@ -4,7 +4,6 @@ import dataclasses
 import gc
 import json
 import logging
-import multiprocessing
 import os
 import signal
 import socket
@@ -21,6 +20,7 @@ import pytest
 import torch
 import torch.distributed
 from command_line import SMALL, ForkServer, child_environment
+from forked import context
 from safetensors.torch import load_file
 from transformers import set_seed
 
@@ -53,12 +53,6 @@ WORDS = "the a film plot actor is was good bad dull fine not very but and never 
 TEXTS = [" ".join(WORDS.split()[(7 * i + 5 * j * j) % 18] for j in range(3 + i % 6)) for i in range(64)]
 LABELS = [i % 3 for i in range(64)]
 NAMES = ["good", "bad", "mixed"]
-
-# A fork server has torch and transformers imported already: starting a process takes milliseconds instead of seconds.
-started = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-if sys.platform != "win32":
-    started.set_forkserver_preload(["kdexp.cache", "kdexp.student.train", "datasets", "torch._dynamo"])
-
 
 # ---- starting processes ----
 
@@ -105,7 +99,7 @@ def processes_of(report: Path, function: Callable, *arguments: Any, world_size: 
     report.mkdir(parents=True, exist_ok=True)
     port = free_port()
     processes = [
-        started.Process(target=enter, args=(rank, world_size, port, report, function, arguments))
+        context.Process(target=enter, args=(rank, world_size, port, report, function, arguments))
         for rank in range(world_size)
     ]
     for process in processes:

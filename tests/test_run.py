@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from command_line import ROOT, SMALL
 from safetensors.torch import load_file
+from unmeasured import unmeasured_environment
 
 pytestmark = pytest.mark.slow
 
@@ -261,13 +262,14 @@ def test_the_wheel_runs_anywhere(tmp_path):
     """conf/ ships inside the package: composed from a folder that holds nothing else."""
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", ROOT],
+        env=unmeasured_environment(),
         check=True,
         capture_output=True,
     )
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     target = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wheel]
-    subprocess.run(pip, check=True, capture_output=True)
+    subprocess.run(pip, env=unmeasured_environment(), check=True, capture_output=True)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     result = subprocess.run(

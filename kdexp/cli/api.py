@@ -43,7 +43,13 @@ def compose(*overrides: str) -> Config:
 
     Raises:
         UserError: A setting is unknown, of the wrong type or out of range, or this would be many runs.
+        TypeError: A word is no text.
     """
+    for word in overrides:
+        if not isinstance(word, str):
+            raise TypeError(
+                f"compose takes words, such as 'loss.alpha=0.3', and got a {type(word).__name__}: write *words"
+            )
     register_schemas()
     overrides = tuple(with_loss_of_kind(expand_home(overrides)))
     refuse_lax_values(overrides)

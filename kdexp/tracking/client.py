@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdexp.deadline import TooLateError, limit_of, within
 from kdexp.errors import UserError
+from kdexp.files import is_disk_full
 from kdexp.tracking.secrets import redact
 from kdexp.tracking.uri import LEGAL_URIS, LOCK_SECONDS, SETTING, reason
 
@@ -78,6 +79,10 @@ def told(uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError) as error:
         # `from None`: the cause may quote the URI with its password.
         raise _refusal(uri, error) from None
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise UserError(SETTING, f"{redact(uri)} has no room left", "make room there, then run again") from None
 
 
 def _refusal(uri: str, error: Exception) -> UserError:

@@ -55,7 +55,8 @@ def connect(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     if uri.startswith("sqlite:///"):
-        create_sqlite_store(Path(uri.removeprefix("sqlite:///")))
+        with told(uri):
+            create_sqlite_store(Path(uri.removeprefix("sqlite:///")))
     with told(uri), literal_paths():
         mlflows = sqlalchemy_uri(uri)
         client = PatientClient(MlflowClient(tracking_uri=mlflows, registry_uri=mlflows), uri)

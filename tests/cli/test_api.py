@@ -157,3 +157,8 @@ def test_numbers_are_taught_by_their_squared_difference_unless_a_loss_is_chosen(
     several = compose("task=file", "task.kind=multi_label", "task.train=nowhere.csv", "loss=mse").loss
     assert (several.centered, compose("loss=mse").loss.centered) == (False, True)
     assert compose("task=file", "task.kind=multi_label", "task.train=nowhere.csv").loss.name == "kd"
+
+
+def test_a_list_in_the_place_of_words_is_told():
+    with pytest.raises(TypeError, match=r"compose takes words, .* got a list: write \*words"):
+        compose(["loss.alpha=0.3"])

@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 from command_line import SMALL
+from unmeasured import unmeasured_environment
 
 from kdexp.tracking.store import Study
 
@@ -200,10 +201,10 @@ def test_two_people_start_the_same_sweep_at_the_same_moment(start, tmp_path):
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_jobs_side_by_side(launcher, kdexp_process, tmp_path):
+def test_jobs_side_by_side(launcher, kdexp, tmp_path):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
     shared = "hardware.num_threads=null"  # the cores are shared among the jobs
-    result = kdexp_process(
+    result = kdexp(
         *TWO, shared, f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])
     )
     assert result.returncode == 0, result.stderr + result.stdout
@@ -221,6 +222,7 @@ def test_the_server_goes_away_for_seconds(start, tmp_path):
         return subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=tmp_path,
+            env=unmeasured_environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

@@ -11,6 +11,7 @@ import urllib.request
 
 import pytest
 from command_line import SMALL
+from unmeasured import unmeasured_environment
 
 from kdexp.tracking.store import Study
 
@@ -47,7 +48,7 @@ def server(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        env=unmeasured_environment(MLFLOW_DISABLE_TELEMETRY="true"),
     )
     yield address
     os.killpg(process.pid, 9)

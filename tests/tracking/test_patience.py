@@ -311,3 +311,15 @@ def test_what_sends_files_may_take_longer(tmp_path):
     assert deadline.limit_of("log_batch", ("run",)) == deadline.CALL_SECONDS
     assert deadline.limit_of("log_model_artifacts", ("model", str(tmp_path))) == deadline.CALL_SECONDS + 10
     assert deadline.limit_of("log_artifact", ("run", str(tmp_path / "weights"))) == deadline.CALL_SECONDS + 10
+
+
+def test_a_disk_that_is_full_while_a_store_is_made_is_the_stores(tmp_path, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    def full(path):
+        raise OperationalError("create", {}, Exception("database or disk is full"))
+
+    monkeypatch.setattr("kdexp.tracking.store.create_sqlite_store", full)
+    connect.cache_clear()
+    with pytest.raises(UserError, match=r"^tracking\.uri: .*mlflow\.db has no room left; make room there"):
+        connect(f"sqlite:///{tmp_path}/mlflow.db")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from unmeasured import unmeasured_environment
 
 from kdexp.tracking.student_model import StudentFiles, write_student
 
@@ -314,7 +315,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     folder = request.getfixturevalue(request.param)
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(folder), "--port", str(port)]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = unmeasured_environment(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--env-manager", "local"],

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from command_line import ROOT, SMALL
+from unmeasured import unmeasured_environment
 
 from kdexp.errors import UserError
 from kdexp.tracking import delivery
@@ -506,7 +507,9 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
         with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=unmeasured_environment(), stdout=log, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + 150
         while time.monotonic() < deadline:
             try:

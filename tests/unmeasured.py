@@ -1,0 +1,85 @@
+"""Libraries run without the tracer of coverage, which is on for every instruction of a process, counted or not.
+
+With it they take twice the time, and most of a test's time is theirs. What is listed here calls nothing of kdexp, or
+only what is called elsewhere too.
+"""
+
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+LIBRARIES = (
+    *("accelerate", "datasets", "hydra", "matplotlib.figure", "mlflow.pyfunc", "optuna", "pandas", "scipy.stats"),
+    *("mlflow.store.tracking.sqlalchemy_store", "sklearn.metrics", "statsmodels.stats.weightstats", "torch._dynamo"),
+    *("transformers.models.auto", "transformers.models.bert.modeling_bert", "transformers.trainer", "git"),
+    *("transformers.models.roberta.modeling_roberta", "matplotlib.backends.backend_agg"),
+)
+"""Imported in every process that runs many tests."""
+
+CALLS = {
+    "hydra._internal.config_loader_impl:ConfigLoaderImpl": ("load_configuration", "load_sweep_config"),
+    "matplotlib.figure:Figure": ("draw",),
+    "mlflow.store.tracking.sqlalchemy_store:SqlAlchemyStore": ("__init__",),
+    "mlflow.tracking:MlflowClient": (
+        *("__init__", "create_run", "get_run", "log_batch", "search_runs", "set_terminated", "update_run", "set_tag"),
+        *("create_experiment", "get_experiment_by_name", "log_artifact", "log_artifacts", "log_inputs"),
+        *("get_metric_history", "list_artifacts", "download_artifacts", "set_experiment_tag", "search_experiments"),
+    ),
+    "mlflow.models.model:Model": ("log",),
+    "torch:Tensor": ("backward",),
+    "torch.onnx:": ("export",),
+    "transformers:PreTrainedModel": ("from_pretrained", "save_pretrained"),
+    "transformers:PreTrainedTokenizerBase": ("from_pretrained", "save_pretrained"),
+    "transformers:TrainingArguments": ("__post_init__",),
+    "accelerate:Accelerator": ("__init__", "prepare"),
+}
+"""By `module:class`, or `module:` for functions."""
+
+
+def leave_libraries_unmeasured() -> None:
+    """Import them and wrap their calls, where coverage is measured by a tracer."""
+    tracer = sys.gettrace()
+    if tracer is None:
+        return
+    sys.settrace(None)  # here, not in a function: the tracer counts calls and returns
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    for place, names in CALLS.items():
+        module, _, owner = place.partition(":")
+        holder = importlib.import_module(module)
+        if owner:
+            holder = getattr(holder, owner)
+        for name in names:
+            _wrap(holder, name)
+    sys.settrace(tracer)
+
+
+def unmeasured_environment(**more: str) -> dict[str, str]:
+    """The environment of a process that runs nothing of kdexp: coverage does not begin there."""
+    return {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_CONFIG"} | more
+
+
+def _wrap(holder: Any, name: str) -> None:
+    kept = vars(holder)[name]
+    if isinstance(kept, classmethod):
+        setattr(holder, name, classmethod(_untraced(kept.__func__)))
+    else:
+        setattr(holder, name, _untraced(kept))
+
+
+def _untraced(function: Callable) -> Callable:
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        tracer = sys.gettrace()
+        if tracer is None:
+            return function(*arguments, **named)
+        sys.settrace(None)
+        try:
+            return function(*arguments, **named)
+        finally:
+            sys.settrace(tracer)
+
+    return call
