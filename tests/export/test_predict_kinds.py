@@ -9,6 +9,7 @@ from model_server import serve
 
 from kdexp.errors import UserError
 from kdexp.export.predict import main as predict
+from kdexp.export.unsure import Unsure
 from kdexp.tracking.store import Study
 
 READERS = {
@@ -147,3 +148,9 @@ def test_words_of_two_texts_are_refused(exported_words, told_words):
     told_words[["row", "text", "gold"]].astype({"row": str}).to_json("texts.jsonl", orient="records", lines=True)
     with pytest.raises(UserError, match="tags the words of single texts, and was sent pairs; expected one text a row"):
         predict([exported_words.record.run_id, "texts.jsonl", "--text", "text,row"])
+
+
+def test_numbers_have_no_score_to_be_unsure_by(tmp_path):
+    (tmp_path / "student.json").write_text(json.dumps({"kind": "regression", "sureness": None}))
+    with pytest.raises(UserError, match="--unsure: this student does not say how sure it is \\(numbers have no score"):
+        Unsure.of(tmp_path, 0.6)

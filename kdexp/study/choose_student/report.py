@@ -49,8 +49,8 @@ def findings(found: Sequence[Option], chosen: Chosen | None, budget: BudgetConfi
         lines.append(f"within one paired standard error of it on validation, and faster or smaller: {near}")
     return [
         *lines,
-        f"it costs {shown(option.behind_teacher())} {points} against the teacher, on test",
-        f"of these the smaller model alone costs {shown(option.smaller_model())}; {_worth(option.gain())}",
+        f"against the teacher, on test: {shown(option.behind_teacher())} {points}",
+        f"of these the smaller model alone makes {shown(option.smaller_model())}, and {_worth(option.gain())}",
     ]
 
 
@@ -60,12 +60,12 @@ def _costs(option: Option) -> str:
 
 def _worth(gain: PairedDifference) -> str:
     if gain.interval is None:
-        return f"distillation gives {shown(gain)} (one seed, or seeds that do not differ: no interval)"
+        return f"distillation {shown(gain)} (one seed, or seeds that do not differ: no interval)"
     if gain.interval.low > 0:
-        return f"distillation gives back {shown(gain)}"
+        return f"distillation adds {shown(gain)}"
     if gain.interval.high < 0:
-        return f"distillation costs more: {shown(gain)}"
-    return f"that distillation makes a difference is not shown: {shown(gain)}"
+        return f"distillation takes {shown(gain)}: without a teacher the same student is better"
+    return f"distillation {shown(gain)}: that it makes a difference is not shown"
 
 
 def shown(difference: PairedDifference) -> str:

@@ -117,9 +117,9 @@ def test_the_report_says_front_choice_cost_and_reason(capsys):
     report(records, parent, compose("budget.latency_ms=2"), planned={"0", "1"}, commands=commands)
     shown, logged = " ".join(capsys.readouterr().out.split()), parent.logged
     assert "chosen on validation within the budget (latency_ms=2): small, onnx (1.00 ms, 2.0 MB)" in shown
-    assert "it costs -10.00" in shown
-    assert "the smaller model alone costs -20.00" in shown
-    assert "distillation gives back +10.00" not in shown  # over two seeds the interval holds zero
+    assert "against the teacher, on test: -10.00" in shown
+    assert "the smaller model alone makes -20.00" in shown
+    assert "distillation adds +10.00" not in shown  # over two seeds the interval holds zero
     assert "not compared, since not finished on every seed: lucky, onnx" in shown
     assert "python -m kdexp student=small export=onnx" in shown
     assert logged["kdexp.chosen_student"] == "small, onnx"
