@@ -58,7 +58,7 @@ def leave_libraries_unmeasured() -> None:
 
 
 def unmeasured_environment(**more: str) -> dict[str, str]:
-    """The environment of a process that runs nothing of kdexp: coverage does not begin there."""
+    """The environment of a process that runs nothing of kdexp, or only what others run too: coverage stays out."""
     return {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_CONFIG"} | more
 
 

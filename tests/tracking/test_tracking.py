@@ -66,7 +66,7 @@ def open_run(uri: str | None = None, *, rescue_folder: Path = Path("multirun/und
 
 
 def child(folder: Path, code: str, **kwargs: Any) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = unmeasured_environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     environment.pop("MLFLOW_TRACKING_URI", None)
     return subprocess.Popen(
         [sys.executable, "-c", code], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, **kwargs
@@ -483,10 +483,7 @@ sys.meta_path.insert(0, type("NoKdexp", (), {{"find_spec": staticmethod(
 import mlflow
 print(mlflow.pyfunc.load_model("runs:/{student_run}/student").predict(["good film"]).to_json())
 """
-    environment = os.environ | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{in_store}/mlflow.db",
-        "HF_HUB_OFFLINE": "1",
-    }
+    environment = unmeasured_environment(MLFLOW_TRACKING_URI=f"sqlite:///{in_store}/mlflow.db", HF_HUB_OFFLINE="1")
     result = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["label"]["0"] in LABELS
