@@ -323,3 +323,13 @@ def test_a_disk_that_is_full_while_a_store_is_made_is_the_stores(tmp_path, monke
     connect.cache_clear()
     with pytest.raises(UserError, match=r"^tracking\.uri: .*mlflow\.db has no room left; make room there"):
         connect(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.mark.parametrize("place", ["sqlite:///mlflow.db", "http://127.0.0.1:9"])
+def test_a_call_may_name_anything(place):
+    class Client:
+        def create_logged_model(self, experiment_id, *, name, call):
+            return experiment_id, name, call
+
+    patient = client.PatientClient(Client(), place)
+    assert patient.create_logged_model("1", name="student", call="this") == ("1", "student", "this")
