@@ -38,16 +38,16 @@ class PatientClient:
         return functools.partial(_in_time, name, call) if self._is_server else functools.partial(_patiently, call)
 
 
-def _in_time(name: str, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+def _in_time(name: str, call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
     from mlflow.exceptions import MlflowException
 
     try:
-        return within(limit_of(name, arguments), functools.partial(call, *arguments, **named))
+        return within(limit_of(name, (*arguments, *named.values())), functools.partial(call, *arguments, **named))
     except TooLateError as error:
         raise MlflowException(str(error)) from None
 
 
-def _patiently(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+def _patiently(call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
     from mlflow.exceptions import MlflowException
 
     deadline = time.monotonic() + LOCK_SECONDS

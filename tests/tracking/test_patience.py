@@ -323,3 +323,13 @@ def test_a_disk_that_is_full_while_a_store_is_made_is_the_stores(tmp_path, monke
     connect.cache_clear()
     with pytest.raises(UserError, match=r"^tracking\.uri: .*mlflow\.db has no room left; make room there"):
         connect(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.mark.parametrize("store", ["sqlite:///mlflow.db", "http://127.0.0.1:5000"])
+def test_what_a_call_names_its_arguments_is_the_clients_affair(store):
+    class Client:
+        def create_logged_model(self, experiment_id, **named):
+            return experiment_id, named
+
+    named = {"name": "student", "call": 1, "arguments": 2}
+    assert client.PatientClient(Client(), store).create_logged_model("7", **named) == ("7", named)
