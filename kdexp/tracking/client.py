@@ -42,7 +42,7 @@ def _in_time(name: str, call: Callable[..., Any], /, *arguments: Any, **named: A
     from mlflow.exceptions import MlflowException
 
     try:
-        return within(limit_of(name, arguments), functools.partial(call, *arguments, **named))
+        return within(limit_of(name, (*arguments, *named.values())), functools.partial(call, *arguments, **named))
     except TooLateError as error:
         raise MlflowException(str(error)) from None
 

@@ -325,11 +325,11 @@ def test_a_disk_that_is_full_while_a_store_is_made_is_the_stores(tmp_path, monke
         connect(f"sqlite:///{tmp_path}/mlflow.db")
 
 
-@pytest.mark.parametrize("place", ["sqlite:///mlflow.db", "http://127.0.0.1:9"])
-def test_a_call_may_name_anything(place):
+@pytest.mark.parametrize("store", ["sqlite:///mlflow.db", "http://127.0.0.1:5000"])
+def test_what_a_call_names_its_arguments_is_the_clients_affair(store):
     class Client:
-        def create_logged_model(self, experiment_id, *, name, call):
-            return experiment_id, name, call
+        def create_logged_model(self, experiment_id, **named):
+            return experiment_id, named
 
-    patient = client.PatientClient(Client(), place)
-    assert patient.create_logged_model("1", name="student", call="this") == ("1", "student", "this")
+    named = {"name": "student", "call": 1, "arguments": 2}
+    assert client.PatientClient(Client(), store).create_logged_model("7", **named) == ("7", named)
