@@ -34,8 +34,10 @@ from kdexp.results.measure import (
     prediction_figure_name,
     prediction_table,
 )
+from kdexp.results.metric_names import SPLITS, curve_metrics, legibility_metrics, vocab_metrics
 from kdexp.results.note import run_note
-from kdexp.results.record import FULL_VOCAB, SPLITS, Role, RunRecord, curve_metrics, legibility_metrics, vocab_metrics
+from kdexp.results.record import RunRecord
+from kdexp.results.roles import FULL_VOCAB, Role
 from kdexp.student.load import follow_teacher, load_student
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.student.trim import full_vocab_answers

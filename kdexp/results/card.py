@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdexp.results import wording
 from kdexp.results.measure import ModelAnswers
-from kdexp.results.record import Role, RunRecord
+from kdexp.results.record import RunRecord
 from kdexp.results.report import Block, BulletList, Facts, Heading, Paragraph, Preformatted, TableBlock, markdown_page
+from kdexp.results.roles import Role, file_name
 from kdexp.results.statistics import Gain, Interval, resampled_gain
 
 if TYPE_CHECKING:
@@ -67,12 +68,13 @@ class _Subject:
     role: Role
 
     @property
-    def is_file(self) -> bool:
-        return self.role != "student"
+    def file(self) -> str | None:
+        """The format that it was exported to."""
+        return file_name(self.role)
 
     @property
     def gain(self) -> Gain | None:
-        return self.record.shipped[self.role.removeprefix("export/")].gain if self.is_file else self.record.gain
+        return self.record.gain if self.file is None else self.record.shipped[self.file].gain
 
 
 def model_card(
@@ -102,7 +104,7 @@ def _interval(task: "Task", model: ModelAnswers) -> Interval | None:
 def _metadata(subject: _Subject, facts: CardFacts) -> "ModelCardData":
     from huggingface_hub import ModelCardData
 
-    library = "onnx" if subject.is_file else None if facts.needs_kdexp else "transformers"
+    library = "onnx" if subject.file else None if facts.needs_kdexp else "transformers"
     from_hub = sorted({item.source["path"] for item in facts.data if item.source_type == "hugging_face"})
     return ModelCardData(
         language=facts.language,
@@ -146,7 +148,7 @@ def _results(subject: _Subject, facts: CardFacts) -> "list[EvalResult]":
 
 def _body(subject: _Subject, intervals: Mapping[Role, Interval | None], facts: CardFacts) -> list[Block]:
     record, task = subject.record, subject.task
-    format_name = f", as {subject.role.removeprefix('export/')}" if subject.is_file else ""
+    format_name = f", as {subject.file}" if subject.file else ""
     teachers = " and ".join(facts.teachers)
     blocks: list[Block] = [
         Paragraph(f"Tells {_KINDS[task.kind.name]}. Distilled from {teachers} on {task.name}{format_name}."),

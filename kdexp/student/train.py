@@ -15,7 +15,7 @@ from kdexp.loss.features import FeatureTerms
 from kdexp.model.answer_files import read_answers, write_answers
 from kdexp.model.encoder import predict
 from kdexp.model.tokens import Tokens
-from kdexp.results.record import metric_name
+from kdexp.results.metric_names import metric_name
 from kdexp.task.kinds.base import Answers, TaskKind
 from kdexp.teacher.base import TeacherAnswers
 from kdexp.teacher.features import TeacherFeatures

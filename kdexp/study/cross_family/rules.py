@@ -15,7 +15,7 @@ from enum import StrEnum
 import numpy as np
 import pandas as pd
 
-from kdexp.results.record import PSEUDO_LABELS, Role
+from kdexp.results.roles import PSEUDO_LABELS, Role
 from kdexp.results.statistics import (
     Interval,
     PairedDifference,

@@ -12,7 +12,8 @@ import pandas as pd
 
 from kdexp.config import Config
 from kdexp.errors import UserError
-from kdexp.results.record import PSEUDO_LABELS, RunRecord
+from kdexp.results.record import RunRecord
+from kdexp.results.roles import PSEUDO_LABELS
 from kdexp.results.terminal import print_blocks
 from kdexp.study.about import about_blocks, log_report
 from kdexp.study.cross_family.report import (

@@ -8,6 +8,7 @@ import numpy as np
 
 from kdexp.config import Config
 from kdexp.results import wording
+from kdexp.results.metric_names import cost_metric
 from kdexp.results.report import (
     Block,
     BulletList,
@@ -129,7 +130,8 @@ def _facts(runs: Sequence[StoredRun], ladder: Ladder, size: int) -> list[str]:
 
 def _steps(runs: Sequence[StoredRun]) -> list[str]:
     """How long they were trained: a baseline that learns slowly makes a teacher look like many labels."""
-    steps = sorted({int(run.metrics["cost/student_steps"]) for run in runs if "cost/student_steps" in run.metrics})
+    name = cost_metric("student_steps")
+    steps = sorted({int(run.metrics[name]) for run in runs if name in run.metrics})
     if not steps:
         return []
     told = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
@@ -141,7 +143,7 @@ def _teacher(runs: Sequence[StoredRun], sizes: Sequence[int]) -> str:
     taught = [run for run in runs if run.params.get("loss.alpha") != "1"] or runs
     name = taught[0].params.get("teacher.name", "teacher")
     checkpoint = taught[0].params.get("teacher.checkpoint")
-    if not any(run.metrics.get("cost/teacher_train_seconds") for run in taught):
+    if not any(run.metrics.get(cost_metric("teacher_train_seconds")) for run in taught):
         return f"The teacher ({checkpoint or name}) was given: it had learned the task before."
     made = f"{name}, pretrained" if checkpoint else f"{name}, a compact model from scratch"
     if taught[0].params.get("teacher.learns_from") == "all":
