@@ -54,7 +54,7 @@ from kdexp.tracking.student_model import StudentFiles
 from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable
 from kdexp.training.checks import check_fit
 from kdexp.training.course import Course
-from kdexp.training.loop import weighted_kind
+from kdexp.training.lesson import weighted_kind
 
 
 def run(

@@ -21,7 +21,8 @@ from kdexp.teacher.base import TeacherAnswers
 from kdexp.teacher.features import TeacherFeatures
 from kdexp.training.config import StudentTrainConfig
 from kdexp.training.course import Course
-from kdexp.training.loop import Lesson, LogCallback, num_optimizer_steps, schedule_parts, train_model, weighted_kind
+from kdexp.training.lesson import Lesson, weighted_kind
+from kdexp.training.loop import LogCallback, num_optimizer_steps, schedule_parts, train_model
 
 logger = logging.getLogger(__name__)
 
