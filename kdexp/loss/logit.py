@@ -8,9 +8,9 @@ given), and gives a scalar. `num_examples` is the number of rows in the whole op
 accumulation it is larger than the rows at hand, so that the micro-batches' losses add up to exactly the loss of the
 one large batch. Nothing that comes from the teacher gets a gradient.
 
-A new loss is a class here that writes `total`, its place in `LOSSES`, and a file in conf/loss; those that take the gold
-class and the others apart stand in `decoupled.py`. Tensors are read through their methods alone: composing a run loads
-no torch.
+A new loss is a class here that writes `total`, its place in `LOSSES`, and a file in conf/loss; those that take the
+gold class and the others apart stand in `decoupled.py`. Tensors are read through their methods alone: composing a run
+loads no torch.
 """
 
 from __future__ import annotations
