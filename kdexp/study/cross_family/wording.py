@@ -33,7 +33,7 @@ WARNINGS = {
 }
 _SUBJECTS = {
     Question.gain: "distillation",
-    Question.soft_labels: "softness",
+    Question.soft_labels: "the soft labels",
     Question.crossing: "crossing",
     Question.softness: "crossing",
     Question.student_ids: "feeding the student's ids",
