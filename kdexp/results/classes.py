@@ -31,9 +31,9 @@ def count_classes(gold: Sequence[str], answers: Sequence[str]) -> dict[str, Clas
 
 def summed(counts: Sequence[Mapping[str, ClassCount]]) -> dict[str, ClassCount]:
     """Those of several runs together."""
-    names = sorted({name for each in counts for name in each})
+    names = sorted({name for run in counts for name in run})
     none = ClassCount(0, 0, 0)
-    found = {name: [each.get(name, none) for each in counts] for name in names}
+    found = {name: [run.get(name, none) for run in counts] for name in names}
     return {
         name: ClassCount(
             sum(item.rows for item in items), sum(item.right for item in items), sum(item.answered for item in items)

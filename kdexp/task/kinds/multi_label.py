@@ -13,8 +13,9 @@ from kdexp.errors import UserError
 from kdexp.loss.base import Outputs, precise
 from kdexp.task.config import ClassWeights
 from kdexp.task.kinds import resampled
-from kdexp.task.kinds.base import Answers, Labels, TaskKind
+from kdexp.task.kinds.base import Answers, Labels
 from kdexp.task.kinds.classes import class_order, classes_line, read_weights
+from kdexp.task.kinds.counts import ScoredByCounts
 from kdexp.task.kinds.label_sets import label_matrix, label_set_names
 from kdexp.task.tables.table import Column
 
@@ -26,7 +27,7 @@ _FEWEST_ROWS = 30
 
 
 @dataclass(frozen=True)
-class MultiLabel(TaskKind):
+class MultiLabel(ScoredByCounts):
     """Any of the labels `label_names` may be right: each is a question of its own, answered by a sigmoid.
 
     A label is told where its logit is above a threshold that is chosen on validation, for each model its own: one
@@ -132,10 +133,10 @@ class MultiLabel(TaskKind):
         gold = torch.from_numpy(labels.values).double()
         logits = answers.values.double()
         nll = -(gold * logsigmoid(logits) + (1 - gold) * logsigmoid(-logits)).mean()
-        found = {name: float(self._score(name, answers, labels, everything)[0]) for name in self.primary_metrics}
+        found = {name: float(self.score(name, answers, labels, everything)[0]) for name in self.primary_metrics}
         return found | {"nll": float(nll)}
 
-    def _score(self, metric: str, answers: Answers, labels: Labels, counts: np.ndarray) -> np.ndarray:
+    def score(self, metric: str, answers: Answers, labels: Labels, counts: np.ndarray) -> np.ndarray:
         """[samples] of one metric.
 
         Args:
@@ -152,22 +153,14 @@ class MultiLabel(TaskKind):
             return np.nan_to_num(resampled.f1(hits, both))
         return resampled.mean_known(resampled.f1(counts @ (told * gold), counts @ (told + gold)))
 
-    def resampled_scores(self, answers: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
-        return self._score(self.primary_metric, answers, labels, resampled.row_counts(rows, labels.num_rows))
-
-    def gain(self, student: Answers, baseline: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
-        counts = resampled.row_counts(rows, labels.num_rows)
-        taught, alone = (self._score(self.primary_metric, each, labels, counts) for each in (student, baseline))
-        return taught - alone
-
     def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> str | None:
         """It has to beat the same answer to every row, which knows how frequent each label is."""
         shares = np.clip(labels.values.mean(axis=0), 1e-6, 1 - 1e-6)
         same = Answers(torch.from_numpy(np.log(shares / (1 - shares))).float().repeat(labels.num_rows, 1))
-        given, trivial = (self.decided(each, each, labels) for each in (answers, same))
+        given, trivial = (self.decided(told, told, labels) for told in (answers, same))
         if self.beats(given, trivial, labels):
             return None
-        score, chance = (self.metrics(each, labels)[self.primary_metric] for each in (given, trivial))
+        score, chance = (self.metrics(told, labels)[self.primary_metric] for told in (given, trivial))
         found = (
             f"has {self.primary_metric} {score:.3f} on {labels.num_rows:,} rows; telling the same labels of every row "
         )
