@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from kdexp.controls.config import Control, Tuned
 from kdexp.results import wording
-from kdexp.results.record import TUNED, TUNED_BASELINE, Choice, Role
+from kdexp.results.record import Choice
+from kdexp.results.roles import TUNED, TUNED_BASELINE, Role
 from kdexp.student.train import TrainedStudent
 from kdexp.training.config import StudentTrainConfig
 from kdexp.training.course import Course

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from kdexp.results import verdict, wording
 from kdexp.results.classes import recall_line
 from kdexp.results.control_report import NAMES, control_facts
-from kdexp.results.record import Role, RunRecord
+from kdexp.results.record import RunRecord
 from kdexp.results.report import Block, Facts, TableBlock
+from kdexp.results.roles import Role, file_name
 from kdexp.results.shipped_report import shipped_blocks
 
 _SMALL_GAIN = 0.02
@@ -61,8 +62,8 @@ def _names(record: RunRecord) -> dict[Role, str]:
 
 def _file_name(role: Role) -> str:
     """`onnx file` of an exported one; of another model its role."""
-    file = role.removeprefix("export/")
-    return role if file == role else f"{file} file"
+    file = file_name(role)
+    return role if file is None else f"{file} file"
 
 
 def _row(record: RunRecord, role: Role, name: str) -> dict[str, str]:

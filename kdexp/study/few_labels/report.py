@@ -8,6 +8,7 @@ import numpy as np
 
 from kdexp.config import Config
 from kdexp.results import wording
+from kdexp.results.metric_names import cost_metric
 from kdexp.results.report import (
     Block,
     BulletList,
@@ -150,7 +151,8 @@ def _is_taught(run: StoredRun) -> bool:
 
 def _steps(runs: Sequence[StoredRun]) -> list[str]:
     """How long they were trained: a baseline that learns slowly makes a teacher look like many labels."""
-    steps = sorted({int(run.metrics["cost/student_steps"]) for run in runs if "cost/student_steps" in run.metrics})
+    name = cost_metric("student_steps")
+    steps = sorted({int(run.metrics[name]) for run in runs if name in run.metrics})
     if not steps:
         return []
     told = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
@@ -162,7 +164,7 @@ def _teacher(runs: Sequence[StoredRun], sizes: Sequence[int]) -> str:
     taught = [run for run in runs if _is_taught(run)] or list(runs)
     name = taught[0].params.get("teacher.name", "teacher")
     checkpoint = taught[0].params.get("teacher.checkpoint")
-    if not any(run.metrics.get("cost/teacher_train_seconds") for run in taught):
+    if not any(run.metrics.get(cost_metric("teacher_train_seconds")) for run in taught):
         return f"The teacher ({checkpoint or name}) was given: it had learned the task before."
     made = f"{name}, pretrained" if checkpoint else f"{name}, a compact model from scratch"
     if taught[0].params.get("teacher.learns_from") == "all":

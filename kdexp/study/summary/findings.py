@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from kdexp.results import verdict, wording
-from kdexp.results.record import SPLITS
+from kdexp.results.metric_names import SPLITS
 from kdexp.results.statistics import Gain
 from kdexp.study.summary.control_wording import control_lines
 from kdexp.study.summary.file_wording import file_lines

@@ -45,6 +45,7 @@ class MultiLabel(TaskKind):
     primary_metric: str = "micro_f1"
     yes_weights: tuple[float, ...] | None = None
     name: ClassVar[str] = "multi_label"
+    tells: ClassVar[str] = "any number of labels of each text"
     outputs: ClassVar[Outputs] = Outputs.yes_no
     takes_columns: ClassVar[bool] = True
     primary_metrics: ClassVar[tuple[str, ...]] = ("micro_f1", "macro_f1", "map")

@@ -31,6 +31,7 @@ class SingleLabel(OneOfClasses):
     primary_metric: str = "accuracy"
     class_weights: tuple[float, ...] | None = None
     name: ClassVar[str] = "single_label"
+    tells: ClassVar[str] = "one class of each text"
     primary_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "matthews", "macro_recall")
 
     @classmethod

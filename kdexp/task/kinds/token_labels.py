@@ -36,6 +36,7 @@ class TokenLabels(OneOfClasses):
     primary_metric: str = ""
     class_weights: tuple[float, ...] | None = None
     name: ClassVar[str] = "token_labels"
+    tells: ClassVar[str] = "a tag of each word"
     head: ClassVar[str] = "ForTokenClassification"
     has_units: ClassVar[bool] = True
     primary_metrics: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy")
