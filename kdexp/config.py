@@ -248,8 +248,8 @@ def _complete_loss(loss: Loss, task: TaskConfig) -> Loss:
     """What of a loss depends on the task's kind: logits of sigmoids and numbers mean something as they are."""
     if not isinstance(loss, MSE) or loss.centered is not None:
         return loss
-    has_classes = getattr(task, "kind", KindName.single_label) in (KindName.single_label, KindName.token_labels)
-    return replace(loss, centered=has_classes)
+    kind: KindName = getattr(task, "kind", KindName.single_label)
+    return replace(loss, centered=kind.has_classes)
 
 
 def _complete_teacher(teacher: TeacherConfig) -> TeacherConfig:

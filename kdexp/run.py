@@ -34,8 +34,10 @@ from kdexp.results.measure import (
     prediction_figure_name,
     prediction_table,
 )
+from kdexp.results.metric_names import SPLITS, curve_metrics, legibility_metrics, vocab_metrics
 from kdexp.results.note import run_note
-from kdexp.results.record import FULL_VOCAB, SPLITS, Role, RunRecord, curve_metrics, legibility_metrics, vocab_metrics
+from kdexp.results.record import RunRecord
+from kdexp.results.roles import FULL_VOCAB, Role
 from kdexp.student.load import follow_teacher, load_student
 from kdexp.student.train import TrainedStudent, Watch, train_student
 from kdexp.student.trim import full_vocab_answers
@@ -52,7 +54,7 @@ from kdexp.tracking.student_model import StudentFiles
 from kdexp.tracking.uri import PATIENCE_SECONDS, check_reachable
 from kdexp.training.checks import check_fit
 from kdexp.training.course import Course
-from kdexp.training.loop import weighted_kind
+from kdexp.training.lesson import weighted_kind
 
 
 def run(

@@ -13,13 +13,13 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -101,12 +101,17 @@ class ForkServer:
             self._server.communicate()
         self._folder.cleanup()
 
-    def call(self, folder: Path, *arguments: str, **environment: str) -> Result:
+    def call(self, folder: Path, *arguments: str, is_measured: bool = True, **environment: str) -> Result:
         if self._server is None:
             return process(folder, *arguments, **environment)
         assert self._server.stdin
         assert self._server.stdout
-        code = self._ask(arguments=arguments, folder=str(folder), environment=child_environment(folder, **environment))
+        code = self._ask(
+            arguments=arguments,
+            folder=str(folder),
+            environment=child_environment(folder, **environment),
+            is_measured=is_measured,
+        )
         output, errors = (Path(self._folder.name, name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess(arguments, code, output, errors)
 
@@ -177,13 +182,18 @@ class Started:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """kdexp's command line in one folder; the cache is there too, unless the arguments say otherwise."""
+    """kdexp's command line in one folder; the cache is there too, unless the arguments say otherwise.
+
+    Attributes:
+        is_measured: Whether coverage counts its lines, which makes it slower.
+    """
 
     server: ForkServer
     folder: Path
+    is_measured: bool = True
 
     def __call__(self, *arguments: str, **environment: str) -> Result:
-        return self.server.call(self.folder, *arguments, **environment)
+        return self.server.call(self.folder, *arguments, is_measured=self.is_measured, **environment)
 
 
 def serve() -> None:
@@ -215,7 +225,7 @@ def _start(call: Mapping[str, Any]) -> int:
             # A shell's background job ignores Ctrl-C, and its children would too.
             signal.signal(signal.SIGINT, signal.default_int_handler)
             _call(call, log.fileno(), log.fileno())
-    Thread(target=_tell_exit_code, args=(child, Path(call["log"])), daemon=True).start()
+    threading.Thread(target=_tell_exit_code, args=(child, Path(call["log"])), daemon=True).start()
     return child
 
 
@@ -234,6 +244,9 @@ def _call(call: Mapping[str, Any], output: int, errors: int) -> NoReturn:
     os.chdir(call["folder"])
     sys.path[0] = call["folder"]
     sys.argv = ["kdexp", *call["arguments"]]
+    if not call.get("is_measured", True):
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
     signal.alarm(TIMEOUT_SECONDS)
     code = 0
     try:

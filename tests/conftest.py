@@ -21,6 +21,12 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_collection_modifyitems(config, items):
+    """Fast tests first; where workers share them, slow ones first, lest one works on alone at the end."""
+    are_shared = hasattr(config, "workerinput")
+    items.sort(key=lambda item: bool(item.get_closest_marker("slow")) != are_shared)
+
+
 @pytest.fixture(autouse=True)
 def no_hub(monkeypatch):
     """No test may reach the network: the hub's clients would wait for it."""

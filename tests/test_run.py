@@ -112,7 +112,7 @@ def test_inference_can_be_learnt_as_it_comes(kdexp):
     """The default teacher passes the check that refuses one near chance, after half of its epochs too."""
     result = kdexp(
         "task=inference",
-        "teacher.train.epochs=4",
+        "teacher.train.epochs=3",
         "task.test_size=100",
         "task.transfer_size=0",
         "baseline=false",

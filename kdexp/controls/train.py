@@ -8,7 +8,7 @@ from kdexp.controls.pseudo_labels import pseudo_labels
 from kdexp.controls.tuned import train_best
 from kdexp.fingerprint import plain
 from kdexp.loss.base import CrossEntropy, Loss
-from kdexp.results.record import GOLD, PSEUDO_LABELS, TUNED, TUNED_BASELINE, Role
+from kdexp.results.roles import GOLD, PSEUDO_LABELS, TUNED, TUNED_BASELINE, Role
 from kdexp.student.train import TrainedStudent, train_student
 from kdexp.teacher.base import TeacherAnswers
 from kdexp.teacher.features import TeacherFeatures

@@ -23,6 +23,7 @@ from kdexp.export.session import MODEL_FILE, logits_of_session, open_session
 from kdexp.export.shipped import SETTINGS_FILE, write_tokenizer
 from kdexp.fingerprint import library_versions, path_digest, plain
 from kdexp.hardware import Hardware
+from kdexp.loss.base import Outputs
 from kdexp.model.answer_files import read_answers, write_answers
 from kdexp.model.encoder import Encoder, answer_batches, predict
 from kdexp.model.load import load_finished
@@ -133,7 +134,7 @@ def _export(
         "data": source.task.fingerprint("train", "validation", "test"),
         "kind": source.task.kind.name,
         # How sure several labels are is counted otherwise than it was in files that are kept.
-        **({"sureness": "of what is told"} if source.task.kind.name == "multi_label" else {}),
+        **({"sureness": "of what is told"} if source.task.kind.outputs == Outputs.yes_no else {}),
         "versions": library_versions() | {package: version(package) for package in PACKAGES},
     }
     started = time.perf_counter()

@@ -6,7 +6,8 @@ from dataclasses import replace
 from kdexp.export.files import ExportedFile
 from kdexp.results.card import CardFacts, model_card
 from kdexp.results.measure import ModelAnswers
-from kdexp.results.record import Role, RunRecord
+from kdexp.results.record import RunRecord
+from kdexp.results.roles import Role, file_name, file_role
 from kdexp.task.load import Task
 from kdexp.tracking.registry import Registration
 from kdexp.tracking.run import TrackedRun
@@ -31,11 +32,12 @@ def hand_on(
         register: The name under which the student is registered; a file as `<name>_<format>`.
     """
     students = {"student": student} | {
-        f"export/{name}": replace(student, folder=file.folder, name=f"student_{name}")
+        file_role(name): replace(student, folder=file.folder, name=f"student_{name}")
         for name, file in exported.items()
     }
     for role, files in students.items():
-        metrics = record.student_metrics() if role == "student" else record.file_metrics(role.removeprefix("export/"))
+        file = file_name(role)
+        metrics = record.student_metrics() if file is None else record.file_metrics(file)
         card = model_card(record, task, models, role, facts)
         name = register and register + files.name.removeprefix("student")
         registration = _registration(name, record, role, card, task) if name else None
@@ -46,7 +48,7 @@ def _registration(name: str, record: RunRecord, role: Role, card: str, task: Tas
     score = record.score("test", role)
     tags = {
         "kdexp.run_name": record.name,
-        "kdexp.file": role.removeprefix("export/") if role != "student" else "torch",
+        "kdexp.file": file_name(role) or "torch",
         "kdexp.task": task.name,
         "kdexp.primary_metric": record.metric,
         "kdexp.test_score": f"{score:.4f}",

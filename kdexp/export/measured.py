@@ -8,7 +8,7 @@ from kdexp.export.files import ExportedFile
 from kdexp.export.speed import measure_speed
 from kdexp.model.encoder import Encoder
 from kdexp.results.measure import ModelAnswers
-from kdexp.results.record import Role
+from kdexp.results.roles import Role, file_role
 from kdexp.results.shipped import Shipped
 from kdexp.results.statistics import Gain, resampled_gain
 from kdexp.task.load import Task
@@ -16,7 +16,7 @@ from kdexp.task.load import Task
 
 def file_answers(files: Mapping[str, ExportedFile]) -> dict[Role, ModelAnswers]:
     """What the files answer, by their roles."""
-    return {f"export/{name}": ModelAnswers(file.answers, None) for name, file in files.items()}
+    return {file_role(name): ModelAnswers(file.answers, None) for name, file in files.items()}
 
 
 def measure_files(
@@ -36,7 +36,7 @@ def measure_files(
     found = {name: Shipped(facts=speed.known()) for name, speed in speeds.items() if name not in files}
     for name, file in files.items():
         facts = asdict(file.parity) | speeds[name].known()
-        found[name] = _compared(task, models, f"export/{name}", facts)
+        found[name] = _compared(task, models, file_role(name), facts)
     return found
 
 

@@ -8,8 +8,9 @@ given), and gives a scalar. `num_examples` is the number of rows in the whole op
 accumulation it is larger than the rows at hand, so that the micro-batches' losses add up to exactly the loss of the
 one large batch. Nothing that comes from the teacher gets a gradient.
 
-A new loss is a class here that writes `total`, its place in `LOSSES`, and a file in conf/loss. Tensors are read
-through their methods alone: composing a run loads no torch.
+A new loss is a class here that writes `total`, its place in `LOSSES`, and a file in conf/loss; those that take the
+gold class and the others apart stand in `decoupled.py`. Tensors are read through their methods alone: composing a run
+loads no torch.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from kdexp.errors import UserError
-from kdexp.loss.base import CrossEntropy, LogitLoss, Loss, Outputs, targets
+from kdexp.loss.base import CrossEntropy, LogitLoss, Loss, Outputs
+from kdexp.loss.decoupled import DKD, NKD
+from kdexp.loss.formulas import divergence, refuse_both_zero, softened
 from kdexp.ranges import Positive, Range, Weight
 
 if TYPE_CHECKING:
@@ -35,10 +38,6 @@ TeacherShare = Annotated[
         open_high=True,
     ),
 ]
-
-
-_NO_OTHERS = "its non-target term compares the shares of the other classes, of which a one-hot answer has none (0/0)"
-_ONE_OTHER_CLASS = "with two classes there is one other class, and its non-target term is identically zero"
 
 
 @dataclass(kw_only=True)
@@ -57,8 +56,8 @@ class KD(LogitLoss):
     temperature: Positive
 
     def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        student, teacher = _softened(student, self.temperature), _softened(teacher, self.temperature)
-        return self.temperature**2 * _divergence(teacher, student)
+        student, teacher = softened(student, self.temperature), softened(teacher, self.temperature)
+        return self.temperature**2 * divergence(teacher, student)
 
 
 @dataclass(kw_only=True)
@@ -151,8 +150,8 @@ class ReverseKL(LogitLoss):
         )
 
     def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        student, teacher = _softened(student, self.temperature), _softened(teacher, self.temperature)
-        return self.temperature**2 * _divergence(student, teacher)
+        student, teacher = softened(student, self.temperature), softened(teacher, self.temperature)
+        return self.temperature**2 * divergence(student, teacher)
 
 
 @dataclass(kw_only=True)
@@ -172,9 +171,9 @@ class JSD(LogitLoss):
     beta: TeacherShare
 
     def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        student, teacher = _softened(student, self.temperature), _softened(teacher, self.temperature)
+        student, teacher = softened(student, self.temperature), softened(teacher, self.temperature)
         mixture = (teacher + math.log(self.beta)).logaddexp(student + math.log(1 - self.beta))
-        total = self.beta * _divergence(teacher, mixture) + (1 - self.beta) * _divergence(student, mixture)
+        total = self.beta * divergence(teacher, mixture) + (1 - self.beta) * divergence(student, mixture)
         return self.temperature**2 * total
 
 
@@ -189,83 +188,8 @@ class TVD(LogitLoss):
     temperature: Positive
 
     def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        student, teacher = _softened(student, self.temperature), _softened(teacher, self.temperature)
+        student, teacher = softened(student, self.temperature), softened(teacher, self.temperature)
         return self.temperature * 0.5 * (teacher.exp() - student.exp()).abs().sum()
-
-
-@dataclass(kw_only=True)
-class DKD(LogitLoss):
-    """T^2 * (target_weight * TCKD + nontarget_weight * NCKD): decoupled knowledge distillation.
-
-    Zhao et al. 2022, https://arxiv.org/abs/2203.08679, eq. 7: TCKD is the KL of "the gold class or another", NCKD
-    the KL among the other classes. A row without a gold label takes the teacher's class as its target.
-
-    Attributes:
-        target_weight: The paper's alpha, of the gold class against all others.
-        nontarget_weight: The paper's beta, of the distribution among the other classes.
-    """
-
-    name: str = "dkd"
-    temperature: Positive
-    target_weight: Weight
-    nontarget_weight: Weight
-
-    outputs: ClassVar[frozenset[Outputs]] = frozenset({Outputs.classes})
-    min_classes: ClassVar[int] = 3
-    degenerate: ClassVar[str] = _ONE_OTHER_CLASS
-    reads_others: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _refuse_both_zero(self, "target_weight", "nontarget_weight")
-
-    @property
-    def one_hot_problem(self) -> str:
-        return _NO_OTHERS if self.nontarget_weight else ""
-
-    def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        target = targets(labels, teacher)
-        student, teacher = student / self.temperature, teacher / self.temperature
-        student_others, teacher_others = _others(student, target), _others(teacher, target)
-        student_target, student_other = _target_or_other(student.gather(-1, target), student_others)
-        teacher_target, teacher_other = _target_or_other(teacher.gather(-1, target), teacher_others)
-        target_kl = _divergence(teacher_target, student_target) + _divergence(teacher_other, student_other)
-        nontarget_kl = _divergence(teacher_others.log_softmax(-1), student_others.log_softmax(-1))
-        return self.temperature**2 * (self.target_weight * target_kl + self.nontarget_weight * nontarget_kl)
-
-
-@dataclass(kw_only=True)
-class NKD(LogitLoss):
-    """-p_t[y] * log p_s[y] - nontarget_weight * T^2 * sum_{i != y} n(p_t)_i * log n(p_s)_i.
-
-    Normalised knowledge distillation, Yang et al. 2023, https://arxiv.org/abs/2303.13005, eq. 7: the target term
-    at temperature 1, the others normalised to sum to one and softened. Cross-entropies, so it is not zero where
-    both agree. A row without a gold label takes the teacher's class as its target.
-
-    Attributes:
-        temperature: The paper's lambda; softens the non-target classes only.
-        nontarget_weight: The paper's gamma.
-    """
-
-    name: str = "nkd"
-    temperature: Positive
-    nontarget_weight: Weight
-
-    outputs: ClassVar[frozenset[Outputs]] = frozenset({Outputs.classes})
-    min_classes: ClassVar[int] = 3
-    degenerate: ClassVar[str] = _ONE_OTHER_CLASS
-    reads_others: ClassVar[bool] = True
-
-    @property
-    def one_hot_problem(self) -> str:
-        return _NO_OTHERS if self.nontarget_weight else ""
-
-    def total(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        target = targets(labels, teacher)
-        target_term = teacher.softmax(-1).gather(-1, target) * student.log_softmax(-1).gather(-1, target)
-        student_others = _softened(_others(student, target), self.temperature)
-        others_term = (_others(teacher, target) / self.temperature).softmax(-1) * student_others
-        return -target_term.sum() - self.nontarget_weight * self.temperature**2 * others_term.sum()
 
 
 @dataclass(kw_only=True)
@@ -295,7 +219,7 @@ class DIST(LogitLoss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _refuse_both_zero(self, "inter_weight", "intra_weight")
+        refuse_both_zero(self, "inter_weight", "intra_weight")
 
     @property
     def relates_rows(self) -> bool:
@@ -344,34 +268,6 @@ LOSSES: dict[str, type[Loss]] = {
     "logit_std": LogitStd,
 }
 """The losses by name."""
-
-
-def _refuse_both_zero(loss: LogitLoss, first: str, second: str) -> None:
-    if not getattr(loss, first) and not getattr(loss, second):
-        raise UserError(first, f"is 0, as {second} is", "set one of the two above 0")
-
-
-def _softened(logits: Tensor, temperature: float) -> Tensor:
-    return (logits / temperature).log_softmax(-1)
-
-
-def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q), summed over rows. Not torch's kl_div, which `torch.func.vmap` does not take."""
-    return (log_p.exp() * (log_p - log_q)).sum()
-
-
-def _others(logits: Tensor, target: Tensor) -> Tensor:
-    """Logits of all classes but the target: [batch, classes - 1]."""
-    # By index: as many are left of each row, which a mask does not say.
-    others = target.new_ones(len(logits), logits.shape[-1] - 1).cumsum(-1) - 1
-    return logits.gather(-1, others + (others >= target))
-
-
-def _target_or_other(target: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of "the target" and of "any other": [batch, 1] each, without a log of a difference."""
-    other = others.logsumexp(-1, keepdim=True)
-    total = target.logaddexp(other)
-    return target - total, other - total
 
 
 def _correlation(left: Tensor, right: Tensor, dim: int) -> Tensor:

@@ -14,7 +14,7 @@ from kdexp import hub
 from kdexp.errors import UserError
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder, model_class
-from kdexp.model.tokenizers import FAMILIES
+from kdexp.model.families import FAMILIES
 from kdexp.task.kinds.base import TaskKind
 
 logger = logging.getLogger(__name__)

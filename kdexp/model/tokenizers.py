@@ -1,4 +1,4 @@
-"""Tokenizers of the compact families' own kinds, trained on a task's text: WordPiece, byte-level BPE, Unigram."""
+"""Tokenizers of the kinds that families have, trained on a task's text: WordPiece, byte-level BPE, Unigram."""
 
 import json
 import math
@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import lru_cache
 from itertools import islice
 
@@ -13,49 +14,41 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from kdexp.arrow import BATCH_ROWS
-from kdexp.errors import UserError
 from kdexp.fingerprint import texts_fingerprint
 
-FAMILIES = ("bert", "roberta", "distilbert", "electra", "xlm_roberta", "albert", "deberta", "modernbert")
+
+class Algorithm(StrEnum):
+    """What cuts words into tokens."""
+
+    wordpiece = "wordpiece"  # without case and accents
+    byte_level_bpe = "byte_level_bpe"
+    unigram = "unigram"
 
 
 @dataclass(frozen=True)
-class _Special:
-    """A family's special tokens, in the order of their ids."""
+class TokenizerKind:
+    """How a family reads text.
 
-    tokens: tuple[str, ...]
+    Attributes:
+        special: Its special tokens, in the order of their ids.
+        cls, sep, pad, unk, mask: What each of them is there for.
+        has_token_types: The texts of a pair have types; else the separator alone tells them apart.
+        doubled_separator: Two of them stand between the texts of a pair.
+        is_uncased: A Unigram without case and accents.
+    """
+
+    algorithm: Algorithm
+    special: tuple[str, ...]
     cls: str
     sep: str
     pad: str
     unk: str
     mask: str
-    doubled_separator: bool = False  # between the texts of a pair
+    has_token_types: bool = False
+    doubled_separator: bool = False
+    is_uncased: bool = False
 
 
-_BERT = _Special(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), "[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")
-_ROBERTA = _Special(
-    ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
-    "<s>",
-    "</s>",
-    "<pad>",
-    "<unk>",
-    "<mask>",
-    doubled_separator=True,
-)
-_ALBERT = _Special(("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"), "[CLS]", "[SEP]", "<pad>", "<unk>", "[MASK]")
-_DEBERTA = _Special(("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"), "[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")
-_MODERNBERT = _Special(("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"), "[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")
-
-_SPECIAL = {
-    "bert": _BERT,
-    "distilbert": _BERT,
-    "electra": _BERT,
-    "roberta": _ROBERTA,
-    "xlm_roberta": _ROBERTA,
-    "albert": _ALBERT,
-    "deberta": _DEBERTA,
-    "modernbert": _MODERNBERT,
-}
 # Unigram looks up every piece at every letter: with pieces as long as the words, time would grow with their square.
 _LONGEST_PIECE = 100
 # Merging the letters of one word takes the square of its length, and says nothing of other words.
@@ -63,14 +56,10 @@ _LONGEST_WORD = 10_000
 _LONG_WORD = re.compile(rf"(\S{{{_LONGEST_WORD}}})\S+")
 # More candidates give fewer tokens per text, and fewer pieces in common with the library's Unigram trainer.
 _NUM_CANDIDATES_PER_PIECE = 2
-# DistilBERT, RoBERTa, XLM-R and ModernBERT tell the texts of a pair apart by the separator alone.
-_HAS_TOKEN_TYPES = {"bert", "electra", "albert", "deberta"}
 
 
-def train_tokenizer(
-    family: str, texts: Collection[str], *, vocab_size: int, max_length: int
-) -> PreTrainedTokenizerFast:
-    """Train a tokenizer of the family's own kind.
+def train(kind: TokenizerKind, texts: Collection[str], *, vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+    """Train a tokenizer of a kind.
 
     The same texts give the same tokenizer, in any process. A small corpus may give fewer tokens than
     `vocab_size`.
@@ -78,20 +67,16 @@ def train_tokenizer(
     Args:
         texts: Gone through several times, never held all at once.
         max_length: Tokens that the model reads at most, special ones included.
-
-    Raises:
-        UserError: Unknown family.
     """
-    require_family(family)
-    special, corpus = _SPECIAL[family], _Corpus(texts_fingerprint(texts), texts)
-    token_types = ["token_type_ids"] if family in _HAS_TOKEN_TYPES else []
+    corpus = _Corpus(texts_fingerprint(texts), texts)
+    token_types = ["token_type_ids"] if kind.has_token_types else []
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(_train_backend(family, corpus, vocab_size)),
-        cls_token=special.cls,
-        sep_token=special.sep,
-        pad_token=special.pad,
-        unk_token=special.unk,
-        mask_token=special.mask,
+        tokenizer_object=Tokenizer.from_str(_train_backend(kind, corpus, vocab_size)),
+        cls_token=kind.cls,
+        sep_token=kind.sep,
+        pad_token=kind.pad,
+        unk_token=kind.unk,
+        mask_token=kind.mask,
         model_max_length=max_length,
         model_input_names=["input_ids", *token_types, "attention_mask"],
     )
@@ -116,28 +101,28 @@ class _ShortWords:
 
 
 @lru_cache(maxsize=4)
-def _train_backend(family: str, corpus: _Corpus, vocab_size: int) -> str:
-    """The trained tokenizer as JSON: teacher and student of one family, and all jobs of a sweep, share it."""
-    special, texts = _SPECIAL[family], _ShortWords(corpus.texts)
-    match family:
-        case "bert" | "distilbert" | "electra":
-            backend = _train_wordpiece(texts, vocab_size, special)
-        case "roberta" | "modernbert":
-            backend = _train_byte_level_bpe(texts, vocab_size, special)
-        case _:
-            backend = _train_unigram(texts, vocab_size, special, family)
-    between = f"{special.sep} {special.sep}" if special.doubled_separator else special.sep
-    second = 1 if family in _HAS_TOKEN_TYPES else 0
+def _train_backend(kind: TokenizerKind, corpus: _Corpus, vocab_size: int) -> str:
+    """The trained tokenizer as JSON: teacher and student of one kind, and all jobs of a sweep, share it."""
+    texts = _ShortWords(corpus.texts)
+    match kind.algorithm:
+        case Algorithm.wordpiece:
+            backend = _train_wordpiece(texts, vocab_size, kind)
+        case Algorithm.byte_level_bpe:
+            backend = _train_byte_level_bpe(texts, vocab_size, kind)
+        case Algorithm.unigram:
+            backend = _train_unigram(texts, vocab_size, kind)
+    between = f"{kind.sep} {kind.sep}" if kind.doubled_separator else kind.sep
+    second = 1 if kind.has_token_types else 0
     backend.post_processor = processors.TemplateProcessing(
-        single=f"{special.cls} $A {special.sep}",
-        pair=f"{special.cls} $A {between} $B:{second} {special.sep}:{second}",
-        special_tokens=[(token, backend.token_to_id(token)) for token in (special.cls, special.sep)],
+        single=f"{kind.cls} $A {kind.sep}",
+        pair=f"{kind.cls} $A {between} $B:{second} {kind.sep}:{second}",
+        special_tokens=[(token, backend.token_to_id(token)) for token in (kind.cls, kind.sep)],
     )
     return str(backend.to_str())
 
 
-def _train_wordpiece(texts: Iterable[str], vocab_size: int, special: _Special) -> Tokenizer:
-    backend = Tokenizer(models.WordPiece(unk_token=special.unk))
+def _train_wordpiece(texts: Iterable[str], vocab_size: int, kind: TokenizerKind) -> Tokenizer:
+    backend = Tokenizer(models.WordPiece(unk_token=kind.unk))
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
@@ -146,12 +131,12 @@ def _train_wordpiece(texts: Iterable[str], vocab_size: int, special: _Special) -
     inner = sorted(set().union(*(_inner_letters(backend, batch) for batch in _batches(texts))))
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
-        special_tokens=[*special.tokens, *(f"##{letter}" for letter in inner)],
+        special_tokens=[*kind.special, *(f"##{letter}" for letter in inner)],
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
     state = json.loads(backend.to_str())
-    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in special.tokens]
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in kind.special]
     return Tokenizer.from_str(json.dumps(state))
 
 
@@ -169,13 +154,13 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _train_byte_level_bpe(texts: Iterable[str], vocab_size: int, special: _Special) -> Tokenizer:
+def _train_byte_level_bpe(texts: Iterable[str], vocab_size: int, kind: TokenizerKind) -> Tokenizer:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(special.tokens),
+        special_tokens=list(kind.special),
         # Sorted, because the alphabet comes in another order in every process.
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -184,7 +169,7 @@ def _train_byte_level_bpe(texts: Iterable[str], vocab_size: int, special: _Speci
     return backend
 
 
-def _train_unigram(texts: Iterable[str], vocab_size: int, special: _Special, family: str) -> Tokenizer:
+def _train_unigram(texts: Iterable[str], vocab_size: int, kind: TokenizerKind) -> Tokenizer:
     """Train by hard EM: pieces are scored by how often the best segmentation of the texts uses them.
 
     The library's own trainer sums over its words in another order in every process, and the last digits
@@ -193,7 +178,7 @@ def _train_unigram(texts: Iterable[str], vocab_size: int, special: _Special, fam
     """
     backend = Tokenizer(models.BPE())
     steps = [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
-    if family == "albert":
+    if kind.is_uncased:
         steps[0] = normalizers.NFKD()
         steps += [normalizers.StripAccents(), normalizers.Lowercase()]
     backend.normalizer = normalizers.Sequence(steps)
@@ -202,15 +187,15 @@ def _train_unigram(texts: Iterable[str], vocab_size: int, special: _Special, fam
     trainer = trainers.BpeTrainer(
         vocab_size=_NUM_CANDIDATES_PER_PIECE * vocab_size,
         max_token_length=_LONGEST_PIECE,
-        special_tokens=list(special.tokens),
+        special_tokens=list(kind.special),
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
-    candidates = set(backend.get_vocab()) - set(special.tokens)
-    room = vocab_size - len(special.tokens)
+    candidates = set(backend.get_vocab()) - set(kind.special)
+    room = vocab_size - len(kind.special)
     pieces = _scored_pieces(backend, texts, candidates, len(candidates))
-    backend.model = _unigram_model(pieces, special)
-    backend.model = _unigram_model(_scored_pieces(backend, texts, candidates, room), special)
+    backend.model = _unigram_model(pieces, kind)
+    backend.model = _unigram_model(_scored_pieces(backend, texts, candidates, room), kind)
     return Tokenizer.from_str(backend.to_str())
 
 
@@ -228,12 +213,5 @@ def _scored_pieces(
     return sorted(scored, key=lambda piece: (-piece[1], piece[0]))
 
 
-def _unigram_model(pieces: list[tuple[str, float]], special: _Special) -> models.Unigram:
-    return models.Unigram(
-        [*((token, 0.0) for token in special.tokens), *pieces], unk_id=special.tokens.index(special.unk)
-    )
-
-
-def require_family(family: str) -> None:
-    if family not in FAMILIES:
-        raise UserError("family", f"no compact model of '{family}'", f"expected one of {', '.join(FAMILIES)}")
+def _unigram_model(pieces: list[tuple[str, float]], kind: TokenizerKind) -> models.Unigram:
+    return models.Unigram([*((token, 0.0) for token in kind.special), *pieces], unk_id=kind.special.index(kind.unk))

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kdexp.loss.base import Outputs
 from kdexp.results import wording
 from kdexp.results.measure import ModelAnswers
-from kdexp.results.record import Role, RunRecord
+from kdexp.results.record import RunRecord
 from kdexp.results.report import Block, BulletList, Facts, Heading, Paragraph, Preformatted, TableBlock, markdown_page
+from kdexp.results.roles import Role, file_name
 from kdexp.results.statistics import Gain, Interval, resampled_gain
 
 if TYPE_CHECKING:
@@ -21,13 +23,8 @@ if TYPE_CHECKING:
     from kdexp.task.load import Task
     from kdexp.tracking.data_sets import DataSet
 
-_PIPELINES = {"token_labels": "token-classification"}
-_KINDS = {
-    "single_label": "one class of each text",
-    "multi_label": "any number of labels of each text",
-    "regression": "a number of each text",
-    "token_labels": "a tag of each word",
-}
+_PIPELINES = {"ForTokenClassification": "token-classification", "ForSequenceClassification": "text-classification"}
+"""The hub's, by the head of a kind."""
 _LICENCE = (
     "The program that wrote this knows no licence. The licences of the data and of the checkpoints that the student "
     "was made from hold: replace `license: unknown` above before this is published."
@@ -67,12 +64,13 @@ class _Subject:
     role: Role
 
     @property
-    def is_file(self) -> bool:
-        return self.role != "student"
+    def file(self) -> str | None:
+        """The format that it was exported to."""
+        return file_name(self.role)
 
     @property
     def gain(self) -> Gain | None:
-        return self.record.shipped[self.role.removeprefix("export/")].gain if self.is_file else self.record.gain
+        return self.record.gain if self.file is None else self.record.shipped[self.file].gain
 
 
 def model_card(
@@ -102,7 +100,7 @@ def _interval(task: "Task", model: ModelAnswers) -> Interval | None:
 def _metadata(subject: _Subject, facts: CardFacts) -> "ModelCardData":
     from huggingface_hub import ModelCardData
 
-    library = "onnx" if subject.is_file else None if facts.needs_kdexp else "transformers"
+    library = "onnx" if subject.file else None if facts.needs_kdexp else "transformers"
     from_hub = sorted({item.source["path"] for item in facts.data if item.source_type == "hugging_face"})
     return ModelCardData(
         language=facts.language,
@@ -119,7 +117,7 @@ def _metadata(subject: _Subject, facts: CardFacts) -> "ModelCardData":
 
 
 def _pipeline(task: "Task") -> str:
-    return _PIPELINES.get(task.kind.name, "text-classification")
+    return _PIPELINES[task.kind.head]
 
 
 def _results(subject: _Subject, facts: CardFacts) -> "list[EvalResult]":
@@ -146,10 +144,10 @@ def _results(subject: _Subject, facts: CardFacts) -> "list[EvalResult]":
 
 def _body(subject: _Subject, intervals: Mapping[Role, Interval | None], facts: CardFacts) -> list[Block]:
     record, task = subject.record, subject.task
-    format_name = f", as {subject.role.removeprefix('export/')}" if subject.is_file else ""
+    format_name = f", as {subject.file}" if subject.file else ""
     teachers, data = " and ".join(facts.teachers), _shown_task(task, facts)
     blocks: list[Block] = [
-        Paragraph(f"Tells {_KINDS[task.kind.name]}. Distilled from {teachers} on {data}{format_name}."),
+        Paragraph(f"Tells {task.kind.tells}. Distilled from {teachers} on {data}{format_name}."),
         Heading("How good it is"),
         TableBlock(
             _scores(subject, intervals), f"on {len(task.test):,} test rows; 95 % intervals are over these rows"
@@ -232,7 +230,7 @@ def _origin(subject: _Subject, facts: CardFacts) -> list[tuple[str, str]]:
         for role, item in scores
         if item and item.num_parameters
     ]
-    if task.kind.name != "regression":
+    if task.kind.outputs != Outputs.number:
         found.append(("labels", ", ".join(task.label_names)))
     settings = {"loss": "loss.name", "alpha": "loss.alpha", "temperature": "loss.temperature", "seed": "seed"}
     found += [(name, record.settings[key]) for name, key in settings.items() if key in record.settings]

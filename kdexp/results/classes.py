@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from kdexp.results.record import FULL_VOCAB, GOLD, PSEUDO_LABELS, TUNED, TUNED_BASELINE, ClassCount, Role
+from kdexp.results.record import ClassCount
+from kdexp.results.roles import FULL_VOCAB, GOLD, PSEUDO_LABELS, TUNED, TUNED_BASELINE, Role
 
 _NAMES: dict[Role, str] = {
     "baseline": "baseline student",

@@ -1,7 +1,8 @@
 """What the controls of a run say: the names of their models, and what the gain is made of."""
 
 from kdexp.results import wording
-from kdexp.results.record import FULL_VOCAB, GOLD, PSEUDO_LABELS, TUNED, TUNED_BASELINE, Choice, Role, RunRecord
+from kdexp.results.record import Choice, RunRecord
+from kdexp.results.roles import FULL_VOCAB, GOLD, PSEUDO_LABELS, TUNED, TUNED_BASELINE, Role
 from kdexp.results.statistics import Gain
 
 NAMES: dict[Role, str] = {

@@ -8,7 +8,9 @@ import numpy as np
 
 from kdexp.loss.base import Outputs
 from kdexp.results.classes import class_notices, count_classes
-from kdexp.results.record import CONTRASTS, SPLITS, ClassCount, Role, RunRecord, Scores, is_teacher
+from kdexp.results.metric_names import SPLITS
+from kdexp.results.record import ClassCount, RunRecord, Scores
+from kdexp.results.roles import CONTRASTS, Role, is_teacher
 from kdexp.results.statistics import Gain, resampled_gain
 
 if TYPE_CHECKING:

@@ -1,96 +1,36 @@
 """What a run found: the one thing that terminal, MLflow, studies and reports read, and a stored run is read back into.
 
-MLflow's metric names are spelled here and nowhere else.
+What its numbers are called in MLflow stands in `metric_names.py`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from kdexp.results.diagnostics import Calibration, Diagnostics, TokenizerStatistics
+from kdexp.results.metric_names import (
+    COMPARED,
+    COST,
+    DIAGNOSTICS,
+    DIAGNOSTICS_OF_OLD,
+    GAIN,
+    RETENTION,
+    SPLITS,
+    TEACHER_UNCHANGED,
+    agreement_metric,
+    agreement_role,
+    contrast_metric,
+    cost_metric,
+    gain_metrics,
+    metric_name,
+    parameters_metric,
+    stored_gain,
+)
+from kdexp.results.roles import CONTRASTS, TUNED, TUNED_BASELINE, Role, file_role, is_teacher
 from kdexp.results.shipped import Shipped, shipped_metrics, stored_shipped
 from kdexp.results.statistics import Gain
-
-if TYPE_CHECKING:
-    from kdexp.model.encoder import Encoder
-    from kdexp.model.legibility import Legibility
-
-Role = str
-"""What a model is to a run. An open set: `student`; `teacher`, what the student is taught; `teacher_<name>`, one of
-several; `baseline`, the same student without a teacher; `control/<name>`; `export/<format>`."""
-
-PSEUDO_LABELS = "control/pseudo_labels"
-"""The student that was taught the teacher's one-hot answers."""
-GOLD = "control/gold"
-"""The student that was given the gold labels of all text: the ceiling."""
-TUNED, TUNED_BASELINE = "control/tuned", "control/tuned_baseline"
-"""Distilled student and baseline, each with the best of the same schedules."""
-
-FULL_VOCAB = "control/full_vocab"
-"""The student whose vocabulary is trimmed, with all of its tokens."""
-
-SPLITS = ("validation", "test")
-
-CONTRASTS: dict[str, tuple[Role, Role]] = {
-    "text": (PSEUDO_LABELS, "baseline"),
-    "soft": ("student", PSEUDO_LABELS),
-    "tuned": (TUNED, TUNED_BASELINE),
-}
-"""What is told beside the gain, each a role minus another."""
-PARTS = ("text", "soft")
-"""Those that add up to the gain."""
-
-GAIN = "kd/gain"
-_LOW, _HIGH = "_low", "_high"
-_RETENTION = "kd/retention"
-_TEACHER_UNCHANGED = "checks/teacher_unchanged"
-_PARAMETERS = "_parameters"
-# Until version 0.1 they were called readings: old stores are read by that name.
-_DIAGNOSTICS = ("diagnostics/", "reading/")
-
-
-def metric_name(split: str, metric: str, role: Role = "student") -> str:
-    """`test/accuracy` of the student, `baseline/test/accuracy` of another role."""
-    return f"{split}/{metric}" if role == "student" else f"{role}/{split}/{metric}"
-
-
-def curve_metrics(role: Role, logged: Mapping[str, float]) -> dict[str, float]:
-    """The learning curve of a model other than the student: `teacher/train/loss`, `teacher/train/validation_accuracy`.
-
-    Its last score on validation is not its result, which is that of the kept weights.
-    """
-    return {
-        f"{role}/train/{name.removeprefix('train/').replace('validation/', 'validation_')}": value
-        for name, value in logged.items()
-    }
-
-
-def legibility_metrics(found: Mapping[Role, "Legibility"]) -> dict[str, float]:
-    """How much of the training text reaches each model, before anything is trained."""
-    return {
-        f"input/{role}_{name}": value
-        for role, item in found.items()
-        for name, value in (("unknown_rate", item.unknown_rate), ("truncation_rate", item.truncation_rate))
-    }
-
-
-def vocab_metrics(student: "Encoder") -> dict[str, float]:
-    """What trimming its vocabulary took from a student; nothing where it was not trimmed."""
-    if student.trimming is None:
-        return {}
-    full = student.trimming.full
-    sizes = {"num_tokens": len(student.tokenizer), "full_num_tokens": len(full.tokenizer)}
-    rates = {f"{split}_changed_rate": rate for split, rate in student.trimming.changed_rates.items()}
-    return {
-        f"vocab/{name}": value for name, value in (sizes | {"full_parameters": full.num_parameters} | rates).items()
-    }
-
-
-def is_teacher(role: Role) -> bool:
-    """Whether a model teaches, alone or among several."""
-    return role == "teacher" or role.startswith("teacher_")
 
 
 @dataclass(frozen=True)
@@ -192,6 +132,14 @@ class RunRecord:
         """Whether a search proposed it, to choose a setting."""
         return self.settings.get("trial", "None") != "None"
 
+    @property
+    def takes_nothing(self) -> bool:
+        """Whether the student is trained on the labels alone, and so is its own baseline."""
+        settings = self.settings
+        is_constant = settings.get("loss.alpha_end", "None") == "None"
+        is_hard = settings.get("loss.name") == "ce" or (is_constant and settings.get("loss.alpha") in ("1", "1.0"))
+        return is_hard and settings.get("terms", "none") == "none"
+
     def score(self, split: str, role: Role = "student") -> float | None:
         """The primary metric of a model, or None where it was not measured."""
         scores = self.scores.get(role, Scores())
@@ -201,14 +149,14 @@ class RunRecord:
         """All of it under MLflow's names, what the run was made for first: MLflow lists metrics as they arrive."""
         metrics: dict[str, float] = {}
         if self.gain is not None:
-            metrics |= _gain_metrics(GAIN, self.gain)
+            metrics |= gain_metrics(GAIN, self.gain)
         for name, gain in self.contrasts.items():
-            metrics |= _gain_metrics(contrast_metric(name), gain)
+            metrics |= gain_metrics(contrast_metric(name), gain)
         scores = self._score_metrics()
         metrics |= {name: scores[name] for name in self._leading_scores() if name in scores}
         if self.retention is not None:
-            metrics[_RETENTION] = self.retention
-        metrics |= {_agreement_name(role): value for role, value in self.agreement.items()}
+            metrics[RETENTION] = self.retention
+        metrics |= {agreement_metric(role): value for role, value in self.agreement.items()}
         metrics |= scores
         metrics |= shipped_metrics(self.shipped)
         metrics |= {
@@ -216,14 +164,14 @@ class RunRecord:
             for role, choice in self.choices.items()
             for name, value in asdict(choice).items()
         }
-        metrics |= {f"cost/{name}": value for name, value in self.costs.items()}
+        metrics |= {cost_metric(name): value for name, value in self.costs.items()}
         metrics |= {
-            f"cost/{role}{_PARAMETERS}": scores.num_parameters
+            parameters_metric(role): scores.num_parameters
             for role, scores in self.scores.items()
             # All others are the student, trained or written differently.
             if scores.num_parameters is not None and (role == "student" or is_teacher(role))
         }
-        metrics[_TEACHER_UNCHANGED] = float(self.teacher_unchanged)
+        metrics[TEACHER_UNCHANGED] = float(self.teacher_unchanged)
         return metrics | _diagnostics_metrics(self.diagnostics)
 
     def _score_metrics(self) -> dict[str, float]:
@@ -242,53 +190,39 @@ class RunRecord:
         """Those of `metrics` that say how good the student is: what its model is found by."""
         scores = self.scores["student"]
         names = [metric_name(split, name) for split in SPLITS for name in getattr(scores, split)]
-        wanted = {*names, f"cost/student{_PARAMETERS}"}
-        return [name for name in self.metrics() if name in wanted or name.startswith("kd/")]
+        wanted = {*names, parameters_metric("student")}
+        return [name for name in self.metrics() if name in wanted or name.startswith(COMPARED)]
 
     def file_metrics(self, name: str) -> list[str]:
         """Those of `metrics` that are of an exported file."""
-        return [key for key in self.metrics() if key.startswith(f"export/{name}/")]
+        return [key for key in self.metrics() if key.startswith(f"{file_role(name)}/")]
 
     @classmethod
     def from_stored(cls, run: StoredMetrics) -> "RunRecord":
         """Read a run back: the inverse of `metrics`."""
         metrics = run.metrics
         scores = _scores(metrics)
-        costs = {name.removeprefix("cost/"): value for name, value in metrics.items() if name.startswith("cost/")}
-        contrasts = {name: _gain(metrics, contrast_metric(name)) for name in CONTRASTS}
+        costs = {name.removeprefix(COST): value for name, value in metrics.items() if name.startswith(COST)}
+        sizes = {parameters_metric(role) for role in scores}
+        contrasts = {name: stored_gain(metrics, contrast_metric(name)) for name in CONTRASTS}
         return cls(
             name=run.name,
             run_id=run.run_id,
             metric=run.tags["kdexp.primary_metric"],
             settings=dict(run.params),
             scores=scores,
-            gain=_gain(metrics, GAIN),
+            gain=stored_gain(metrics, GAIN),
             contrasts={name: gain for name, gain in contrasts.items() if gain},
             choices={
                 role: _choice(metrics, role) for role in (TUNED, TUNED_BASELINE) if f"{role}/num_steps" in metrics
             },
-            retention=metrics.get(_RETENTION),
+            retention=metrics.get(RETENTION),
             agreement=_agreement(metrics),
             diagnostics=_diagnostics(metrics, scores, float(run.params.get("loss.temperature", 1.0))),
             shipped=stored_shipped(metrics),
-            costs={name: value for name, value in costs.items() if name.removesuffix(_PARAMETERS) not in scores},
-            teacher_unchanged=metrics.get(_TEACHER_UNCHANGED) == 1,
+            costs={name: value for name, value in costs.items() if cost_metric(name) not in sizes},
+            teacher_unchanged=metrics.get(TEACHER_UNCHANGED) == 1,
         )
-
-
-def contrast_metric(name: str) -> str:
-    """`kd/gain_text` of `text`."""
-    return f"{GAIN}_{name}"
-
-
-def _gain_metrics(metric: str, gain: Gain) -> dict[str, float]:
-    return {metric: gain.value, f"{metric}{_LOW}": gain.low, f"{metric}{_HIGH}": gain.high}
-
-
-def _gain(metrics: Mapping[str, float], metric: str) -> Gain | None:
-    if metric not in metrics:
-        return None
-    return Gain(metrics[metric], metrics.get(f"{metric}{_LOW}", np.nan), metrics.get(f"{metric}{_HIGH}", np.nan))
 
 
 def _choice(metrics: Mapping[str, float], role: Role) -> Choice:
@@ -304,44 +238,27 @@ def _scores(metrics: Mapping[str, float]) -> dict[Role, Scores]:
             found.setdefault("/".join(role[1:]) or "student", {name: {} for name in SPLITS})[split][name] = value
 
     def size(role: Role) -> int | None:
-        number = metrics.get(f"cost/{role if is_teacher(role) else 'student'}{_PARAMETERS}")
+        number = metrics.get(parameters_metric(role))
         return None if number is None else int(number)
 
     return {role: Scores(**values, num_parameters=size(role)) for role, values in found.items()}
 
 
-def _agreement_name(role: Role) -> str:
-    if role == "student":
-        return "kd/agreement"
-    if is_teacher(role):
-        return f"kd/agreement_{role.removeprefix('teacher_')}"
-    return f"kd/{role}_agreement"
-
-
 def _agreement(metrics: Mapping[str, float]) -> dict[Role, float]:
-    agreement = {}
-    for key, value in metrics.items():
-        if key == "kd/agreement":
-            agreement["student"] = value
-        elif key.startswith("kd/agreement_"):
-            agreement[f"teacher_{key.removeprefix('kd/agreement_')}"] = value
-        elif key.startswith("kd/") and key.endswith("_agreement"):
-            agreement[key.removeprefix("kd/").removesuffix("_agreement")] = value
-    return agreement
+    return {role: value for key, value in metrics.items() if (role := agreement_role(key))}
 
 
 def _diagnostics_metrics(diagnostics: Diagnostics) -> dict[str, float]:
-    prefix = _DIAGNOSTICS[0]
     metrics = {
-        f"{prefix}{role}_{name}": float(value)
+        f"{DIAGNOSTICS}{role}_{name}": float(value)
         for role, statistics in diagnostics.tokenizers.items()
         for name, value in asdict(statistics).items()
     }
     if diagnostics.calibration is not None:
         metrics |= {
-            f"{prefix}teacher_entropy": diagnostics.calibration.mean_entropy,
-            f"{prefix}teacher_soft_entropy": diagnostics.calibration.mean_soft_entropy,
-            f"{prefix}max_entropy": diagnostics.calibration.max_entropy,
+            f"{DIAGNOSTICS}teacher_entropy": diagnostics.calibration.mean_entropy,
+            f"{DIAGNOSTICS}teacher_soft_entropy": diagnostics.calibration.mean_soft_entropy,
+            f"{DIAGNOSTICS}max_entropy": diagnostics.calibration.max_entropy,
         }
     return metrics
 
@@ -349,7 +266,7 @@ def _diagnostics_metrics(diagnostics: Diagnostics) -> dict[str, float]:
 def _diagnostics(metrics: Mapping[str, float], scores: Mapping[Role, Scores], temperature: float) -> Diagnostics:
     found = {
         key.removeprefix(prefix): value
-        for prefix in reversed(_DIAGNOSTICS)
+        for prefix in (DIAGNOSTICS_OF_OLD, DIAGNOSTICS)
         for key, value in metrics.items()
         if key.startswith(prefix)
     }

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from kdexp.results import verdict, wording
 from kdexp.results.classes import recall_line, single_answer
 from kdexp.results.control_report import NAMES, control_facts
-from kdexp.results.record import Role, RunRecord
+from kdexp.results.record import RunRecord
 from kdexp.results.report import Block, Facts, TableBlock
+from kdexp.results.roles import Role, file_name
 from kdexp.results.shipped_report import shipped_blocks
 
 _SMALL_GAIN = 0.02
@@ -61,8 +62,8 @@ def _names(record: RunRecord) -> dict[Role, str]:
 
 def _file_name(role: Role) -> str:
     """`onnx file` of an exported one; of another model its role."""
-    file = role.removeprefix("export/")
-    return role if file == role else f"{file} file"
+    file = file_name(role)
+    return role if file is None else f"{file} file"
 
 
 def _row(record: RunRecord, role: Role, name: str) -> dict[str, str]:
@@ -81,10 +82,8 @@ def _show(values: Mapping[str, float], metric: str) -> str:
 
 def _findings(record: RunRecord) -> list[tuple[str, str]]:
     facts = []
-    if record.gain is not None and _learns_nothing_from_it(record):
-        facts.append(
-            ("gain", "none to tell: with this loss the student takes nothing from the teacher, as its baseline")
-        )
+    if record.gain is not None and record.takes_nothing:
+        facts.append(("gain", verdict.NOTHING_TAKEN))
     elif record.gain is not None:
         gain = record.gain
         rows = "test rows" if record.num_test_rows is None else f"{record.num_test_rows:,} test rows"
@@ -110,14 +109,6 @@ def _findings(record: RunRecord) -> list[tuple[str, str]]:
     if record.retention is not None:
         facts.append(("retention", f"{record.retention:.1%} of the teacher's {record.metric}"))
     return facts
-
-
-def _learns_nothing_from_it(record: RunRecord) -> bool:
-    """Whether the student is trained on the labels alone, and so is its own baseline."""
-    settings = record.settings
-    is_constant = settings.get("loss.alpha_end", "None") == "None"
-    is_hard = settings.get("loss.name") == "ce" or (is_constant and settings.get("loss.alpha") in ("1", "1.0"))
-    return is_hard and settings.get("terms", "none") == "none"
 
 
 def _where_it_pays(record: RunRecord) -> list[tuple[str, str]]:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kdexp.results.metric_names import gain_metrics, stored_gain
+from kdexp.results.roles import file_name, file_role
 from kdexp.results.statistics import Gain
 
-_PREFIX = "export/"
 # What `export/<name>/` holds beside the metrics by split and the two intervals.
 _FACTS = (
     "largest_logit_difference",
@@ -43,12 +44,8 @@ def shipped_metrics(shipped: Mapping[str, Shipped]) -> dict[str, float]:
     for name, item in shipped.items():
         for interval, found in (("gain", item.gain), ("against_float32", item.against_float32)):
             if found is not None:
-                metrics |= {
-                    f"{_PREFIX}{name}/{interval}": found.value,
-                    f"{_PREFIX}{name}/{interval}_low": found.low,
-                    f"{_PREFIX}{name}/{interval}_high": found.high,
-                }
-        metrics |= {f"{_PREFIX}{name}/{fact}": value for fact, value in item.facts.items()}
+                metrics |= gain_metrics(f"{file_role(name)}/{interval}", found)
+        metrics |= {f"{file_role(name)}/{fact}": value for fact, value in item.facts.items()}
     return metrics
 
 
@@ -56,15 +53,13 @@ def stored_shipped(metrics: Mapping[str, float]) -> dict[str, Shipped]:
     """Read it back."""
     values: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
-        if key.startswith(_PREFIX) and key.count("/") == 2:
-            _, name, fact = key.split("/")
+        role, _, fact = key.rpartition("/")
+        name = file_name(role)
+        if name and "/" not in name:  # what has one more part is its score on a split
             values.setdefault(name, {})[fact] = value
     return {name: _read(found) for name, found in values.items()}
 
 
 def _read(found: Mapping[str, float]) -> Shipped:
-    def interval(name: str) -> Gain | None:
-        return Gain(found[name], found[f"{name}_low"], found[f"{name}_high"]) if name in found else None
-
     facts = {name: found[name] for name in _FACTS if name in found}
-    return Shipped(interval("gain"), interval("against_float32"), facts)
+    return Shipped(stored_gain(found, "gain"), stored_gain(found, "against_float32"), facts)

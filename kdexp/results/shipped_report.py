@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from kdexp.results import wording
 from kdexp.results.report import Block, Facts, TableBlock
+from kdexp.results.roles import file_role
 from kdexp.results.shipped import Shipped
 from kdexp.results.statistics import Gain
 
@@ -16,7 +17,7 @@ def shipped_blocks(record: "RunRecord") -> list[Block]:
     """What a run measured of its exported files; nothing where it exported none."""
     import pandas as pd
 
-    files = {name: item for name, item in record.shipped.items() if f"export/{name}" in record.scores}
+    files = {name: item for name, item in record.shipped.items() if file_role(name) in record.scores}
     if not files:
         return []
     quality = pd.DataFrame([_quality(record, name, item) for name, item in files.items()])
@@ -35,7 +36,7 @@ def shipped_blocks(record: "RunRecord") -> list[Block]:
 
 
 def _quality(record: "RunRecord", name: str, item: Shipped) -> dict[str, str]:
-    score = record.score("test", f"export/{name}")
+    score = record.score("test", file_role(name))
     against = item.against_float32
     row = {"": name, f"test {record.metric}": "" if score is None else wording.score(score, record.metric)}
     if item.gain is not None:

@@ -8,8 +8,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from kdexp.errors import UserError
 from kdexp.model.encoder import Encoder
+from kdexp.model.families import train_tokenizer
 from kdexp.model.static import StaticConfig, StaticForSequenceClassification
-from kdexp.model.tokenizers import train_tokenizer
 from kdexp.student.config import StaticStudentConfig
 from kdexp.task.load import Task
 

@@ -15,13 +15,14 @@ from kdexp.loss.features import FeatureTerms
 from kdexp.model.answer_files import read_answers, write_answers
 from kdexp.model.encoder import predict
 from kdexp.model.tokens import Tokens
-from kdexp.results.record import metric_name
+from kdexp.results.metric_names import metric_name
 from kdexp.task.kinds.base import Answers, TaskKind
 from kdexp.teacher.base import TeacherAnswers
 from kdexp.teacher.features import TeacherFeatures
 from kdexp.training.config import StudentTrainConfig
 from kdexp.training.course import Course
-from kdexp.training.loop import Lesson, LogCallback, num_optimizer_steps, schedule_parts, train_model, weighted_kind
+from kdexp.training.lesson import Lesson, weighted_kind
+from kdexp.training.loop import LogCallback, num_optimizer_steps, schedule_parts, train_model
 
 logger = logging.getLogger(__name__)
 

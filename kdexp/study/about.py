@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from kdexp.fingerprint import library_versions, own_version
+from kdexp.results.metric_names import parameters_metric
 from kdexp.results.report import Block, Facts, Heading, Preformatted, html_page, markdown_page
 from kdexp.tracking.run import TrackedRun
 from kdexp.tracking.store import StoredRun
@@ -75,7 +76,7 @@ def _models(runs: Sequence[StoredRun], role: str) -> str:
     for run in runs:
         made_from = (run.params.get(f"{role}.{name}", "None") for name in ("checkpoint", "path", "model"))
         origin = next((value for value in made_from if value != "None"), f"compact {run.params.get(f'{role}.family')}")
-        size = run.metrics.get(f"cost/{role}_parameters")
+        size = run.metrics.get(parameters_metric(role))
         shown = "" if size is None else f", {size:,.0f} parameters"
         found.append(f"{run.params.get(f'{role}.name', '')}: {origin}{shown}")
     return _listed(found, separator="; ")

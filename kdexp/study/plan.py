@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kdexp.cache import Cache
 from kdexp.errors import UserError
+from kdexp.results.metric_names import cost_metric
 from kdexp.study.pace import duration
 from kdexp.study.precheck import prechecked
 from kdexp.study.sweep import Job
@@ -13,6 +14,7 @@ from kdexp.study.sweep_key import find_sweep
 from kdexp.tracking.store import StoredRun, Study
 
 _MOST_JOBS = 30
+_SECONDS = cost_metric("seconds")
 
 
 def plan(jobs: Sequence[Job], swept: Sequence[str], kind: str = "grid", *, num_parallel: int = 1) -> list[str]:
@@ -63,7 +65,7 @@ def _done(study: Study, job: Job, swept: Sequence[str], kind: str) -> set[str]:
 
 
 def _time(runs: Sequence[StoredRun], num_left: int, num_parallel: int) -> str:
-    seconds = [run.metrics["cost/seconds"] for run in runs if "cost/seconds" in run.metrics]
+    seconds = [run.metrics[_SECONDS] for run in runs if _SECONDS in run.metrics]
     if not seconds:
         return "how long it takes is not known: no run of this study is finished yet"
     median = statistics.median(seconds)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdexp.config import Config
 from kdexp.errors import PrunedError, UserError
-from kdexp.results.record import metric_name
+from kdexp.results.metric_names import metric_name
 from kdexp.study.launch import Job, Launch, Outcome
 from kdexp.study.search_stage import DISTILLATION_ALONE, baseline_key
 from kdexp.study.sweep import Sweep, open_sweep

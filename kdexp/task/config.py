@@ -29,6 +29,11 @@ class KindName(StrEnum):
     regression = "regression"
     token_labels = "token_labels"
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether one of several is right, for each text or word."""
+        return self in (KindName.single_label, KindName.token_labels)
+
 
 ClassWeights = str | Sequence[float]
 """`none`, `balanced`, or a number for each class."""

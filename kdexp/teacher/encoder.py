@@ -26,7 +26,8 @@ from kdexp.teacher.config import EncoderTeacherConfig, TeacherRows
 from kdexp.teacher.translation import Translation, translation_of
 from kdexp.training import checks
 from kdexp.training.config import TrainConfig
-from kdexp.training.loop import Lesson, schedule_parts, train_model
+from kdexp.training.lesson import Lesson
+from kdexp.training.loop import schedule_parts, train_model
 
 logger = logging.getLogger(__name__)
 

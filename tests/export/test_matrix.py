@@ -18,7 +18,7 @@ from kdexp.export.files import TOLERANCE, Source, export_student
 from kdexp.export.unsure import row_scores
 from kdexp.hardware import Hardware
 from kdexp.model.encoder import predict
-from kdexp.model.tokenizers import FAMILIES
+from kdexp.model.families import FAMILIES
 from kdexp.model.tokens import tokenize
 from kdexp.student.load import load_student
 from kdexp.task.load import load_task

@@ -10,12 +10,14 @@ import os
 import re
 import tarfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import CommandLine, ForkServer
 from record import (
+    CROSS_FAMILY,
     HERE,
     STORE_PLACE,
     execute,
@@ -30,6 +32,8 @@ from record import (
     relocate,
     write_files,
 )
+
+from kdexp.tracking.store import Study
 
 pytestmark = pytest.mark.slow
 
@@ -94,10 +98,10 @@ def without_numbers(sentence: str) -> str:
 
 @pytest.fixture(scope="module")
 def kdexp(fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """One folder and one cache for all: each teacher is trained once."""
+    """One folder and one cache for all: each teacher is trained once. Other tests count the lines."""
     folder: Path = tmp_path_factory.mktemp("reference")
     write_files(folder)
-    return CommandLine(fork_server, folder)
+    return CommandLine(fork_server, folder, is_measured=False)
 
 
 def words(run_name: str) -> set[str]:
@@ -149,8 +153,9 @@ def test_a_sweep_finds_what_it_found(kdexp: CommandLine) -> None:
     ]
 
 
-def test_the_cross_family_study_finds_what_it_found(kdexp: CommandLine) -> None:
-    recorded, today = RUNS["cross_family"], measure_cross_family(kdexp)
+def test_the_cross_family_study_finds_what_it_found_and_files_it(kdexp: CommandLine) -> None:
+    measured = replace(kdexp, is_measured=True)
+    recorded, today = RUNS["cross_family"], measure_cross_family(measured)
     assert len(today["comparisons"]) == len(recorded["comparisons"])
     for row, expected in zip(today["comparisons"], recorded["comparisons"], strict=True):
         words = expected.keys() if EXACT else ("comparison", "seeds", "verdict")
@@ -159,6 +164,24 @@ def test_the_cross_family_study_finds_what_it_found(kdexp: CommandLine) -> None:
     assert [without_numbers(line) for line in today["verdict"]] == [
         without_numbers(line) for line in recorded["verdict"]
     ]
+    study = Study(f"sqlite:///{kdexp.folder}/mlflow.db", "cross_family")
+    (parent,) = [run for run in study.runs() if "kdexp.sweep_key" in run.tags]
+    children = study.runs(parent=parent.run_id)
+    # Two same-family pairs with two conditions, two cross-family pairs with four, two seeds.
+    assert len(children) == 2 * (2 * 2 + 2 * 4)
+    for run in children:
+        is_cross = run.params["teacher.family"] != run.params["student.family"]
+        assert run.tags["kdexp.pairing"] == ("cross-family" if is_cross else "same-family")
+        assert run.tags["kdexp.tokenization"] == ("student-ids" if "student_ids" in run.params["condition"] else "own")
+        position = "position" if run.params["condition"] == "hidden_position" else None
+        assert position is None or run.tags["kdexp.alignment"] == position
+    report = study.text_artifact(parent.run_id, "cross_family/report.html")
+    assert "May families be crossed?" in report
+    assert "data:image/svg+xml;base64," in report
+    assert len(today["comparisons"]) == 12 + 2 + 2 * 3 + 2  # gains; crossing; conditions of cross and of same pairs
+    assert "kdexp.verdict.crossing" in parent.tags
+    again = measured(*CROSS_FAMILY)
+    assert "24 of 24 jobs are finished already" in again.stderr
 
 
 def test_hashes_and_cache_keys_stay(kdexp: CommandLine) -> None:

@@ -1,10 +1,8 @@
-"""The ready-made studies beyond a grid, through the real command line: search and cross_family."""
+"""A search through the real command line, and what such studies refuse; tests/reference runs cross_family."""
 
-import io
 import os
 
 import optuna
-import pandas as pd
 import pytest
 from command_line import SMALL
 
@@ -63,33 +61,6 @@ def test_what_cannot_be_searched_is_refused(kdexp, tmp_path):
     assert result.returncode == 2
     assert "loss.alpha: cannot search" in result.stderr
     assert not (tmp_path / "mlflow.db").exists()
-
-
-@pytest.mark.usefixtures("empty_store")
-def test_a_cross_family_study_from_end_to_end(kdexp, tmp_path):
-    result = kdexp("experiment=cross_family", *QUICK, "seed=0", "teacher.vocab_size=2000", "student.vocab_size=500")
-    assert result.returncode == 0, result.stderr
-    assert "Crossing families, with logits only" in result.stdout
-    study = Study(f"sqlite:///{tmp_path}/mlflow.db", "cross_family")
-    parent = parent_of(study)
-    children = study.runs(parent=parent.run_id)
-    # Two same-family pairs with two conditions, two cross-family pairs with four; tests/reference has two seeds.
-    assert len(children) == 2 * 2 + 2 * 4
-    for run in children:
-        is_cross = run.params["teacher.family"] != run.params["student.family"]
-        assert run.tags["kdexp.pairing"] == ("cross-family" if is_cross else "same-family")
-        assert run.tags["kdexp.tokenization"] == ("student-ids" if "student_ids" in run.params["condition"] else "own")
-        position = "position" if run.params["condition"] == "hidden_position" else None
-        assert position is None or run.tags["kdexp.alignment"] == position
-    report = study.text_artifact(parent.run_id, "cross_family/report.html")
-    assert "May families be crossed?" in report
-    assert "data:image/svg+xml;base64," in report
-    comparisons = pd.read_csv(io.StringIO(study.text_artifact(parent.run_id, "cross_family/comparisons.csv")))
-    assert len(comparisons) == 12 + 2 + 2 * 3 + 2  # gains; crossing; conditions of cross and of same pairs
-    assert "kdexp.verdict.crossing" in study.runs(sweep_key=parent.tags["kdexp.sweep_key"])[0].tags
-
-    again = kdexp("experiment=cross_family", *QUICK, "seed=0", "teacher.vocab_size=2000", "student.vocab_size=500")
-    assert "12 of 12 jobs are finished already" in again.stderr
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 
 from kdexp.export.config import BudgetConfig
 from kdexp.results.record import RunRecord
+from kdexp.results.roles import file_role
 from kdexp.results.statistics import PairedDifference, paired_t
 from kdexp.study.summary.choice import Candidate, choose
 
@@ -85,9 +86,9 @@ def options(records: Mapping[str, Sequence[RunRecord]]) -> list[Option]:
     """
     found = []
     for student, runs in records.items():
-        files = [name for name in runs[0].shipped if all(f"export/{name}" in run.scores for run in runs)]
+        files = [name for name in runs[0].shipped if all(file_role(name) in run.scores for run in runs)]
         for file in files:
-            role = f"export/{file}"
+            role = file_role(file)
             facts = [run.shipped[file].facts for run in runs]
             found.append(
                 Option(

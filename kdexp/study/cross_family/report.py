@@ -60,7 +60,7 @@ def report_blocks(
         notes: Limits of this study, whole sentences.
         about: What was run.
     """
-    seeds = sorted({contrast.difference.num_seeds for contrast in [*verdict.gains, *verdict.contrasts]})
+    seeds = sorted({contrast.difference.num_seeds for contrast in verdict.comparisons})
     shown_seeds = " to ".join(str(count) for count in {seeds[0]: None, seeds[-1]: None}) if seeds else "no"
     points = wording.points_of(metric)
     blocks: list[Block] = [
@@ -80,9 +80,10 @@ def report_blocks(
             if any(contrast.condition == condition for contrast in verdict.gains)
         ),
         TableBlock(table(verdict.gains, verdict.margin)),
+        *_soft_labels(verdict),
         Heading("Comparisons"),
         FigureBlock(
-            forest_figure([*verdict.gains, *verdict.contrasts], verdict.margin),
+            forest_figure(verdict.comparisons, verdict.margin),
             f"All comparisons with their 95 % intervals over seeds; the band is ±{verdict.margin:g} {points}.",
         ),
         TableBlock(table(verdict.contrasts, verdict.margin)),
@@ -112,6 +113,19 @@ def _opening(verdict: Verdict) -> list[Block]:
         if mechanism.contrasts:
             blocks.append(BulletList(mechanism_sentences(mechanism, verdict)))
     return blocks
+
+
+def _soft_labels(verdict: Verdict) -> list[Block]:
+    """What is left of each pair's gain where the teacher's hard answers are given on the same text."""
+    if not verdict.soft_labels:
+        return []
+    caption = (
+        "The student of the teacher's probabilities minus that of its one-hot answers, each reading its own tokens."
+    )
+    return [
+        Heading("What soft labels add to hard answers"),
+        TableBlock(table(verdict.soft_labels, verdict.margin), caption),
+    ]
 
 
 def teacher_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -215,7 +229,8 @@ def _rules(verdict: Verdict) -> list[str]:
         f"Equivalence is claimed where two one-sided t tests with a margin of {verdict.margin:g} points, "
         f"Holm-corrected, give p < {ALPHA:g}.",
         f"Holm's correction runs over {len(verdict.gains)} gains and, apart from these, over "
-        f"{len(verdict.contrasts)} contrasts.",
+        + (f"{len(verdict.soft_labels)} additions of soft labels and over " if verdict.soft_labels else "")
+        + f"{len(verdict.contrasts)} contrasts.",
         "Retention is the student's score divided by its teacher's, in points; of contrasts, its difference.",
         "Where the compared teachers differ by more than the margin on validation, in the direction that would "
         "explain the finding, nothing is claimed about crossing.",

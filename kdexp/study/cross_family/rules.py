@@ -2,10 +2,10 @@
 
 Differences are paired by seed, in points: 100 times the metric. When one is claimed, `kdexp.results.verdict` says.
 
-Holm's correction runs over two families of comparisons, each by itself: the gains over no teacher, and the
-contrasts between conditions and pairs. What is said about crossing families needs teachers that are equally good:
-where they differ by more than the margin on validation in the direction that would explain the finding, that is
-said instead.
+Holm's correction runs over families of comparisons, each by itself: the gains over no teacher, what soft labels add
+to hard answers where that was measured, and the contrasts between conditions and pairs. What is said about crossing
+families needs teachers that are equally good: where they differ by more than the margin on validation in the direction
+that would explain the finding, that is said instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from enum import StrEnum
 import numpy as np
 import pandas as pd
 
+from kdexp.results.roles import PSEUDO_LABELS, Role
 from kdexp.results.statistics import (
     Interval,
     PairedDifference,
@@ -50,9 +51,16 @@ class Question(StrEnum):
 
     gain = "gain"  # a condition against no teacher
     crossing = "crossing"  # the other family's teacher against the own family's
+    soft_labels = "soft_labels"  # against the teacher's hard answers
+    softness = "softness"  # what soft labels add, from the other family's teacher against from the own family's
     student_ids = STUDENT_IDS  # against own tokens, as are the next two
     hidden_words = HIDDEN_WORDS
     hidden_position = HIDDEN_POSITION
+
+    @property
+    def reference(self) -> Role:
+        """Whom the distilled student is measured against, before pairs or conditions are compared."""
+        return PSEUDO_LABELS if self in (Question.soft_labels, Question.softness) else "baseline"
 
 
 class Support(StrEnum):
@@ -105,8 +113,12 @@ class Contrast:
         match self.question:
             case Question.gain:
                 return f"{self.pair}, {self.condition} - baseline"
+            case Question.soft_labels:
+                return f"{self.pair}, soft labels - hard answers"
             case Question.crossing:
                 return f"{self.pair} - {self.student} -> {self.student}, {self.condition}"
+            case Question.softness:
+                return f"{self.pair} - {self.student} -> {self.student}, soft labels"
             case _:
                 return f"{self.pair}, {self.condition} - {OWN_TOKENS}"
 
@@ -132,14 +144,20 @@ class Verdict:
 
     Attributes:
         gains: Every pair and condition against no teacher.
+        soft_labels: Every pair, own tokens, against the teacher's hard answers; empty without that control.
         contrasts: Between pairs, and between conditions of one pair.
         margin: Half width of what counts as equivalent, in points.
     """
 
     gains: list[Contrast]
+    soft_labels: list[Contrast]
     contrasts: list[Contrast]
     mechanisms: list[Mechanism]
     margin: float
+
+    @property
+    def comparisons(self) -> list[Contrast]:
+        return [*self.gains, *self.soft_labels, *self.contrasts]
 
 
 def judge(runs: pd.DataFrame, *, margin: float) -> Verdict:
@@ -149,7 +167,8 @@ def judge(runs: pd.DataFrame, *, margin: float) -> Verdict:
         runs: One row per (teacher_family, student_family, condition, seed) with the other `COLUMNS`: the metric
             of student, baseline and teacher, as shares. Where `student_correct` and `baseline_correct` hold
             boolean arrays over the same test examples in every row, and the metric is their mean, intervals
-            over examples are given too.
+            over examples are given too. With the scores of the student of pseudo-labels (its role followed by
+            `_test`, `_correct`) in every row of two pairs, softness is compared as well.
         margin: In points, above 0.
 
     Raises:
@@ -160,23 +179,32 @@ def judge(runs: pd.DataFrame, *, margin: float) -> Verdict:
         (str(teacher), str(student), str(condition)): rows.sort_values("seed")
         for (teacher, student, condition), rows in runs.groupby(COLUMNS[:3], sort=False)
     }
-    gains, contrasts = [], []
+    gains, soft_labels, contrasts = [], [], []
     for key, rows in groups.items():
         teacher, student, condition = key
         gains.append(_compare(Question.gain, key, rows, None, margin))
+        if condition == OWN_TOKENS and is_measured(rows, PSEUDO_LABELS):
+            soft_labels.append(_compare(Question.soft_labels, key, rows, None, margin))
         if condition != OWN_TOKENS:
-            question, reference = Question(condition), groups.get((teacher, student, OWN_TOKENS))
+            questions, reference = [Question(condition)], groups.get((teacher, student, OWN_TOKENS))
         else:
-            question, reference = Question.crossing, groups.get((student, student, OWN_TOKENS))
+            questions, reference = [Question.crossing, Question.softness], groups.get((student, student, OWN_TOKENS))
         if reference is None or reference is rows:
             continue
         seeds = sorted(set(rows["seed"]) & set(reference["seed"]))
         if seeds:
             first, second = (group.set_index("seed", drop=False).loc[seeds] for group in (rows, reference))
-            contrasts.append(_compare(question, key, first, second, margin))
-    gains, contrasts = _corrected(gains, margin), _corrected(contrasts, margin)
-    asked = [question for question in Question if question != Question.gain]
-    return Verdict(gains, contrasts, [_mechanism(question, contrasts, margin) for question in asked], margin)
+            contrasts += [
+                _compare(question, key, first, second, margin)
+                for question in questions
+                if all(is_measured(group, question.reference) for group in (first, second))
+            ]
+    gains, soft_labels, contrasts = (_corrected(family, margin) for family in (gains, soft_labels, contrasts))
+    asked = [question for question in Question if question not in (Question.gain, Question.soft_labels)]
+    if not soft_labels:  # without the control nobody asked
+        asked.remove(Question.softness)
+    mechanisms = [_mechanism(question, contrasts, margin) for question in asked]
+    return Verdict(gains, soft_labels, contrasts, mechanisms, margin)
 
 
 def _mechanism(question: Question, contrasts: Sequence[Contrast], margin: float) -> Mechanism:
@@ -213,6 +241,11 @@ def explained_by_teachers(contrast: Contrast, margin: float) -> bool:
             return False
 
 
+def is_measured(rows: pd.DataFrame, role: Role) -> bool:
+    """Whether every row has this model's score on test."""
+    return f"{role}_test" in rows and bool(rows[f"{role}_test"].notna().all())
+
+
 def _check(runs: pd.DataFrame, margin: float) -> None:
     if not margin > 0:
         raise ValueError(f"margin must be above 0 points, got {margin}")
@@ -235,8 +268,10 @@ def _compare(
 ) -> Contrast:
     """Gains of a pair and condition; with a reference, minus the reference's gains with the same seeds."""
 
-    def difference(measure: Callable[[pd.DataFrame], np.ndarray | None]) -> np.ndarray | None:
-        first, second = measure(rows), 0.0 if reference is None else measure(reference)
+    role = question.reference
+
+    def difference(measure: Callable[[pd.DataFrame, Role], np.ndarray | None]) -> np.ndarray | None:
+        first, second = measure(rows, role), 0.0 if reference is None else measure(reference, role)
         return None if first is None or second is None else first - second
 
     gains, retention, by_example = difference(_gains), difference(_retention), difference(_gains_by_example)
@@ -253,39 +288,39 @@ def _compare(
         bootstrap=bootstrap,
         bootstrap_90=bootstrap_90,
         retention=paired_t(retention),
-        # Only crossing compares two teachers; a teacher that is fed foreign ids is the same one.
-        teacher_difference=teachers[0] - teachers[1] if question == Question.crossing else 0.0,
+        # A teacher that is fed foreign ids is the same one.
+        teacher_difference=teachers[0] - teachers[-1] if question in (Question.crossing, Question.softness) else 0.0,
         p_equivalence=equivalence_p_value(gains, margin),
     )
 
 
-def _gains(rows: pd.DataFrame) -> np.ndarray:
+def _gains(rows: pd.DataFrame, role: Role) -> np.ndarray:
     """[seeds], in points."""
-    return 100 * (rows["student_test"] - rows["baseline_test"]).to_numpy(float)
+    return 100 * (rows["student_test"] - rows[f"{role}_test"]).to_numpy(float)
 
 
-def _retention(rows: pd.DataFrame) -> np.ndarray:
+def _retention(rows: pd.DataFrame, role: Role) -> np.ndarray:
     """Student by teacher on test, in points; nan of a teacher that scores nothing or was given ids it cannot read."""
     teacher = rows["teacher_test"].to_numpy(float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        is_told = (teacher > 0) & (rows["condition"] != STUDENT_IDS).to_numpy()
+        is_told = (teacher > 0) & (rows["condition"] != STUDENT_IDS).to_numpy() & (role == "baseline")
         return np.where(is_told, 100 * rows["student_test"].to_numpy(float) / teacher, np.nan)
 
 
-def _gains_by_example(rows: pd.DataFrame) -> np.ndarray | None:
+def _gains_by_example(rows: pd.DataFrame, role: Role) -> np.ndarray | None:
     """[seeds, examples] in points; None where correctness is not given, or is not what the metric counts."""
-    if not has_examples(rows):
+    if not has_examples(rows, role):
         return None
-    correct = {role: np.stack(rows[f"{role}_correct"].tolist()).astype(float) for role in ("student", "baseline")}
-    for role, values in correct.items():
-        if not np.allclose(values.mean(axis=1), rows[f"{role}_test"].to_numpy(float), atol=1e-6):
+    correct = {name: np.stack(rows[f"{name}_correct"].tolist()).astype(float) for name in ("student", role)}
+    for name, values in correct.items():
+        if not np.allclose(values.mean(axis=1), rows[f"{name}_test"].to_numpy(float), atol=1e-6):
             return None
-    return 100 * (correct["student"] - correct["baseline"])
+    return 100 * (correct["student"] - correct[role])
 
 
-def has_examples(runs: pd.DataFrame) -> bool:
-    """Whether runs say of each test example if student and baseline were right."""
-    columns = ["student_correct", "baseline_correct"]
+def has_examples(runs: pd.DataFrame, role: Role = "baseline") -> bool:
+    """Whether runs say of each test example if the student and another model were right."""
+    columns = ["student_correct", f"{role}_correct"]
     return set(columns) <= set(runs.columns) and bool(runs[columns].notna().all(axis=None))
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from kdexp.config import Config
 from kdexp.errors import UserError
 from kdexp.results.record import RunRecord
+from kdexp.results.roles import PSEUDO_LABELS
 from kdexp.results.terminal import print_blocks
 from kdexp.study.about import about_blocks, log_report
 from kdexp.study.cross_family.report import (
@@ -101,12 +102,11 @@ def report_study(study: Study, runs: Sequence[StoredRun], parent: TrackedRun, co
         notes=_limits(config),
         about=about_blocks(runs),
     )
-    comparisons = [*verdict.gains, *verdict.contrasts]
     log_report(TITLE, blocks, parent, "cross_family")
-    parent.log_table(table(comparisons, margin), "cross_family/comparisons.csv")
+    parent.log_table(table(verdict.comparisons, margin), "cross_family/comparisons.csv")
     for condition in dict.fromkeys(frame["condition"]):
         parent.log_figure(matrix_figure(verdict.gains, condition), f"cross_family/matrix_{condition}.png")
-    parent.log_figure(forest_figure(comparisons, margin), "cross_family/forest.png")
+    parent.log_figure(forest_figure(verdict.comparisons, margin), "cross_family/forest.png")
     parent.set_tags(
         {
             f"kdexp.verdict.{mechanism.question}": f"{mechanism.support}: {mechanism_claim(mechanism, margin)}"
@@ -138,7 +138,7 @@ def tidy(study: Study, records: Sequence[RunRecord]) -> pd.DataFrame:
             }
             | {
                 f"{role}_{split}": record.score(split, role)
-                for role in ("student", "baseline", "teacher")
+                for role in ("student", "baseline", "teacher", PSEUDO_LABELS)
                 for split in ("validation", "test")
             }
             | {"num_test_rows": len(predictions)}

@@ -26,13 +26,16 @@ CONDITION_NAMES = {
 }
 WARNINGS = {
     Question.crossing: "Crossing families, with logits only and each model reading its own tokens",
+    Question.softness: "What soft labels add to the teacher's hard answers, across families against within one",
     Question.student_ids: "Feeding the student's token ids to the teacher, as FastFormers' released code does",
     Question.hidden_words: "A hidden-state term across families, aligned on words",
     Question.hidden_position: "A hidden-state term across families, position by position",
 }
 _SUBJECTS = {
     Question.gain: "distillation",
+    Question.soft_labels: "the soft labels",
     Question.crossing: "crossing",
+    Question.softness: "crossing",
     Question.student_ids: "feeding the student's ids",
     Question.hidden_words: "the hidden-state term aligned on words",
     Question.hidden_position: "the hidden-state term by position",
@@ -74,6 +77,8 @@ def _sentence(contrast: Contrast, margin: float) -> str:
     compared = {
         Question.crossing: f"A {contrast.student} student gains {{}} from the {contrast.teacher} teacher "
         f"than from that of its own family",
+        Question.softness: f"The {contrast.teacher} teacher's soft labels add {{}} to its hard answers, for a "
+        f"{contrast.student} student, than those of the student's own family",
         Question.student_ids: f"{contrast.pair}: the student gains {{}} when its ids are fed to the teacher",
         Question.hidden_words: f"{contrast.pair}: the student gains {{}} with the hidden-state term aligned on words",
         Question.hidden_position: f"{contrast.pair}: the student gains {{}} with the hidden-state term by position",

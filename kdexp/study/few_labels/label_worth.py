@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdexp.results.record import PSEUDO_LABELS, Role, RunRecord
+from kdexp.results.record import RunRecord
+from kdexp.results.roles import PSEUDO_LABELS, Role
 from kdexp.tracking.store import StoredRun
 
 _CURVES: dict[str, Role] = {

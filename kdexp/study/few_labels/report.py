@@ -8,6 +8,7 @@ import numpy as np
 
 from kdexp.config import Config
 from kdexp.results import wording
+from kdexp.results.metric_names import cost_metric
 from kdexp.results.report import (
     Block,
     BulletList,
@@ -115,8 +116,7 @@ def _facts(runs: Sequence[StoredRun], ladder: Ladder, size: int) -> list[str]:
     facts = [
         f"Test {ladder.metric} with {size:,} labelled rows, in {wording.points_of(ladder.metric)}: {told}.",
         _teacher(runs, ladder.sizes),
-        f"{len(ladder.seeds)} seeds, each with labelled rows of its own: the interval speaks of other seeds and other "
-        "labelled rows, with this teacher and on these test rows.",
+        _coverage(runs, len(ladder.seeds)),
         *_steps(runs),
         f"Each training keeps the best epoch on {validation:,} further labelled rows"
         + (", more than the smallest setting has." if validation > ladder.sizes[0] else "."),
@@ -127,9 +127,32 @@ def _facts(runs: Sequence[StoredRun], ladder: Ladder, size: int) -> list[str]:
     return facts
 
 
+def _coverage(runs: Sequence[StoredRun], num_seeds: int) -> str:
+    """What else the interval, where there is one, lets vary."""
+    drawn = {run.params["seed"]: run.params.get("task.subset_seed", "None") for run in runs if _is_taught(run)}
+    is_tied = all(subset == seed for seed, subset in drawn.items())
+    if num_seeds == 1:
+        return "One seed and one choice of labelled rows: nothing is said of others; go on with seed=0,1,2,3,4."
+    if not is_tied:
+        return (
+            f"{num_seeds} seeds on the same labelled rows: the interval speaks of other seeds, with these labelled "
+            "rows, with this teacher and on these test rows."
+        )
+    return (
+        f"{num_seeds} seeds, each with labelled rows of its own: the interval speaks of other seeds and other "
+        "labelled rows, with this teacher and on these test rows."
+    )
+
+
+def _is_taught(run: StoredRun) -> bool:
+    """Whether it has a teacher: the last rung is the baseline on all labels."""
+    return run.params.get("loss.alpha") != "1"
+
+
 def _steps(runs: Sequence[StoredRun]) -> list[str]:
     """How long they were trained: a baseline that learns slowly makes a teacher look like many labels."""
-    steps = sorted({int(run.metrics["cost/student_steps"]) for run in runs if "cost/student_steps" in run.metrics})
+    name = cost_metric("student_steps")
+    steps = sorted({int(run.metrics[name]) for run in runs if name in run.metrics})
     if not steps:
         return []
     told = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
@@ -138,10 +161,10 @@ def _steps(runs: Sequence[StoredRun]) -> list[str]:
 
 def _teacher(runs: Sequence[StoredRun], sizes: Sequence[int]) -> str:
     """Whose labels the teacher learned from."""
-    taught = [run for run in runs if run.params.get("loss.alpha") != "1"] or runs
+    taught = [run for run in runs if _is_taught(run)] or list(runs)
     name = taught[0].params.get("teacher.name", "teacher")
     checkpoint = taught[0].params.get("teacher.checkpoint")
-    if not any(run.metrics.get("cost/teacher_train_seconds") for run in taught):
+    if not any(run.metrics.get(cost_metric("teacher_train_seconds")) for run in taught):
         return f"The teacher ({checkpoint or name}) was given: it had learned the task before."
     made = f"{name}, pretrained" if checkpoint else f"{name}, a compact model from scratch"
     if taught[0].params.get("teacher.learns_from") == "all":

@@ -6,7 +6,8 @@ import numpy as np
 
 from kdexp.results import verdict, wording
 from kdexp.results.control_report import NAMES, text_part
-from kdexp.results.record import GOLD, PARTS, TUNED, TUNED_BASELINE, Role, RunRecord
+from kdexp.results.record import RunRecord
+from kdexp.results.roles import GOLD, PARTS, TUNED, TUNED_BASELINE, Role
 from kdexp.study.summary.evidence import Comparison, Evidence
 
 

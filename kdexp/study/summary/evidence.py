@@ -8,7 +8,8 @@ import pandas as pd
 
 from kdexp.results import wording
 from kdexp.results.classes import class_notices, count_classes, summed
-from kdexp.results.record import CONTRASTS, PARTS, ClassCount, Role, RunRecord, is_teacher
+from kdexp.results.record import ClassCount, RunRecord
+from kdexp.results.roles import CONTRASTS, PARTS, Role, file_role, is_teacher
 from kdexp.results.statistics import Gain, Interval, PairedDifference, holm, paired_t, two_level_bootstrap
 from kdexp.results.verdict import Finding, find
 from kdexp.tracking.store import Study
@@ -80,7 +81,7 @@ def gather_files(study: Study, records: Sequence[RunRecord]) -> dict[str, FileEv
         if len(values) < len(records):
             return None
         difference = paired_t(values)
-        return Comparison(difference, _bootstrap(correct, f"export/{name}", other), difference.p_value)
+        return Comparison(difference, _bootstrap(correct, file_role(name), other), difference.p_value)
 
     found = {}
     for name in names:
@@ -94,7 +95,7 @@ def gather_files(study: Study, records: Sequence[RunRecord]) -> dict[str, FileEv
 
 def _exported_by_all(name: str, records: Sequence[RunRecord]) -> bool:
     return all(
-        f"export/{name}" in record.scores and record.shipped[name].against_float32 is not None for record in records
+        file_role(name) in record.scores and record.shipped[name].against_float32 is not None for record in records
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from kdexp.results import verdict, wording
 from kdexp.results.record import RunRecord
+from kdexp.results.roles import file_role
 from kdexp.study.summary.evidence import Comparison, FileEvidence
 
 _GAINS = {
@@ -24,7 +25,7 @@ def file_lines(files: Mapping[str, FileEvidence], records: Sequence[RunRecord]) 
 
 
 def _line(name: str, evidence: FileEvidence, records: Sequence[RunRecord]) -> str:
-    values = np.array([record.score("test", f"export/{name}") for record in records], dtype=float)
+    values = np.array([record.score("test", file_role(name)) for record in records], dtype=float)
     metric, points = records[0].metric, wording.points_of(records[0].metric)
     spread = values.std(ddof=1) if len(values) > 1 else np.nan
     score = wording.mean_and_spread(values.mean(), spread, metric, with_unit=True)

@@ -12,7 +12,7 @@ from kdexp.errors import UserError
 from kdexp.naming import command_line
 from kdexp.results import figures, wording
 from kdexp.results.control_report import CONTRAST_NAMES
-from kdexp.results.record import GAIN, SPLITS, metric_name
+from kdexp.results.metric_names import GAIN, SPLITS, metric_name
 from kdexp.results.report import (
     Block,
     BulletList,
@@ -25,6 +25,7 @@ from kdexp.results.report import (
     html_page,
     markdown_text,
 )
+from kdexp.results.roles import file_role
 from kdexp.results.statistics import Interval
 from kdexp.results.terminal import print_blocks
 from kdexp.study.about import about_blocks
@@ -234,14 +235,14 @@ def _log_choice(summary: StudySummary, best: pd.Series, parent: TrackedRun) -> N
         parts = {"gain": evidence.gain, "against_float32": evidence.against_float32}
         for part, comparison in parts.items():
             if comparison is not None:
-                parent.log_metrics(_interval_metrics(f"best/export/{name}/{part}", comparison))
+                parent.log_metrics(_interval_metrics(f"best/{file_role(name)}/{part}", comparison))
     parent.set_tags({"kdexp.best": setting_label(best, summary.settings)})
 
 
 def _scatters(summary: StudySummary) -> list[tuple[str, str]]:
     """Of each exported file, how good it is against how fast it is and how large."""
     return [
-        (f"export/{name}/{cost}", metric_name("test", summary.metric, f"export/{name}"))
+        (f"{file_role(name)}/{cost}", metric_name("test", summary.metric, file_role(name)))
         for cost in ("p50_ms", "size_mb")
         for name in summary.files
     ]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kdexp.results import verdict, wording
-from kdexp.results.record import SPLITS
+from kdexp.results.metric_names import SPLITS
 from kdexp.study.search_stage import STAGE, Stage
 from kdexp.study.summary.settings import StudySummary, setting_label
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from kdexp.cache import Cache
-from kdexp.results.record import CONTRASTS, RunRecord
+from kdexp.results.record import RunRecord
+from kdexp.results.roles import CONTRASTS
 from kdexp.results.statistics import paired_t
 from kdexp.study.search_stage import STAGE, Stage, by_stage, with_stages
 from kdexp.study.summary.choice import Candidate, Choice, choose

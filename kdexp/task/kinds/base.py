@@ -43,6 +43,7 @@ class TaskKind(ABC):
 
     Attributes:
         name: Of the kind, as logged students and configs say it.
+        tells: What it says of a text, in words: `one class of each text`.
         outputs: What a soft loss may assume of the outputs: `classes` of which one is right.
         has_units: A row has several units; `tokenize` then gives the columns `UNITS` and `NUM_UNITS`.
         head: Ending of the model classes of transformers that answer it: `AutoModel` + head.
@@ -56,6 +57,7 @@ class TaskKind(ABC):
     """
 
     name: ClassVar[str]
+    tells: ClassVar[str]
     outputs: ClassVar[Outputs]
     head: ClassVar[str] = "ForSequenceClassification"
     has_units: ClassVar[bool] = False

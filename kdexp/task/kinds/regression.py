@@ -37,6 +37,7 @@ class Regression(TaskKind):
     mean: float = 0.0
     scale: float = 1.0
     name: ClassVar[str] = "regression"
+    tells: ClassVar[str] = "a number of each text"
     outputs: ClassVar[Outputs] = Outputs.number
     smooths_labels: ClassVar[bool] = False
     primary_metrics: ClassVar[tuple[str, ...]] = ("pearson", "spearman")

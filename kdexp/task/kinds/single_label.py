@@ -31,6 +31,7 @@ class SingleLabel(OneOfClasses):
     primary_metric: str = "accuracy"
     class_weights: tuple[float, ...] | None = None
     name: ClassVar[str] = "single_label"
+    tells: ClassVar[str] = "one class of each text"
     primary_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "matthews", "macro_recall")
 
     @classmethod
@@ -107,7 +108,7 @@ class SingleLabel(OneOfClasses):
             return f"{found}: too few rows to tell whether it is better than chance"
         if (given == given[0]).all():
             reason = f"it answers '{self.label_names[given[0]]}' on every row"
-        elif found.num_correct < found.num_expected:
+        elif found.is_worse:
             reason = "are its class names in the wrong order?"
         else:
             reason = "it has not learned the task"

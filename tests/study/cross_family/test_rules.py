@@ -206,6 +206,53 @@ def test_a_term_that_hurts_everywhere_is_not_put_down_to_crossing():
     assert any("as well was not measured" in sentence for sentence in said)
 
 
+def with_hard_answers(runs: pd.DataFrame, softness) -> pd.DataFrame:
+    """Give every run a student of pseudo-labels that is worse by `softness[teacher, student]` points."""
+    points = [softness[pair] for pair in zip(runs.teacher_family, runs.student_family, strict=True)]
+    # Its seeds scatter by themselves.
+    noise = [NOISE[(3 * seed + place // 5) % 5] for place, seed in enumerate(runs.seed)]
+    return runs.assign(**{"control/pseudo_labels_test": runs.student_test - (np.array(points) + noise) / 100})
+
+
+SOFTNESS = {("bert", "bert"): 1.5, ("roberta", "roberta"): 1.5, ("roberta", "bert"): 0.2, ("bert", "roberta"): 1.5}
+
+
+def test_softness_that_crossing_loses_is_told_apart_from_the_gain():
+    verdict = judge(with_hard_answers(study(), SOFTNESS), margin=1.0)
+    assert mechanism(verdict).support == Support.not_supported  # the gain itself is the same in all pairs
+    assert mechanism(verdict, Question.softness).support == Support.partly
+    assert claim(verdict, Question.softness) == (
+        "crossing hurt (roberta -> bert); equivalent within ±1 points (bert -> roberta)"
+    )
+    (said,) = [text for text in sentences(verdict, Question.softness) if "The roberta teacher's soft labels" in text]
+    assert "add 1.30 points less to its hard answers, for a bert student" in said
+    added = {contrast.pair: contrast for contrast in verdict.soft_labels}
+    assert {pair: round(item.difference.mean, 6) for pair, item in added.items()} == {
+        f"{teacher} -> {student}": points for (teacher, student), points in SOFTNESS.items()
+    }
+    assert added["bert -> bert"].finding == Finding.better
+    names = set(table(verdict.comparisons, 1.0)["comparison"])
+    assert {"roberta -> bert, soft labels - hard answers", "roberta -> bert - bert -> bert, soft labels"} <= names
+
+
+def test_nobody_asks_about_softness_without_the_control():
+    verdict = judge(study(), margin=1.0)
+    assert Question.softness not in {item.question for item in verdict.mechanisms}
+    assert not verdict.soft_labels
+    # Half of a pair's seeds with it: nothing can be said of that pair.
+    runs = with_hard_answers(study(), SOFTNESS)
+    runs.loc[(runs.teacher_family == "roberta") & (runs.seed < 2), "control/pseudo_labels_test"] = np.nan
+    verdict = judge(runs, margin=1.0)
+    assert {contrast.pair for contrast in verdict.soft_labels} == {"bert -> bert", "bert -> roberta"}
+    assert mechanism(verdict, Question.softness).support == Support.not_measured
+
+
+def test_a_better_teacher_explains_softer_labels_as_well():
+    runs = with_hard_answers(study(teachers={"bert": 0.94, "roberta": 0.9}), SOFTNESS)
+    said = claim(judge(runs, margin=1.0), Question.softness)
+    assert said == "no claim for bert -> roberta, roberta -> bert, whose teachers differ"
+
+
 def with_examples(runs: pd.DataFrame, num_examples: int, seed: int = 0) -> pd.DataFrame:
     """Give every run per-example correctness that has exactly its score."""
     random = np.random.default_rng(seed)

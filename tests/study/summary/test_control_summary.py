@@ -6,7 +6,8 @@ import pytest
 from scipy.stats import ttest_1samp
 from test_summary import PARENT, Store
 
-from kdexp.results.record import CONTRASTS, Choice, RunRecord, Scores
+from kdexp.results.record import Choice, RunRecord, Scores
+from kdexp.results.roles import CONTRASTS
 from kdexp.results.statistics import Gain
 from kdexp.study.summary.findings import findings
 from kdexp.study.summary.report import log_summary, shown_table

@@ -10,14 +10,14 @@ from kdexp.tracking.store import Study
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder")]
 
 SMALL = (
-    *("task=entities", "task.train_size=2000", "task.validation_size=300", "task.test_size=500", "task.label_noise=0"),
+    *("task=entities", "task.train_size=1000", "task.validation_size=300", "task.test_size=500", "task.label_noise=0"),
     *("hardware=cpu", "hardware.num_threads=1", "student.num_layers=2", "student.hidden_size=48", "train.epochs=6"),
+    *("train.batch_size=16", "train.learning_rate=6e-3", "teacher.train.batch_size=16"),
+    "teacher.train.learning_rate=4e-3",
 )
 
 
-@pytest.mark.parametrize(
-    ("teacher", "student"), [("bert", "roberta"), ("roberta", "xlm_roberta"), ("xlm_roberta", "bert")]
-)
+@pytest.mark.parametrize(("teacher", "student"), [("bert", "roberta"), ("xlm_roberta", "bert")])
 def test_the_teacher_alone_teaches_the_right_tags_across_families(tmp_path, teacher, student):
     """The student sees no gold label: if words were not the same in both models, it could learn nothing."""
     record = run(
@@ -39,7 +39,7 @@ def test_words_that_a_model_cannot_read_count_and_are_told(tmp_path, caplog):
     record = run(
         compose(
             *SMALL, "teacher=bert", "student=roberta", f"cache_dir={tmp_path}/cache", f"tracking.uri={uri}",
-            "teacher.max_length=24", "student.max_length=28", "train.epochs=2", "task.train_size=1000",
+            "teacher.max_length=24", "student.max_length=28", "train.epochs=2", "teacher.train.epochs=3",
             "terms=[hidden]", "train.use_transfer=true", "task.transfer_size=300",
             "export=[onnx]",
         )
