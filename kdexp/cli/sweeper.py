@@ -121,9 +121,10 @@ class KdexpSweeper(Sweeper):
         run_cross_family(jobs, names, self.launch)
 
     def _sweep_few_labels(self, overrides: dict[str, Override]) -> None:
-        from kdexp.study.few_labels.study import SWEPT, run_few_labels, rungs
+        from kdexp.study.few_labels.study import SWEPT, refuse_several_curves, run_few_labels, rungs
 
         swept, fixed = self._split(overrides)
+        refuse_several_curves(swept)
         base = self.compose(fixed, _first_options(swept))
         if base.config is None:
             raise base.refusal or AssertionError("a job has a config or a refusal")

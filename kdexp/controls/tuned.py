@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from kdexp.controls.config import Control, Tuned
+from kdexp.results import wording
 from kdexp.results.record import Choice
 from kdexp.results.roles import TUNED, TUNED_BASELINE, Role
 from kdexp.student.train import TrainedStudent
@@ -46,11 +47,11 @@ def train_best(
     best = max(trained, key=score)
     equal = sum(score(item) == score(best) for item in trained) - 1
     logger.info(
-        "%s: chosen on validation among %d schedules: %s (%.2f %%)%s",
+        "%s: chosen on validation among %d schedules: %s (%s)%s",
         name,
         len(schedules),
         told(best.schedule),
-        100 * score(best),
+        wording.score(score(best), course.task.primary_metric),
         f"; {equal} equally good, with more steps or a higher rate" if equal else "",
     )
     if edge := control.edge(best.schedule):

@@ -132,6 +132,14 @@ class RunRecord:
         """Whether a search proposed it, to choose a setting."""
         return self.settings.get("trial", "None") != "None"
 
+    @property
+    def takes_nothing(self) -> bool:
+        """Whether the student is trained on the labels alone, and so is its own baseline."""
+        settings = self.settings
+        is_constant = settings.get("loss.alpha_end", "None") == "None"
+        is_hard = settings.get("loss.name") == "ce" or (is_constant and settings.get("loss.alpha") in ("1", "1.0"))
+        return is_hard and settings.get("terms", "none") == "none"
+
     def score(self, split: str, role: Role = "student") -> float | None:
         """The primary metric of a model, or None where it was not measured."""
         scores = self.scores.get(role, Scores())

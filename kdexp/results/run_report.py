@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from kdexp.results import verdict, wording
-from kdexp.results.classes import recall_line
+from kdexp.results.classes import recall_line, single_answer
 from kdexp.results.control_report import NAMES, control_facts
 from kdexp.results.record import RunRecord
 from kdexp.results.report import Block, Facts, TableBlock
@@ -82,10 +82,8 @@ def _show(values: Mapping[str, float], metric: str) -> str:
 
 def _findings(record: RunRecord) -> list[tuple[str, str]]:
     facts = []
-    if record.gain is not None and _learns_nothing_from_it(record):
-        facts.append(
-            ("gain", "none to tell: with this loss the student takes nothing from the teacher, as its baseline")
-        )
+    if record.gain is not None and record.takes_nothing:
+        facts.append(("gain", verdict.NOTHING_TAKEN))
     elif record.gain is not None:
         gain = record.gain
         rows = "test rows" if record.num_test_rows is None else f"{record.num_test_rows:,} test rows"
@@ -113,22 +111,16 @@ def _findings(record: RunRecord) -> list[tuple[str, str]]:
     return facts
 
 
-def _learns_nothing_from_it(record: RunRecord) -> bool:
-    """Whether the student is trained on the labels alone, and so is its own baseline."""
-    settings = record.settings
-    is_constant = settings.get("loss.alpha_end", "None") == "None"
-    is_hard = settings.get("loss.name") == "ce" or (is_constant and settings.get("loss.alpha") in ("1", "1.0"))
-    return is_hard and settings.get("terms", "none") == "none"
-
-
 def _where_it_pays(record: RunRecord) -> list[tuple[str, str]]:
     """Of a student that had all the labels, and learned from them about as much alone."""
     assert record.gain
     has_more_text = record.settings.get("train.use_transfer") == "True"
-    if record.gain.value >= _SMALL_GAIN or has_more_text:
+    # Students that learned nothing say nothing about the teacher, nor about labels.
+    has_learned = single_answer(record.classes.get("student", {})) is None
+    if record.gain.value >= _SMALL_GAIN or has_more_text or not has_learned:
         return []
     found = "with all labels a teacher adds less than two points here; with few labels and more text it may do more: "
-    return [("", f"{found}python -m kdexp experiment=few_labels")]
+    return [("", f"{found}add experiment=few_labels to this command")]
 
 
 def _agreed(record: RunRecord) -> str:

@@ -88,6 +88,9 @@ def claim(finding: Finding, subject: str = "distillation", margin: float | None 
     return "not settled by these data"
 
 
+NOTHING_TAKEN = "none to tell: with this loss the student takes nothing from the teacher, as its baseline"
+"""In place of a gain that is zero because both are one training."""
+
 ONE_SEED = "one seed does not settle whether distillation helped: repeat with -m seed=0,1,2,3,4"
 
 

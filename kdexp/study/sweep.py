@@ -10,7 +10,7 @@ import logging
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kdexp.cache import Cache
@@ -113,7 +113,7 @@ def _sum_up(study: Study, parent: TrackedRun) -> None:
     parent.flush()  # a study has left its verdict there
     summary = summarize(study, parent.run_id)
     log_summary(summary, parent, study)
-    print_summary(summary)
+    print_summary(replace(summary, verdict=""))  # the study has just printed it
 
 
 @dataclass

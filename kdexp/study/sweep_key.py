@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdexp.config import Config, dotted
+from kdexp.config import Config, dotted, flatten
 from kdexp.fingerprint import library_versions
 from kdexp.identity import input_digests
 from kdexp.ranges import established
@@ -65,6 +65,8 @@ class SweepKey:
             for name, value in dotted(established(base)).items()
             if not is_swept(name) and not name.startswith(_IRRELEVANT)
         }
+        if kind == "few_labels":
+            common |= _pool(base)
         files = {name: digests for name, digests in input_digests(base).items() if not is_swept(name)}
         settings = [kind, common, sorted(swept)]
         return cls(kind, tuple(swept), _digest(settings), _digest([*settings, files, library_versions()]))
@@ -78,6 +80,17 @@ class SweepKey:
             "kdexp.sweep_kind": self.kind,
             "kdexp.swept": ",".join(self.swept),
         }
+
+
+def _pool(base: Config) -> dict[str, object]:
+    """What the rungs of a ladder share though each sets it: all their rows, and how the labelled ones are drawn."""
+    values = flatten(base)
+    pool: dict[str, object] = {}
+    if "task.transfer_size" in values:
+        pool["rows"] = int(values["task.train_size"]) + int(values["task.transfer_size"])
+    if values.get("task.subset_seed") not in (None, base.seed):
+        pool["subset_seed"] = values["task.subset_seed"]
+    return pool
 
 
 def find_sweep(study: Study, base: Config, swept: Sequence[str], kind: str) -> tuple[SweepKey, StoredRun | None]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from test_processes import launch
-from tiny_models import TOKENIZER, bert, dataset
+from tiny_models import LABELS, TOKENIZER, bert, dataset
+from torch.nn.functional import cross_entropy, kl_div
 from transformers import Trainer, TrainingArguments
 
 from kdexp import DistillationTrainer, DistillationTrainingArguments
@@ -79,3 +80,56 @@ def test_alpha_one_in_two_processes_is_the_stock_class_in_one(tmp_path):
     (alone,) = trained(tmp_path, "stock", world_size=1)
     assert main[1] == other[1]
     alike(main, alone, {"loss", "grad_norm", "eval_loss", "learning_rate"})
+
+
+GOLD = [-100 if (row * row + row // 3) % 3 == 1 else LABELS[row] for row in range(29)]
+
+
+def logged_means(folder: str) -> object:
+    """What is logged of a student that does not move: in one go, once more, and after a resume within a window."""
+    rows = dataset(slice(0, 29)).remove_columns("labels").add_column("labels", GOLD)
+    settings = {
+        **{"output_dir": folder, "report_to": "none", "use_cpu": True, "disable_tqdm": True, "optim": "sgd"},
+        **{"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "max_steps": 6, "logging_steps": 3},
+        **{"learning_rate": 0.0, "train_sampling_strategy": "sequential", "save_strategy": "steps", "save_steps": 4},
+        **{"temperature": 2.0},
+    }
+
+    def trainer() -> DistillationTrainer:
+        arguments = DistillationTrainingArguments(**settings)
+        return DistillationTrainer(
+            bert(1), arguments, teacher_model=bert(2), train_dataset=rows, processing_class=TOKENIZER
+        )
+
+    def logged(trained: DistillationTrainer) -> list[list[float]]:
+        entries = [entry for entry in trained.state.log_history if "hard_loss" in entry]
+        return [[entry["hard_loss"], entry["soft_loss"]] for entry in entries]
+
+    first = trainer()
+    first.train()
+    straight = logged(first)
+    first.train()
+    resumed = trainer()
+    resumed.train(resume_from_checkpoint=f"{folder}/checkpoint-4")
+    return [straight, logged(first), logged(resumed)]
+
+
+def test_logged_parts_are_the_means_of_their_own_window(tmp_path):
+    """By hand: rows of the whole step, labelled or not, whoever has them; the last step is filled up with row 0."""
+    batch = TOKENIZER.pad(dataset(slice(0, 29)).select_columns(["input_ids", "attention_mask"]).to_dict())
+    batch = {name: torch.tensor(values) for name, values in batch.items()}
+    with torch.no_grad():
+        student, teacher = (bert(seed).eval()(**batch).logits for seed in (1, 2))
+    hard = cross_entropy(student, torch.tensor(GOLD), reduction="none")
+    soft, taught = (logits.div(2).log_softmax(-1) for logits in (student, teacher))
+    soft = 4 * kl_div(soft, taught, log_target=True, reduction="none").sum(-1)
+    rows = [range(12), range(12, 24), [*range(24, 29), 0]]
+    steps = torch.stack([torch.stack([hard, soft])[:, list(step)].mean(-1) for step in rows])
+    window = steps.mean(0).tolist()
+    straight, again, resumed = launch(tmp_path, logged_means, str(tmp_path))[0]["value"]
+    for values, expected in (
+        *((values, window) for values in (*straight, *again, resumed[0])),
+        (resumed[1], steps[1:].mean(0).tolist()),
+    ):
+        assert values == pytest.approx(expected, rel=1e-4)
+    assert [len(straight), len(again), len(resumed)] == [2, 2, 2]

@@ -117,8 +117,7 @@ def _facts(runs: Sequence[StoredRun], ladder: Ladder, size: int) -> list[str]:
     facts = [
         f"Test {ladder.metric} with {size:,} labelled rows, in {wording.points_of(ladder.metric)}: {told}.",
         _teacher(runs, ladder.sizes),
-        f"{len(ladder.seeds)} seeds, each with labelled rows of its own: the interval speaks of other seeds and other "
-        "labelled rows, with this teacher and on these test rows.",
+        _coverage(runs, len(ladder.seeds)),
         *_steps(runs),
         f"Each training keeps the best epoch on {validation:,} further labelled rows"
         + (", more than the smallest setting has." if validation > ladder.sizes[0] else "."),
@@ -127,6 +126,28 @@ def _facts(runs: Sequence[StoredRun], ladder: Ladder, size: int) -> list[str]:
         seeds = ", ".join(map(str, ladder.left_out))
         facts.append(f"Not counted, because they have not finished every size: seeds {seeds}.")
     return facts
+
+
+def _coverage(runs: Sequence[StoredRun], num_seeds: int) -> str:
+    """What else the interval, where there is one, lets vary."""
+    drawn = {run.params["seed"]: run.params.get("task.subset_seed", "None") for run in runs if _is_taught(run)}
+    is_tied = all(subset == seed for seed, subset in drawn.items())
+    if num_seeds == 1:
+        return "One seed and one choice of labelled rows: nothing is said of others; go on with seed=0,1,2,3,4."
+    if not is_tied:
+        return (
+            f"{num_seeds} seeds on the same labelled rows: the interval speaks of other seeds, with these labelled "
+            "rows, with this teacher and on these test rows."
+        )
+    return (
+        f"{num_seeds} seeds, each with labelled rows of its own: the interval speaks of other seeds and other "
+        "labelled rows, with this teacher and on these test rows."
+    )
+
+
+def _is_taught(run: StoredRun) -> bool:
+    """Whether it has a teacher: the last rung is the baseline on all labels."""
+    return run.params.get("loss.alpha") != "1"
 
 
 def _steps(runs: Sequence[StoredRun]) -> list[str]:
@@ -141,7 +162,7 @@ def _steps(runs: Sequence[StoredRun]) -> list[str]:
 
 def _teacher(runs: Sequence[StoredRun], sizes: Sequence[int]) -> str:
     """Whose labels the teacher learned from."""
-    taught = [run for run in runs if run.params.get("loss.alpha") != "1"] or runs
+    taught = [run for run in runs if _is_taught(run)] or list(runs)
     name = taught[0].params.get("teacher.name", "teacher")
     checkpoint = taught[0].params.get("teacher.checkpoint")
     if not any(run.metrics.get(cost_metric("teacher_train_seconds")) for run in taught):

@@ -4,7 +4,7 @@ Students learn from labelled subsets of growing size, without a teacher, from it
 probabilities; the other rows are text that only the teacher labels. A last rung trains the baseline on all labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +57,21 @@ def rungs(config: Config, typed: Sequence[str]) -> list[list[str]]:
     controls = ["controls.pseudo_labels.ceiling=false"] if has_ceiling else []
     ladder = [[*_rung(config, size, num_rows), *common, *controls] for size in sizes]
     return [*ladder, [*_all_labels(config, num_rows), *(line for line in common if "learns_from" not in line)]]
+
+
+def refuse_several_curves(swept: Iterable[str]) -> None:
+    """Refuse what would put runs of several settings into one curve.
+
+    Args:
+        swept: What a person varies.
+
+    Raises:
+        UserError: It is not the seed alone.
+    """
+    for name in swept:
+        if name != "seed":
+            problem = "has several values, but the study draws the curves of one setting over its seeds"
+            raise UserError(name, problem, "name one value, and give each its own study=<name>")
 
 
 def default_sizes(num_rows: int, num_outputs: int) -> list[int]:

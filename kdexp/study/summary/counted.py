@@ -128,8 +128,11 @@ def _settings(swept: Sequence[str], records: Sequence[RunRecord]) -> list[str]:
     # A seed of its own kind is no setting where it is the run's.
     tied = {name for name in names if name.endswith("seed") and _is_tied(records, name)}
     settings = [name for name in names if name not in tied and len({_value(record, name) for record in records}) > 1]
+    # What a sweep does not vary differs because its jobs say so, as a file of each seed's own. Runs of no sweep have
+    # nothing in common but the study: two that differ in more than the seed are two settings.
+    count_places = _num_places if swept else _num_settings
     for name in _further_params(records, names):
-        if _num_places(records, [*settings, name]) > _num_places(records, settings):
+        if count_places(records, [*settings, name]) > count_places(records, settings):
             settings.append(name)
     return settings
 
@@ -149,12 +152,16 @@ def _further_params(records: Sequence[RunRecord], names: Sequence[str]) -> list[
         for name in shared
         if not name.startswith(_NO_SETTINGS)
         and len({record.settings[name] for record in records}) > 1
-        and not (name.endswith("_seed") and _is_tied(records, name))
+        and not (name.endswith("seed") and _is_tied(records, name))
     )
 
 
 def _num_places(records: Sequence[RunRecord], settings: Sequence[str]) -> int:
     return len({_place(record, settings) for record in records})
+
+
+def _num_settings(records: Sequence[RunRecord], settings: Sequence[str]) -> int:
+    return len({tuple(_value(record, name) for name in settings) for record in records})
 
 
 def _place(record: RunRecord, settings: Sequence[str]) -> tuple[object, ...]:

@@ -47,7 +47,7 @@ def findings(summary: StudySummary) -> list[str]:
         *(search_lines(summary) if summary.stages else chosen),
         f"{whose} on test: {test}{interval}{teacher}.",
         *_gain_lines(summary),
-        *(control_lines(summary.evidence, summary.chosen) if summary.evidence else []),
+        *_control_lines(summary),
         *file_lines(summary.files, summary.chosen),
     ]
     if summary.table["seeds"].max() < 3:
@@ -102,11 +102,19 @@ def _named(summary: StudySummary, places: Sequence[int], *, with_score: bool = F
     return "; ".join(labels) + (f" and {more} more" if more else "")
 
 
+def _control_lines(summary: StudySummary) -> list[str]:
+    if summary.evidence is None or all(record.takes_nothing for record in summary.chosen):
+        return []
+    return control_lines(summary.evidence, summary.chosen)
+
+
 def _gain_lines(summary: StudySummary) -> list[str]:
     """What the chosen setting gains, and what that allows to be said."""
     evidence, best = summary.evidence, summary.best
     if evidence is None or best is None:
         return []
+    if all(record.takes_nothing for record in summary.chosen):
+        return [f"Gain over the same student without a teacher: {verdict.NOTHING_TAKEN}."]
     points = wording.points_of(summary.metric)
     gain = f"Gain over the same student without a teacher: {wording.points(evidence.difference.mean)} {points}"
     if evidence.difference.num_seeds == 1:

@@ -26,6 +26,7 @@ class ChanceTest:
         num_frequent: Right answers of one who always says the most frequent class.
         kappa: nan where labels and answers are all of one class.
         p_value: One-sided.
+        unit: What is counted, for people.
     """
 
     num_rows: int
@@ -34,26 +35,33 @@ class ChanceTest:
     num_frequent: int
     kappa: float
     p_value: float
+    unit: str = "rows"
 
     @property
     def is_better(self) -> bool:
         return self.p_value < LEVEL
 
+    @property
+    def is_worse(self) -> bool:
+        """Whether chance alone would hardly give so few right answers: those of a teacher whose classes are others."""
+        return self.p_value > 1 - LEVEL
+
     def __str__(self) -> str:
         p_value = f"p = {self.p_value:.2g}" if self.p_value >= 0.001 else "p < 0.001"
         kappa = "" if np.isnan(self.kappa) else f"Cohen's kappa {self.kappa + 0.0:.2f}, "
         return (
-            f"answers {self.num_correct:,} of {self.num_rows:,} rows correctly; as many answers of each "
+            f"answers {self.num_correct:,} of {self.num_rows:,} {self.unit} correctly; as many answers of each "
             f"class would be right on {self.num_expected:,.1f} by chance ({kappa}{p_value}), and the most frequent "
             f"class is right on {self.num_frequent:,}"
         )
 
 
-def chance_test(answers: np.ndarray, labels: np.ndarray, num_classes: int) -> ChanceTest:
+def chance_test(answers: np.ndarray, labels: np.ndarray, num_classes: int, unit: str = "rows") -> ChanceTest:
     """Test whether answers know more of the labels than their frequencies.
 
     Args:
         answers, labels: [rows], class indices; at least one row.
+        unit: What is counted, for people.
     """
     table = _table(answers, labels, num_classes)
     total, correct = int(table.sum()), int(np.trace(table))
@@ -65,6 +73,7 @@ def chance_test(answers: np.ndarray, labels: np.ndarray, num_classes: int) -> Ch
         num_frequent=int(table.sum(axis=1).max()),
         kappa=(correct - expected) / (total - expected) if expected < total else np.nan,
         p_value=_p_value(table, _NUM_TABLES, np.random.default_rng(0)),
+        unit=unit,
     )
 
 

@@ -14,6 +14,7 @@ from kdexp.loss.base import Outputs, precise
 from kdexp.task.config import ClassWeights
 from kdexp.task.kinds import resampled
 from kdexp.task.kinds.base import Answers, Labels
+from kdexp.task.kinds.chance import LEVEL, POWER
 from kdexp.task.kinds.classes import class_order, classes_line, read_weights
 from kdexp.task.kinds.counts import ScoredByCounts
 from kdexp.task.kinds.label_sets import label_matrix, label_set_names
@@ -22,8 +23,11 @@ from kdexp.task.tables.table import Column
 _MOST_WEIGHT = 100.0
 """Of a label that is balanced: one yes in 10,000 rows would else drown all others."""
 
-_FEWEST_ROWS = 30
-"""With a label: on fewer, a good teacher may not be told from a bad one."""
+_NUM_PERMUTED = 199
+_NUM_TEACHERS = 10
+"""That are simulated to tell whether a good one would be found."""
+_MOST_ROWS = 1000
+"""On which a teacher is compared with chance: more take long, and tell no more of one that knows something."""
 
 
 @dataclass(frozen=True)
@@ -154,21 +158,49 @@ class MultiLabel(ScoredByCounts):
         return resampled.mean_known(resampled.f1(counts @ (told * gold), counts @ (told + gold)))
 
     def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> str | None:
-        """It has to beat the same answer to every row, which knows how frequent each label is."""
-        shares = np.clip(labels.values.mean(axis=0), 1e-6, 1 - 1e-6)
-        same = Answers(torch.from_numpy(np.log(shares / (1 - shares))).float().repeat(labels.num_rows, 1))
-        given, trivial = (self.decided(told, told, labels) for told in (answers, same))
-        if self.beats(given, trivial, labels):
+        """It has to do better than against the labels of other rows: a permutation test of the primary metric.
+
+        On 1,000 rows, where there are more.
+        """
+        if labels.num_rows > _MOST_ROWS:
+            rows = np.random.default_rng(0).choice(labels.num_rows, _MOST_ROWS, replace=False)
+            answers, labels = answers.take(rows), labels.take(rows)
+        score, by_chance, p_value = self._against_others(answers, labels)
+        if p_value < LEVEL:
             return None
-        score, chance = (self.metrics(told, labels)[self.primary_metric] for told in (given, trivial))
         found = (
-            f"has {self.primary_metric} {score:.3f} on {labels.num_rows:,} rows; telling the same labels of every row "
+            f"has {self.primary_metric} {score:.3f} on {labels.num_rows:,} rows, and against the labels of other rows "
+            f"{by_chance:.3f} (p = {p_value:.2g})"
         )
-        found += f"has {chance:.3f}"
-        if labels.values.any(axis=1).sum() < _FEWEST_ROWS:
-            return f"{found}: too few rows with a label to tell whether it is better than chance"
+        if self._power(labels) < POWER:
+            return f"{found}: too few rows to tell whether it is better than chance"
         remedy = f"set {role}.chance_check=false to go on all the same"
         raise UserError(role, f"{found}: it has not learned the task, or its labels are in another order", remedy)
+
+    def _against_others(self, answers: Answers, labels: Labels) -> tuple[float, float, float]:
+        """The primary metric, its mean over permuted rows of labels, and the p-value of no knowledge of them.
+
+        Thresholds are chosen anew for each permutation: on the rows that they are chosen on, any answers look good.
+        """
+        random, everything = np.random.default_rng(0), np.ones((1, labels.num_rows))
+
+        def score(labels: Labels) -> float:
+            decided = self.decided(answers, answers, labels)
+            return float(self.score(self.primary_metric, decided, labels, everything)[0])
+
+        found = score(labels)
+        others = np.array([score(labels.take(random.permutation(labels.num_rows))) for _ in range(_NUM_PERMUTED)])
+        return found, float(others.mean()), float((1 + (others >= found - 1e-12).sum()) / (1 + _NUM_PERMUTED))
+
+    def _power(self, labels: Labels) -> float:
+        """How often the test finds a teacher who makes half the errors of the same answer to every row."""
+        random = np.random.default_rng(0)
+        shares = np.clip(labels.values.mean(axis=0), 1e-6, 1 - 1e-6)
+        same = Answers(torch.from_numpy(np.log(shares / (1 - shares))).float().repeat(labels.num_rows, 1))
+        told, gold = self._told(self.decided(same, same, labels)), labels.values > 0
+        teachers = (np.where(random.random(gold.shape) < 0.5, gold, told) for _ in range(_NUM_TEACHERS))
+        found = [self._against_others(_yes_and_no(teacher), labels)[2] < LEVEL for teacher in teachers]
+        return float(np.mean(found))
 
     def agreement(self, student: Answers, teacher: Answers) -> float:
         """Labels that both tell by labels that either tells, mean over rows; 1 where neither tells any."""
@@ -200,6 +232,15 @@ class MultiLabel(ScoredByCounts):
 
     def _named(self, told: np.ndarray) -> list[list[str]]:
         return [[self.label_names[place] for place in np.flatnonzero(row).tolist()] for row in told]
+
+
+def _yes_and_no(told: np.ndarray) -> Answers:
+    """Answers that tell just these labels.
+
+    Args:
+        told: [rows, labels], truth values.
+    """
+    return Answers(torch.from_numpy(np.where(told, 1.0, -1.0)).float())
 
 
 def _scores(answers: Answers) -> np.ndarray:

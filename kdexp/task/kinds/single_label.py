@@ -108,7 +108,7 @@ class SingleLabel(OneOfClasses):
             return f"{found}: too few rows to tell whether it is better than chance"
         if (given == given[0]).all():
             reason = f"it answers '{self.label_names[given[0]]}' on every row"
-        elif found.num_correct < found.num_expected:
+        elif found.is_worse:
             reason = "are its class names in the wrong order?"
         else:
             reason = "it has not learned the task"

@@ -11,7 +11,7 @@ import torch
 
 from kdexp.errors import UserError
 from kdexp.task.kinds.base import NUM_UNITS, UNITS, Answers, Labels
-from kdexp.task.kinds.chance import chance_test
+from kdexp.task.kinds.chance import POWER, chance_test, power
 from kdexp.task.kinds.classes import OneOfClasses, classes_line, expected_calibration_error
 from kdexp.task.kinds.tags import OUTSIDE, Beginnings, Scheme, as_bio, ordered_tags, scheme_of, with_beginnings
 from kdexp.task.kinds.words import WordTexts, lengths_of, refuse_other_lengths, split_row, units_of_tokens
@@ -208,9 +208,10 @@ class TokenLabels(OneOfClasses):
         """
         if not self.has_entities:
             read = answers.read
-            values = answers.values[read].argmax(dim=-1).numpy()
-            test = chance_test(values, labels.values[read.numpy()], self.num_outputs)
-            problem, is_better, is_enough = str(test), test.is_better, True
+            values, gold = answers.values[read].argmax(dim=-1).numpy(), labels.values[read.numpy()]
+            test = chance_test(values, gold, self.num_outputs, "words")
+            problem, is_better = str(test), test.is_better
+            is_enough = is_better or power(gold, self.num_outputs) >= POWER
         else:
             counts = self.entity_counts(answers, labels)
             hits, true = (int((column > 0).sum()) for column in counts.T[[0, 2]])
@@ -219,7 +220,8 @@ class TokenLabels(OneOfClasses):
         if is_better:
             return None
         if not is_enough:
-            return f"{problem}: too few rows to tell whether it is better than tagging all words {OUTSIDE}"
+            trivial = f"tagging all words {OUTSIDE}" if self.has_entities else "chance"
+            return f"{problem}: too few rows to tell whether it is better than {trivial}"
         raise UserError(
             role, f"{problem}: it has not learned the task", f"set {role}.chance_check=false to go on all the same"
         )

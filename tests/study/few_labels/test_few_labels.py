@@ -11,7 +11,8 @@ from kdexp import compose
 from kdexp.errors import UserError
 from kdexp.study.few_labels.label_worth import Rows, Worth, worth
 from kdexp.study.few_labels.report import report_study, rounded, worth_sentence
-from kdexp.study.few_labels.study import default_sizes, rungs
+from kdexp.study.few_labels.study import SWEPT, default_sizes, refuse_several_curves, rungs
+from kdexp.study.sweep_key import SweepKey
 from kdexp.tracking.store import StoredRun, Study
 
 SIZES = [125, 250, 500, 1000, 2000, 5000]
@@ -192,6 +193,7 @@ def stored(size, seed, **params):
     metrics = {f"{'' if role == 'student' else role + '/'}test/accuracy": value for role, value in scores.items()}
     tags = {"kdexp.train_rows": str(size), "kdexp.validation_rows": "125", "kdexp.primary_metric": "accuracy"}
     shown = {"seed": str(seed), "loss.alpha": "1" if all_labels else "0.3", "teacher.name": "bert"}
+    shown |= {"task.subset_seed": "None" if all_labels else str(seed)}
     shown |= {"teacher.learns_from": "train" if all_labels else "all"} | params
     return StoredRun(
         f"{size} {seed}",
@@ -254,6 +256,38 @@ def test_the_sentence_names_the_kind_of_teacher(capsys, params, seconds, said):
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("seeds", "params", "said"),
+    [
+        ((0,), {}, "One seed and one choice of labelled rows: nothing is said of others"),
+        ((0, 1), {"task.subset_seed": "7"}, "2 seeds on the same labelled rows: the interval speaks of other seeds, "),
+    ],
+)
+def test_what_the_interval_covers_is_what_was_drawn(capsys, seeds, params, said):
+    report_study([stored(size, seed, **params) for size in (125, 250, 5000) for seed in seeds], Parent(), compose())
+    out = capsys.readouterr().out
+    assert said in out
+    assert "labelled rows of its own" not in out
+
+
+def test_one_curve_is_of_one_setting():
+    refuse_several_curves(["seed"])
+    with pytest.raises(UserError, match=r"loss\.alpha: has several values, but the study draws the curves of one"):
+        refuse_several_curves(["seed", "loss.alpha"])
+
+
+def test_other_rows_to_label_are_another_study(composed):
+    """Their runs would stand in one curve, as if they had the same text."""
+
+    def key(*settings):
+        return SweepKey.of(composed(*settings), [*SWEPT, "seed"], "few_labels").digest
+
+    first = key("task.train_size=100", "task.transfer_size=200")
+    assert key("task.train_size=300", "task.transfer_size=0") == first
+    assert key("task.train_size=100", "task.transfer_size=100") != first
+    assert key("task.train_size=100", "task.transfer_size=200", "seed=3") != first  # not tied to the run's
+
+
 def test_what_is_not_finished_is_no_curve(caplog):
     report_study([stored(125, 0), stored(250, 1)], Parent(), compose())
     assert "no seed has finished two sizes yet" in caplog.text
@@ -271,7 +305,7 @@ def test_the_whole_study_runs_and_continues(kdexp, tmp_path):
     assert "4 jobs, 4 computations" in planned.out
     first = kdexp("experiment=few_labels", *small, *quick, store, "seed=0,1")
     assert first.code == 0, first.err
-    assert "labelled rows and the teacher" in first.out
+    assert first.out.count("labelled rows and the teacher") == 1
     again = kdexp("experiment=few_labels", *small, *quick, store, "seed=0,1,2")
     assert "4 of 6 jobs are finished already" in again.err
     assert "3 seeds, each with labelled rows of its own" in again.out

@@ -131,6 +131,18 @@ def test_seeds_that_do_not_differ_have_no_interval_and_show_nothing():
     assert shown_table(summary)["gain, points [95 % over seeds]"].tolist() == ["+0.75"]
 
 
+def test_a_student_that_takes_nothing_from_its_teacher_has_no_gain_to_tell():
+    """As at the end of a run: it is the baseline itself, and nothing is left to be settled by more data."""
+    said = findings(
+        summarize(Store([job(1, 2, seed, 0.0, validation=0.7 + seed / 100) for seed in (0, 1, 2)]), "parent")
+    )
+    assert said[2] == (
+        "Gain over the same student without a teacher: none to tell: with this loss the student takes nothing from "
+        "the teacher, as its baseline."
+    )
+    assert not any("not settled" in line for line in said)
+
+
 def test_what_other_rows_might_show_is_asked_too():
     """Seeds that agree about three rows of a hundred are no evidence about other rows."""
     answers = pd.DataFrame({"gold": ["a"] * 100, "student": ["a"] * 100, "baseline": ["a"] * 97 + ["b"] * 3})

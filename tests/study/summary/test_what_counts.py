@@ -151,6 +151,15 @@ def test_a_study_without_a_sweep_tells_its_runs_apart_by_whatever_varies():
     assert counted.left_out == []
 
 
+def test_what_differs_beside_the_seed_is_a_setting_of_its_own():
+    """Two runs of two batch sizes are no two seeds of one setting; a sweep may tie a setting to the seed."""
+    runs = [run(1, x="16"), run(2, seed="1", x="32")]
+    assert count(runs, []).settings == ["x"]
+    assert count(runs, ["seed"]).settings == []
+    three = [run(1, x="16", y="a"), run(2, seed="1", x="32", y="b"), run(3, seed="1", x="16", y="a")]
+    assert count(three, []).settings == ["x"]  # y says the same
+
+
 def test_four_and_four_point_zero_are_one_setting():
     counted = count([run(1, T="4", x="1"), run(2, T="4.0", x="2"), run(3, T="4.0", seed="1", x="1")], [])
     assert counted.settings == ["x"]

@@ -180,9 +180,28 @@ def test_a_teacher_that_knows_no_more_than_frequencies_is_refused():
     assert KIND.refuse_chance(answers, labels, "teacher") is None
     shuffled = Answers(answers.values[torch.randperm(400, generator=torch.Generator().manual_seed(0))])
     with pytest.raises(
-        UserError, match=r"^teacher: has micro_f1 0\.\d+ on 400 rows; telling the same labels of every row has 0"
+        UserError, match=r"^teacher: has micro_f1 0\.\d+ on 400 rows, and against the labels of other rows 0\.\d+ \(p"
     ):
         KIND.refuse_chance(shuffled, labels, "teacher")
+
+
+@pytest.mark.parametrize("share", [0.03, 0.99])
+def test_a_perfect_teacher_of_labels_is_never_refused(share):
+    """Where nearly every row has the same labels, the same answer to all of them is as good."""
+    gold = np.zeros((100, 4))
+    gold[: round(100 * share)] = 1
+    said = KIND.refuse_chance(Answers(torch.from_numpy(8 * gold - 4)), Labels(gold), "teacher")
+    assert said is None or said.endswith("too few rows to tell whether it is better than chance")
+
+
+@pytest.mark.parametrize(("metric", "seed"), [("micro_f1", 18), ("macro_f1", 1), ("map", 0), ("map", 1)])
+def test_a_teacher_that_guesses_labels_is_not_let_through(metric, seed):
+    """Thresholds chosen on the rows that they are tested on, and rows drawn twice, make such guesses look good."""
+    random = np.random.default_rng(seed)
+    gold = (random.random((100, 4)) < 0.3).astype(float)
+    guesses = Answers(torch.from_numpy(random.normal(size=gold.shape)))
+    with pytest.raises(UserError, match="it has not learned the task, or its labels are in another order"):
+        KIND.with_primary(metric).refuse_chance(guesses, Labels(gold), "teacher")
 
 
 def test_agreement_compares_what_is_told():

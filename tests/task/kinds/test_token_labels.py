@@ -329,10 +329,12 @@ def test_a_teacher_that_finds_nothing_is_refused():
             kind.refuse_chance(answers_of(rows, kind), labels, "teacher")
     few = [["B-person", "O"]] * 4 + [["O", "O"]] * 16
     assert "too few rows to tell" in kind.refuse_chance(answers_of(few, kind), labels_of(few, kind), "teacher")
-    plain, gold = TokenLabels(["NN", "VB"]), [["NN", "VB"]] * 20
+    plain, gold = TokenLabels(["NN", "VB"]), [["NN", "VB"]] * 40
     assert plain.refuse_chance(answers_of(gold, plain), labels_of(gold, plain), "teacher") is None
-    with pytest.raises(UserError, match="it has not learned the task; set teacher"):
-        plain.refuse_chance(answers_of([["NN", "NN"]] * 20, plain), labels_of(gold, plain), "teacher")
+    with pytest.raises(UserError, match=r"answers 40 of 80 words correctly.*it has not learned the task; set teacher"):
+        plain.refuse_chance(answers_of([["NN", "NN"]] * 40, plain), labels_of(gold, plain), "teacher")
+    said = plain.refuse_chance(answers_of(gold[:3], plain), labels_of(gold[:3], plain), "teacher")
+    assert said.endswith("too few rows to tell whether it is better than chance")  # six of six words
 
 
 # Words and tokens
