@@ -287,14 +287,13 @@ def _row(settings: Sequence[str], values: tuple[object, ...], group: pd.DataFram
     row |= {name: group[name].mean(skipna=False) for name in ("baseline_test", "teacher_test")}
     for name in ("gain", *(f"gain_{name}" for name in contrasts_of(group))):
         row[name] = group[name].mean(skipna=False)
-        ends = (np.nan, np.nan) if np.isnan(row[name]) else _interval_over_seeds(group[name])
-        row |= dict(zip((f"{name}_low", f"{name}_high"), ends, strict=True))
+        row |= dict(zip((f"{name}_low", f"{name}_high"), _interval_over_seeds(group[name]), strict=True))
     return row | {name: group[name].iloc[0] if len(group) == 1 else np.nan for name in ("rows_low", "rows_high")}
 
 
 def _interval_over_seeds(values: pd.Series) -> tuple[float, float]:
-    """95 % interval of a mean; nan where there are fewer than two seeds, or they do not differ."""
-    interval = paired_t(values.dropna().to_numpy()).interval if values.notna().sum() > 1 else None
+    """95 % interval of a mean; nan where there are fewer than two seeds, they do not differ, or some lack it."""
+    interval = paired_t(values.to_numpy()).interval if len(values) > 1 and values.notna().all() else None
     return (interval.low, interval.high) if interval else (np.nan, np.nan)
 
 
