@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from compact import build_compact_model
 from transformers import set_seed
 
 from kdexp.cache import Cache
@@ -49,7 +50,7 @@ def loaded(family, width, num_layers, max_length=24):
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         setattr(config, name, 0.0)
     set_seed(len(family))
-    return Encoder(families.build_compact_model(config).eval(), tokenizer, max_length, True)
+    return Encoder(build_compact_model(config).eval(), tokenizer, max_length, True)
 
 
 def task_of(split):
