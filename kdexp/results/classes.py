@@ -31,9 +31,9 @@ def count_classes(gold: Sequence[str], answers: Sequence[str]) -> dict[str, Clas
 
 def summed(counts: Sequence[Mapping[str, ClassCount]]) -> dict[str, ClassCount]:
     """Those of several runs together."""
-    names = sorted({name for each in counts for name in each})
+    names = sorted({name for run in counts for name in run})
     none = ClassCount(0, 0, 0)
-    found = {name: [each.get(name, none) for each in counts] for name in names}
+    found = {name: [run.get(name, none) for run in counts] for name in names}
     return {
         name: ClassCount(
             sum(item.rows for item in items), sum(item.right for item in items), sum(item.answered for item in items)
@@ -63,6 +63,15 @@ def recall_line(classes: Mapping[Role, Mapping[str, ClassCount]]) -> str:
         return f"by class: distilled and baseline alike in each of {len(names)} classes" if names else ""
     rest = f" (of {len(names)} classes those that differ most)" if len(names) > len(shown) else ""
     return f"by class, baseline -> distilled{rest}: {', '.join(recalls)}"
+
+
+def same_answer(role: Role, answer: str, unit: str) -> str:
+    """What to say of a model that gives the same answer whatever it reads.
+
+    Args:
+        unit: What it answers: `row` or `word`.
+    """
+    return f"the {_NAMES.get(role, role)} answers '{answer:.40}' on every test {unit}, whatever it reads"
 
 
 def single_answer(counts: Mapping[str, ClassCount]) -> str | None:
