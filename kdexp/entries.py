@@ -229,4 +229,5 @@ class Entries:
 
 
 def work_folder(entry: Path) -> Path:
+    """Where an entry is made, beside where it will stand: a computation that was cut off continues there."""
     return entry.with_name(f"{entry.name}.work")

@@ -31,6 +31,8 @@ of them would take.
 
 
 class Device(StrEnum):
+    """Where it is computed; `auto` takes a GPU where there is one."""
+
     auto = "auto"
     cpu = "cpu"
     gpu = "gpu"

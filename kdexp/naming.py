@@ -199,6 +199,7 @@ def run_tags(config: Config, cache: Cache, given: Mapping[str, str] | None = Non
 
 
 def task_tags(config: Config, task: Task) -> dict[str, str]:
+    """What the teacher's and the student's names do not say: pairing, tokens, and the data by size and digest."""
     return {
         "kdexp.pairing": _pairing(config),
         "kdexp.tokenization": config.tokenization.value.replace("_", "-"),

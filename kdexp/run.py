@@ -21,11 +21,11 @@ from kdexp.files import full_disk_told
 from kdexp.fingerprint import plain
 from kdexp.hardware import Hardware, prepare_hardware
 from kdexp.loss.base import CrossEntropy
+from kdexp.measured import costs, diagnosis, model_answers, notices
 from kdexp.model.encoder import Encoder
 from kdexp.naming import announce, card_facts, command_line, describe_run, teacher_tags
 from kdexp.processes import Processes
 from kdexp.results.card import CardFacts
-from kdexp.results.diagnostics import Diagnostics, diagnose
 from kdexp.results.measure import (
     ModelAnswers,
     decided,
@@ -34,16 +34,15 @@ from kdexp.results.measure import (
     prediction_figure_name,
     prediction_table,
 )
-from kdexp.results.metric_names import SPLITS, curve_metrics, legibility_metrics, vocab_metrics
+from kdexp.results.metric_names import curve_metrics, legibility_metrics, vocab_metrics
 from kdexp.results.note import run_note
 from kdexp.results.record import RunRecord
-from kdexp.results.roles import FULL_VOCAB, Role
+from kdexp.results.roles import Role
 from kdexp.student.load import follow_teacher, load_student
 from kdexp.student.train import TrainedStudent, Watch, train_student
-from kdexp.student.trim import full_vocab_answers
 from kdexp.task.load import Task, load_task
-from kdexp.teacher.base import Teacher, TeacherAnswers, cost_of, notices_of, refuse_unfit_answers, shown_encoders
-from kdexp.teacher.features import TeacherFeatures, refuse_unfit_features, teacher_features
+from kdexp.teacher.base import Teacher, refuse_unfit_answers, shown_encoders
+from kdexp.teacher.features import refuse_unfit_features, teacher_features
 from kdexp.teacher.load import open_teacher
 from kdexp.teacher.logits import teacher_answers
 from kdexp.tracking.data_sets import data_sets
@@ -95,7 +94,7 @@ def _run(
     readers = shown_encoders(teacher) | {"student": student}
     description = describe_run(config, task, hardware, cache, readers, given)
     with open_run(config.tracking, description) as tracked:
-        _log_inputs(tracked, config, task, teacher, student, given)
+        _log_inputs(tracked, config, task, readers, given)
         teacher.prepare()
         _log_teacher(tracked, teacher)
         if config.student.follows_fine_tuning:  # which is done now
@@ -119,15 +118,15 @@ def _run(
             config.export, Source.of(course, trained["student"].folder, trained["student"].answers), cache
         )
 
-        models = decided(task, _models(teacher, answers, course, trained) | file_answers(files))
+        models = decided(task, model_answers(teacher, answers, course, trained) | file_answers(files))
         record = replace(
             measure(
-                task, models, name=description.name, settings=description.params, notices=_notices(teacher, answers)
+                task, models, name=description.name, settings=description.params, notices=notices(teacher, answers)
             ),
             choices=choices(config.controls, trained),
-            diagnostics=_diagnose(config, task, teacher, answers, student),
+            diagnostics=diagnosis(task, readers, answers, config.loss),
             shipped=measure_files(task, models, readers, files, cache),
-            costs=_costs(teacher, answers, features, trained, hardware) | {"seconds": time.perf_counter() - started},
+            costs=costs(teacher, answers, features, trained, hardware) | {"seconds": time.perf_counter() - started},
             teacher_unchanged=True,
             run_id=tracked.run_id or None,
             url=tracked.url,
@@ -175,12 +174,6 @@ def _refuse_unfit(config: Config, task: Task, teacher: Teacher, student: Encoder
         check_registry(config.tracking.uri, config.tracking.register)
 
 
-def _legibility(teacher: Teacher, student: Encoder) -> dict[str, float]:
-    """How much of the training text reaches each model, under MLflow's names."""
-    readers = shown_encoders(teacher) | {"student": student}
-    return legibility_metrics({role: reader.legibility for role, reader in readers.items() if reader.legibility})
-
-
 def _digests(task: Task | None, teacher: Teacher | None) -> dict[str, str]:
     """Of what a program handed in: a part of what the run is known by."""
     digests = {}
@@ -192,10 +185,11 @@ def _digests(task: Task | None, teacher: Teacher | None) -> dict[str, str]:
 
 
 def _log_inputs(
-    tracked: TrackedRun, config: Config, task: Task, teacher: Teacher, student: Encoder, given: Mapping[str, str]
+    tracked: TrackedRun, config: Config, task: Task, readers: Mapping[Role, Encoder], given: Mapping[str, str]
 ) -> None:
     tracked.log_text(yaml.safe_dump(plain(config), sort_keys=False), "config.yaml")
-    tracked.log_metrics(_legibility(teacher, student) | vocab_metrics(student))
+    legibility = {role: reader.legibility for role, reader in readers.items() if reader.legibility}
+    tracked.log_metrics(legibility_metrics(legibility) | vocab_metrics(readers["student"]))
     if config.tracking.enabled:  # digests of what is not trained on may not be known yet
         tracked.log_data_sets(data_sets(task, None if "task" in given else config.task))
 
@@ -207,11 +201,6 @@ def _log_teacher(tracked: TrackedRun, teacher: Teacher) -> None:
     for role, member in teachers.items():
         for step, logged in member.preparation.history:
             tracked.log_metrics(curve_metrics(role, logged), step=step)
-
-
-def _notices(teacher: Teacher, answers: Mapping[str, TeacherAnswers]) -> list[str]:
-    """What is known of a teacher before anything else is measured."""
-    return [*notices_of(teacher), *(notice for given in answers.values() for notice in given.notices)]
 
 
 def _log(
@@ -238,76 +227,6 @@ def _log(
         validation = models["student"].answers["validation"]
         files = StudentFiles.of(student.folder, task, course.encoder.max_length, validation, with_text=with_text)
         hand_on(tracked, files, exported, task, models, record, facts(), register)
-
-
-def _diagnose(
-    config: Config, task: Task, teacher: Teacher, answers: Mapping[str, TeacherAnswers], student: Encoder
-) -> Diagnostics:
-    temperature = plain(config.loss).get("temperature", 1.0)
-    readers = shown_encoders(teacher) | {"student": student}
-    given = answers["validation"].answers if "validation" in answers else None
-    return diagnose(task, readers, given, temperature)
-
-
-def _models(
-    teacher: Teacher,
-    answers: Mapping[str, TeacherAnswers],
-    course: Course,
-    trained: Mapping[Role, TrainedStudent],
-) -> dict[Role, ModelAnswers]:
-    """What every model answers on validation and test, by role."""
-    evaluated = {name: answers[name] for name in SPLITS if name in answers}
-    models = {
-        "teacher": ModelAnswers({name: item.answers for name, item in evaluated.items()}, teacher.num_parameters)
-    }
-    models |= {role: ModelAnswers(item.answers, course.encoder.num_parameters) for role, item in trained.items()}
-    if (full := full_vocab_answers(course, trained["student"])) is not None:
-        models[FULL_VOCAB] = full
-    return models | {
-        f"teacher_{name}": ModelAnswers(
-            {split: item.members[name].answers for split, item in evaluated.items()}, member.num_parameters
-        )
-        for name, member in teacher.members.items()
-    }
-
-
-def _costs(
-    teacher: Teacher,
-    answers: Mapping[str, TeacherAnswers],
-    features: TeacherFeatures | None,
-    trained: Mapping[Role, TrainedStudent],
-    hardware: Hardware,
-) -> dict[str, float]:
-    """Seconds by stage, rows forwarded, cache hits, memory."""
-    teachers = list(teacher.members.values()) or [teacher]
-    student = trained["student"]
-    costs = {
-        "teacher_train_seconds": teacher.preparation.seconds,
-        "teacher_logits_seconds": sum(item.seconds for item in answers.values()),
-        "teacher_rows_forwarded": sum(item.num_forwarded for item in answers.values())
-        + student.num_teacher_rows
-        + (features.num_forwarded if features else 0),
-        "student_steps": student.num_steps,
-        "cache_hits": sum(
-            [item.from_cache for item in trained.values()]
-            + [item.preparation.from_cache for item in teachers]
-            + [
-                given.num_forwarded == 0 and not given.is_given
-                for item in answers.values()
-                for given in item.members.values() or [item]
-            ]
-        ),
-        "peak_memory_mb": hardware.peak_memory_bytes() / 2**20,
-    }
-    costs |= {f"{role.replace('/', '_')}_train_seconds": item.train_seconds for role, item in trained.items()}
-    members = teacher.members or {teacher.name: teacher}
-    for name in members:
-        cost = cost_of(item.members.get(name, item) for item in answers.values())
-        role = f"teacher_{name}" if teacher.members else "teacher"
-        costs |= {f"{role}_{what}": value for what, value in (cost.per_1000_rows() if cost else {}).items()}
-    if features:
-        costs["teacher_inside_seconds"] = features.seconds
-    return costs
 
 
 def _silence_libraries() -> None:

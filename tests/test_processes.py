@@ -20,6 +20,7 @@ import pytest
 import torch
 import torch.distributed
 from command_line import SMALL, ForkServer, child_environment
+from compact import build_compact_model
 from forked import context
 from safetensors.torch import load_file
 from transformers import set_seed
@@ -307,7 +308,7 @@ def loaded(family: str, width: int) -> Encoder:
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         setattr(config, name, 0.0)
     set_seed(width)
-    return Encoder(families.build_compact_model(config).eval(), tokenizer, 16, True)
+    return Encoder(build_compact_model(config).eval(), tokenizer, 16, True)
 
 
 def train_directly(folder: Path) -> object:

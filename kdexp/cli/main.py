@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 
 from kdexp.cli.commands import answer_without_hydra, find_command
@@ -12,6 +13,8 @@ from kdexp.errors import SweepError, UserError
 
 JOBS_FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
+READER_GONE = 141  # 128 + SIGPIPE
+_SHOWS = frozenset({"--info", "-i", "--cfg", "-c"})
 
 
 def main() -> None:
@@ -21,12 +24,12 @@ def main() -> None:
     gc.set_threshold(100_000)
     arguments = sys.argv[1:]
     answer = answer_without_hydra(arguments)
-    if answer is not None:
-        sys.stdout.write(answer)
-        return
-    command = find_command(arguments[0]) if arguments else None
+    command = find_command(arguments[0]) if answer is None and arguments else None
     try:
-        if command:
+        if answer is not None:
+            sys.stdout.write(answer)
+            sys.stdout.flush()
+        elif command:
             command(arguments[1:])
         else:
             _compose_and_run(flags_first(arguments))
@@ -37,13 +40,24 @@ def main() -> None:
         sys.exit(JOBS_FAILED)
     except OSError as error:
         # Hydra makes the run's folder before the job starts; any other OSError is a bug.
-        if command or _is_of_a_job(error):
+        is_of_a_job = not command and _is_of_a_job(error)
+        _leave_if_reader_is_gone(error, is_of_a_job)
+        if command or is_of_a_job:
             raise
         problem = f"hydra.run.dir: cannot write {error.filename or 'its files'}: {error.strerror}"
         refuse(f"{problem}; choose another folder with hydra.run.dir=<folder>")
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command continues from the last checkpoint\n")
         sys.exit(INTERRUPTED)
+
+
+def _leave_if_reader_is_gone(error: OSError, is_of_a_job: bool) -> None:
+    """End as other programs do whose reader, `head` say, has seen enough; a job's pipes may be others."""
+    if is_of_a_job or not isinstance(error, BrokenPipeError):
+        return
+    # What is still to be written at the exit goes nowhere, instead of into one more error.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(READER_GONE)
 
 
 def _is_of_a_job(error: OSError) -> bool:
@@ -86,6 +100,9 @@ def _compose_and_run(arguments: list[str]) -> None:
     for line in repeated(arguments, list(GROUPS)):
         sys.stderr.write(f"note: {line}\n")
     sys.argv[1:] = hide_secrets(with_loss_of_kind(expand_home(arguments)))
+    if _SHOWS.intersection(arguments) and hasattr(signal, "SIGPIPE"):
+        # Hydra shows through the logging module, which has a traceback for each line that nobody reads.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     start = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job)
     try:
         with first_of_swept([group for group in GROUPS if group != "experiment"]):

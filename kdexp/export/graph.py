@@ -79,6 +79,7 @@ def write_int8(float32: Path, settings: OnnxInt8, calibration: Iterator[Mapping[
 
 
 def num_calibration_rows(settings: OnnxInt8) -> int:
+    """How many training rows tell the ranges of activations."""
     if settings.quantization == Quantization.dynamic:
         return 0
     return settings.calibration_rows or DEFAULT_CALIBRATION_ROWS

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from kdexp.errors import UserError
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str]) -> None:
     options = _parse(arguments)
     columns = options.text.split(",") if options.text else None
     texts = open_texts(options.texts, columns)
+    if options.out and options.texts and Path(options.out).resolve() == Path(options.texts[0]).resolve():
+        raise UserError("--out", f"{options.out} is the file that is read", "name another file")
     student, folder = find_student(options.student, options.uri)
     unsure = None if options.unsure is None else Unsure.of(folder, options.unsure)
     with open_writer(options.out) as writer:
@@ -75,12 +78,14 @@ def _answer(student: Any, texts: TextSource, writer: AnswerWriter, unsure: Unsur
 def _answered(student: Any, texts: TextSource, rows: list[dict[str, Any]], num_before: int) -> Any:
     import pandas as pd
 
-    frame = pd.DataFrame([texts.inputs(row) for row in rows])
+    place = f"rows {num_before + 1:,} to {num_before + len(rows):,}"
     try:
-        return student.predict(frame)
+        return student.predict(pd.DataFrame([texts.inputs(row) for row in rows]))
+    except UnicodeEncodeError as error:  # of a terminal or a pipe, bytes that are no text come as half characters
+        remedy = "convert them, for example with iconv -f cp1252 -t utf-8"
+        raise UserError("predict", f"{place}: not UTF-8", remedy) from error
     except ValueError as error:
-        line = str(error).split("; send ")[0]
-        where = f"rows {num_before + 1:,} to {num_before + len(rows):,}: {line}"
+        where = f"{place}: {str(error).split('; send ')[0]}"
         expected = "a text and a second text" if student.is_pair else "one text a row"
         raise UserError("predict", where, f"expected {expected}") from error
 

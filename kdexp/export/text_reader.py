@@ -1,6 +1,7 @@
 """Texts from a file, from the command line or from the standard input, one row after another."""
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.errors import UserError
+from kdexp.task.tables.source import COMPRESSED_SUFFIXES, Source, separator_hint
 
 CHUNK_ROWS = 512
 _TEXT, _PAIR = "text", "text_pair"
@@ -45,14 +47,21 @@ def open_texts(words: Sequence[str], columns: Sequence[str] | None) -> TextSourc
     """
     if columns is not None and not 1 <= len(columns) <= 2:
         raise UserError("--text", f"got {','.join(columns)}", "expected one column, or two of pairs: --text a,b")
-    if len(words) == 1 and (Path(words[0]).suffix in _SUFFIXES or Path(words[0]).is_file()):
+    if len(words) == 1 and (_suffix(Path(words[0])) in _SUFFIXES or Path(words[0]).is_file()):
         return _from_file(Path(words[0]).expanduser(), columns)
     if columns is not None:
         raise UserError("--text", "names columns, but no file is read", "leave it out, or name a file")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # told with its row, not by a traceback
     lines: Iterable[str] = words or (line.rstrip("\r\n") for line in sys.stdin)
     if not words and sys.stdin.isatty():
         raise UserError("predict", "got no texts", "name a file, write texts, or pipe them in, one a line")
     return _from_lines(lines, len(words))
+
+
+def _suffix(path: Path) -> str:
+    """`.csv` of `a.csv`, and of `a.csv.gz`."""
+    return Path(path.stem).suffix if path.suffix in COMPRESSED_SUFFIXES else path.suffix
 
 
 def _from_lines(lines: Iterable[str], num_rows: int) -> TextSource:
@@ -78,16 +87,20 @@ def _chain(first: str, others: Iterator[str]) -> Iterator[str]:
 def _from_file(path: Path, columns: Sequence[str] | None) -> TextSource:
     if not path.is_file():
         raise UserError("predict", f"no file {path}", "name one that is there, or quote a text that ends like a file")
-    readers: dict[str, Callable[[Path], tuple[Iterator[dict[str, Any]], int]]] = {
+    readers: dict[str, Callable[[Source], tuple[Iterator[dict[str, Any]], int]]] = {
         ".csv": _delimited,
         ".tsv": _delimited,
         ".jsonl": _json_lines,
-        ".parquet": _parquet,
         ".txt": _plain,
     }
-    if path.suffix not in readers:
+    source = Source(path, "predict", has_encoding_setting=False)
+    if path.suffix == ".parquet":
+        rows, num_rows = _parquet(path)
+    elif _suffix(path) in readers:
+        source.refuse_unreadable()
+        rows, num_rows = readers[_suffix(path)](source)
+    else:
         raise UserError("predict", f"{path.name} is no table", f"expected one of {', '.join(_SUFFIXES)}")
-    rows, num_rows = readers[path.suffix](path)
     first = next(rows, None)
     if first is None:
         raise UserError("predict", f"{path} has no rows", "expected a header, and a row for each text")
@@ -95,7 +108,9 @@ def _from_file(path: Path, columns: Sequence[str] | None) -> TextSource:
     missing = [name for name in found or [_TEXT] if name not in first]
     if missing:
         names = ", ".join(map(str, first))
-        raise UserError("--text", f"{path.name} has no column '{missing[0]}'", f"expected one of {names}")
+        hint = separator_hint(names) if len(first) == 1 and _suffix(path) == ".csv" else ""
+        known = f"expected one of {names}" + (f" ({hint})" if hint else "")
+        raise UserError("--text", f"{path.name} has no column '{missing[0]}'", known)
     return TextSource(_rest(first, rows), found, num_rows)
 
 
@@ -104,13 +119,13 @@ def _rest(first: dict[str, Any], rows: Iterator[dict[str, Any]]) -> Iterator[dic
     yield from rows
 
 
-def _delimited(path: Path) -> tuple[Iterator[dict[str, Any]], int]:
+def _delimited(source: Source) -> tuple[Iterator[dict[str, Any]], int]:
     csv.field_size_limit(2**31 - 1)
-    is_tsv = path.suffix == ".tsv"
+    is_tsv = _suffix(source.path) == ".tsv"
     dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tsv else {}
 
     def lines() -> Iterator[list[str]]:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with source.open_text(newline="") as file:
             yield from csv.reader(file, **dialect)
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -120,16 +135,16 @@ def _delimited(path: Path) -> tuple[Iterator[dict[str, Any]], int]:
             if not line:
                 continue
             if len(line) != len(header):
-                problem = f"row {number} of {path.name} has {len(line)} fields, and the header {len(header)}"
+                problem = f"row {number} of {source.path.name} has {len(line)} fields, and the header {len(header)}"
                 raise UserError("predict", problem, "quote fields that hold the separator")
             yield dict(zip(header, line, strict=True))
 
     return rows(), max(sum(1 for line in lines() if line) - 1, 0)
 
 
-def _json_lines(path: Path) -> tuple[Iterator[dict[str, Any]], int]:
+def _json_lines(source: Source) -> tuple[Iterator[dict[str, Any]], int]:
     def rows() -> Iterator[dict[str, Any]]:
-        with path.open(encoding="utf-8-sig") as file:
+        with source.open_text(newline=None) as file:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
@@ -138,10 +153,11 @@ def _json_lines(path: Path) -> tuple[Iterator[dict[str, Any]], int]:
                 except ValueError:
                     row = None
                 if not isinstance(row, dict):
-                    raise UserError("predict", f"line {number} of {path.name} is no JSON object", "write one a line")
+                    problem = f"line {number} of {source.path.name} is no JSON object"
+                    raise UserError("predict", problem, "write one a line")
                 yield row
 
-    with path.open("rb") as file:
+    with source.open_bytes() as file:
         return rows(), sum(1 for line in file if line.strip())
 
 
@@ -161,11 +177,11 @@ def _parquet(path: Path) -> tuple[Iterator[dict[str, Any]], int]:
     return rows(), table.metadata.num_rows
 
 
-def _plain(path: Path) -> tuple[Iterator[dict[str, Any]], int]:
+def _plain(source: Source) -> tuple[Iterator[dict[str, Any]], int]:
     def rows() -> Iterator[dict[str, Any]]:
-        with path.open(encoding="utf-8-sig") as file:
+        with source.open_text(newline=None) as file:
             for line in file:
                 yield {_TEXT: line.rstrip("\r\n")}
 
-    with path.open("rb") as file:
+    with source.open_bytes() as file:
         return rows(), sum(1 for _ in file)

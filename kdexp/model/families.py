@@ -11,17 +11,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from transformers import (
     AlbertConfig,
-    AutoModelForSequenceClassification,
     BertConfig,
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
     ModernBertConfig,
     PretrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     XLMRobertaConfig,
@@ -253,11 +250,6 @@ def compact_config(
     if hidden_size % num_heads:
         raise UserError("hidden_size", f"{hidden_size} cannot be shared by {num_heads} heads", "use a multiple")
     return found.config(Compact(tokenizer, num_layers, hidden_size, num_heads, max_length, head))
-
-
-def build_compact_model(config: PretrainedConfig) -> PreTrainedModel:
-    """Build the family's sequence classifier with fresh weights, from torch's current random state."""
-    return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
 
 
 def _family(name: str) -> Family:

@@ -206,9 +206,9 @@ def _roles(source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase) -> 
     roles = dict.fromkeys(target.all_special_ids, source.unk_token_id)
     # The last ones win: in RoBERTa <s> is both bos and cls, in BERT only [CLS] exists.
     for role in ("bos", "eos", "unk", "mask", "pad", "sep", "cls"):
-        theirs, ours = (getattr(tokenizer, f"{role}_token_id") for tokenizer in (target, source))
-        if theirs is not None and ours is not None:
-            roles[theirs] = ours
+        target_id, source_id = (getattr(tokenizer, f"{role}_token_id") for tokenizer in (target, source))
+        if target_id is not None and source_id is not None:
+            roles[target_id] = source_id
     return roles
 
 

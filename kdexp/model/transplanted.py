@@ -1,4 +1,4 @@
-"""Twins of pretrained encoders that read another family's tokens: for a run, or written to a folder."""
+"""Pretrained encoders that were given another family's tokens: for a run, or written to a folder."""
 
 import hashlib
 import json

@@ -145,9 +145,9 @@ def _results(subject: _Subject, facts: CardFacts) -> "list[EvalResult]":
 def _body(subject: _Subject, intervals: Mapping[Role, Interval | None], facts: CardFacts) -> list[Block]:
     record, task = subject.record, subject.task
     format_name = f", as {subject.file}" if subject.file else ""
-    teachers = " and ".join(facts.teachers)
+    teachers, data = " and ".join(facts.teachers), _shown_task(task, facts)
     blocks: list[Block] = [
-        Paragraph(f"Tells {task.kind.tells}. Distilled from {teachers} on {task.name}{format_name}."),
+        Paragraph(f"Tells {task.kind.tells}. Distilled from {teachers} on {data}{format_name}."),
         Heading("How good it is"),
         TableBlock(
             _scores(subject, intervals), f"on {len(task.test):,} test rows; 95 % intervals are over these rows"
@@ -201,6 +201,12 @@ def _splits(task: "Task") -> "pd.DataFrame":
         for name, split in splits.items()
         if split is not None
     )
+
+
+def _shown_task(task: "Task", facts: CardFacts) -> str:
+    """Of a person's own data its name: the task's is `file` then, and says nothing."""
+    train = next((item.name for item in facts.data if item.split == "train"), None)
+    return train if task.name == "file" and train else task.name
 
 
 def _data_names(task: "Task", facts: CardFacts) -> str:

@@ -31,9 +31,9 @@ def count_classes(gold: Sequence[str], answers: Sequence[str]) -> dict[str, Clas
 
 def summed(counts: Sequence[Mapping[str, ClassCount]]) -> dict[str, ClassCount]:
     """Those of several runs together."""
-    names = sorted({name for each in counts for name in each})
+    names = sorted({name for run in counts for name in run})
     none = ClassCount(0, 0, 0)
-    found = {name: [each.get(name, none) for each in counts] for name in names}
+    found = {name: [run.get(name, none) for run in counts] for name in names}
     return {
         name: ClassCount(
             sum(item.rows for item in items), sum(item.right for item in items), sum(item.answered for item in items)
@@ -44,7 +44,7 @@ def summed(counts: Sequence[Mapping[str, ClassCount]]) -> dict[str, ClassCount]:
 
 def class_notices(classes: Mapping[Role, Mapping[str, ClassCount]]) -> list[str]:
     """Which models say one class only, and which classes distillation loses; docs/statistics.md has the rule."""
-    notices = [notice for role, counts in classes.items() if (notice := _single_answer(role, counts))]
+    notices = [notice for role, counts in classes.items() if (notice := _single_answer_notice(role, counts))]
     return notices + _lost(classes.get("baseline", {}), classes.get("student", {}))
 
 
@@ -52,23 +52,42 @@ def recall_line(classes: Mapping[Role, Mapping[str, ClassCount]]) -> str:
     """`negative 81.0% -> 83.0%, ...` of baseline and distilled student; of many classes those that differ most."""
     baseline, student = classes.get("baseline", {}), classes.get("student", {})
     names = [name for name, count in student.items() if count.rows and name in baseline]
-    shown = sorted(names, key=lambda name: -abs(student[name].recall - baseline[name].recall))[:_NUM_NAMED]
+    differences = {name: abs(student[name].recall - baseline[name].recall) for name in names}
+    shown = names
+    if len(names) > _NUM_NAMED:
+        shown = [name for name in sorted(names, key=lambda name: -differences[name])[:_NUM_NAMED] if differences[name]]
     recalls = [
         f"{name:.40} {baseline[name].recall:.1%} -> {student[name].recall:.1%}" for name in names if name in shown
     ]
     if not recalls:
-        return ""
+        return f"by class: distilled and baseline alike in each of {len(names)} classes" if names else ""
     rest = f" (of {len(names)} classes those that differ most)" if len(names) > len(shown) else ""
     return f"by class, baseline -> distilled{rest}: {', '.join(recalls)}"
 
 
-def _single_answer(role: Role, counts: Mapping[str, ClassCount]) -> str | None:
+def same_answer(role: Role, answer: str, unit: str) -> str:
+    """What to say of a model that gives the same answer whatever it reads.
+
+    Args:
+        unit: What it answers: `row` or `word`.
+    """
+    return f"the {_NAMES.get(role, role)} answers '{answer:.40}' on every test {unit}, whatever it reads"
+
+
+def single_answer(counts: Mapping[str, ClassCount]) -> str | None:
+    """The class that a model answers on every row, of rows that have several."""
     said = [name for name, count in counts.items() if count.answered]
-    if len(said) != 1 or sum(count.rows > 0 for count in counts.values()) < 2:
+    has_several = sum(count.rows > 0 for count in counts.values()) > 1
+    return said[0] if len(said) == 1 and has_several else None
+
+
+def _single_answer_notice(role: Role, counts: Mapping[str, ClassCount]) -> str | None:
+    said = single_answer(counts)
+    if said is None:
         return None
-    count, total = counts[said[0]], sum(item.rows for item in counts.values())
+    count, total = counts[said], sum(item.rows for item in counts.values())
     return (
-        f"the {_NAMES.get(role, role)} answers '{said[0]:.40}' on every test row: its accuracy is the share of that "
+        f"the {_NAMES.get(role, role)} answers '{said:.40}' on every test row: its accuracy is the share of that "
         f"class, {count.rows:,} of {total:,}"
     )
 

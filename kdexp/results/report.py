@@ -145,12 +145,16 @@ def _markdown(block: Block) -> str:
         case BulletList(items):
             return "\n".join(f"- {_escape_markdown(item)}" for item in items)
         case Facts(facts):
-            return "\n".join(f"- {_escape_markdown(f'{name}: {text}' if name else text)}" for name, text in facts)
+            return "\n".join(
+                f"- {_escape_markdown(f'{name}: {text}')}" if name else f"  - {_escape_markdown(text)}"
+                for name, text in facts
+            )
         case Preformatted(text):
             fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
             return f"{fence}\n{text}\n{fence}"
         case TableBlock(table, caption):
-            return _markdown_table(table) + (f"\n\n{_escape_markdown(caption)}" if caption else "")
+            # Above it, as on the other faces: below, a reader takes it for the title of the next table.
+            return (f"{_escape_markdown(caption)}\n\n" if caption else "") + _markdown_table(table)
         case FigureBlock(_, caption):
             return f"(Figure: {_escape_markdown(caption)})"
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from kdexp.results import verdict, wording
-from kdexp.results.classes import recall_line
+from kdexp.results.classes import recall_line, single_answer
 from kdexp.results.control_report import NAMES, control_facts
 from kdexp.results.record import RunRecord
 from kdexp.results.report import Block, Facts, TableBlock
@@ -115,10 +115,12 @@ def _where_it_pays(record: RunRecord) -> list[tuple[str, str]]:
     """Of a student that had all the labels, and learned from them about as much alone."""
     assert record.gain
     has_more_text = record.settings.get("train.use_transfer") == "True"
-    if record.gain.value >= _SMALL_GAIN or has_more_text:
+    # Students that learned nothing say nothing about the teacher, nor about labels.
+    has_learned = single_answer(record.classes.get("student", {})) is None
+    if record.gain.value >= _SMALL_GAIN or has_more_text or not has_learned:
         return []
     found = "with all labels a teacher adds less than two points here; with few labels and more text it may do more: "
-    return [("", f"{found}python -m kdexp experiment=few_labels")]
+    return [("", f"{found}add experiment=few_labels to this command")]
 
 
 def _agreed(record: RunRecord) -> str:

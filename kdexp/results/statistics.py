@@ -20,6 +20,8 @@ _NO_SPREAD = 1e-12
 
 @dataclass(frozen=True)
 class Interval:
+    """Where a value lies, in its own unit."""
+
     low: float
     high: float
 

@@ -67,7 +67,8 @@ def _table(block: TableBlock) -> Table:
     cells = cells_of(block.table)
     table = Table(title=block.caption or None, title_justify="left", title_style="bold")
     for name, is_number in zip(cells.names, cells.are_numbers, strict=True):
-        table.add_column(Text(name), justify="right" if is_number else "left")
+        # Folded where there is no room: a cut name or number would be another one.
+        table.add_column(Text(name), justify="right" if is_number else "left", overflow="fold")
     for row in cells.rows:
         table.add_row(*map(Text, row))
     return table

@@ -76,9 +76,9 @@ def _changed_rate(small: Encoder, full: Encoder, split: Split, kind: TaskKind) -
         tokenized(full.tokenizer, split, full.max_length, kind),
         strict=True,
     )
-    for ours, theirs in batches:
-        pairs = zip(ours["input_ids"], theirs["input_ids"], strict=True)
-        num_changed += sum(kept[row].tolist() != other for row, other in pairs)
+    for rows, full_rows in batches:
+        pairs = zip(rows["input_ids"], full_rows["input_ids"], strict=True)
+        num_changed += sum(kept[row].tolist() != ids for row, ids in pairs)
     return num_changed / max(len(split), 1)
 
 

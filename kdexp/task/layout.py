@@ -75,20 +75,20 @@ def read_copy(path: Path, columns: Sequence[str], config: PublicTaskConfig, targ
     wanted = columns if reading else [name for names in called.values() for name in names]
     table = read_table(path, wanted, target, setting="task.path", reading=reading)
     found = {column: next((name for name in names if name in table.names), column) for column, names in called.items()}
-    theirs = {name: column for column, name in found.items()}
+    column_of = {name: column for column, name in found.items()}
     return replace(
         table,
-        names=[theirs.get(name, name) for name in table.names],
+        names=[column_of.get(name, name) for name in table.names],
         columns={column: table.columns[name] for column, name in found.items() if name in table.columns},
     )
 
 
 def _read_words(path: Path, columns: Sequence[str], target: Path) -> Table:
     """Words and tags of a CoNLL file: the first column and the last."""
-    theirs = dict(zip(("text", "label"), columns, strict=True))
-    table = read_table(path, list(theirs), target, setting="task.path", reading=Reading(words=True))
-    columns_of = {theirs[name]: column for name, column in table.columns.items()}
-    return replace(table, names=list(columns_of), columns=columns_of)
+    column_of_name = dict(zip(("text", "label"), columns, strict=True))
+    table = read_table(path, list(column_of_name), target, setting="task.path", reading=Reading(words=True))
+    found = {column_of_name[name]: column for name, column in table.columns.items()}
+    return replace(table, names=list(found), columns=found)
 
 
 def _bare(

@@ -152,6 +152,7 @@ class MayAbstain(Protocol):
 
 
 def may_abstain(teacher: Teacher) -> bool:
+    """Whether some rows may have no answer of it."""
     return isinstance(teacher, MayAbstain) and teacher.may_abstain
 
 

@@ -221,6 +221,7 @@ def saved_view(key: str, name: str, state: dict[str, Any]) -> tuple[str, str]:
 
 
 def saved_view_tag(key: str) -> str:
+    """The tag of an experiment under which MLflow's page looks for a saved view."""
     return f"mlflow.sharedViewState.{key}"
 
 

@@ -297,4 +297,5 @@ def legal_key(key: str) -> str:
 
 
 def shorten(text: str, max_characters: int) -> str:
+    """The text, with its end cut off where MLflow would refuse it."""
     return text if len(text) <= max_characters else text[: max_characters - 1] + "…"

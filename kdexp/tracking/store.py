@@ -65,6 +65,11 @@ def connect(uri: str) -> "MlflowClient":
 
 
 def find_experiment(client: "MlflowClient", study: str) -> str:
+    """The id of a study's experiment, which is made where there is none.
+
+    Raises:
+        UserError: It was deleted, or MLflow does not take the name.
+    """
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(study)

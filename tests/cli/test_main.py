@@ -1,7 +1,9 @@
 """The command line as a person meets it: help, composition, and one line for every mistake."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +38,16 @@ def test_help_names_every_option_and_imports_nothing_heavy():
     assert options
     for path in options:
         assert path.stem in shown
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--info", "config"], ["--cfg", "job"]])
+def test_a_reader_that_has_seen_enough_ends_it_quietly(words, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "kdexp", *words]
+    done = subprocess.run(command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) in [(141, ""), (-signal.SIGPIPE, "")]
 
 
 def test_every_option_begins_with_its_purpose():

@@ -1,5 +1,6 @@
 """`kdexp predict`: the run's own answers, from every kind of file, with what a person should look at."""
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -36,6 +37,7 @@ def probabilities(table, prefix=""):
 def test_every_file_of_a_run_answers_as_the_run_did(exported, told, suffix):
     given = told[["row", "text", "gold"]].rename(columns={"gold": "label"})
     given.to_csv("texts.csv", index=False)
+    given.to_csv("texts.csv.gz", index=False)
     given.to_json("texts.jsonl", orient="records", lines=True)
     given.to_parquet("texts.parquet")
     readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda path: pd.read_json(path, lines=True)}
@@ -49,6 +51,8 @@ def test_every_file_of_a_run_answers_as_the_run_did(exported, told, suffix):
         assert found["label"].tolist() == told[role].tolist()
         assert abs(probabilities(found) - probabilities(told, f"{role}_")).max() < 1e-4
         assert not Path(f"{out}.part").exists()
+    predict([f"runs:/{exported.record.run_id}/student_onnx", "texts.csv.gz", "--out", "unpacked.csv"])
+    assert len(pd.read_csv("unpacked.csv")) == len(told)
 
 
 def test_torch_and_its_file_answer_alike(exported, told, capsys):
@@ -85,6 +89,11 @@ def test_the_unsure_are_marked_with_what_the_threshold_was_worth(exported, told,
         (("RUN", "missing.csv"), "no file missing.csv"),
         (("RUN", "ragged.csv"), "row 3 of ragged.csv has 3 fields, and the header 1"),
         (("RUN", "empty.csv"), "has no rows"),
+        (("RUN", "latin.csv"), "latin.csv, line 2 (byte 7): not UTF-8; convert it: iconv"),
+        (("RUN", "gr\udcfc\udcdfe"), "rows 1 to 1: not UTF-8; convert them"),
+        (("RUN", "excel.csv"), "expected one of a;text (is it separated by ';'? write it with commas)"),
+        (("RUN", "cut.csv.gz"), "cannot read cut.csv.gz"),
+        (("RUN", "texts.csv", "--out", "texts.csv"), "texts.csv is the file that is read"),
         (("RUN", "wrong.jsonl"), "line 1 of wrong.jsonl is no JSON object"),
         (("RUN", "a", "--unsure", "1.5"), "got 1.5; expected a score above 0"),
         (("RUN", "a", "--unsure", "0.12345"), "at most three decimals"),
@@ -96,6 +105,9 @@ def test_a_mistake_is_told_in_one_line_and_writes_nothing(exported, told, words,
     told[["row", "text"]].to_csv("texts.csv", index=False)
     Path("ragged.csv").write_text("text\ngood\na, b, c\n")
     Path("empty.csv").write_text("text\n")
+    Path("latin.csv").write_bytes("text\ngrüße\n".encode("latin-1"))
+    Path("excel.csv").write_text("a;text\n1;good\n")
+    Path("cut.csv.gz").write_bytes(gzip.compress(b"text\ngood\n")[:-9])
     Path("wrong.jsonl").write_text("good\n")
     before = sorted(os.listdir())
     with pytest.raises(UserError) as refused:

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from compact import build_compact_model
 from torch.autograd import gradcheck
 
 from kdexp.errors import UserError
@@ -278,7 +279,7 @@ def compact(family, *, width=16, num_layers=2, num_heads=2, seed=0):
         head=SingleLabel(["a", "b"]).head_config(),
     )  # fmt: skip
     torch.manual_seed(seed)
-    model = families.build_compact_model(config).eval()
+    model = build_compact_model(config).eval()
     model.set_attn_implementation("eager")
     return model, tokenizer
 

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from compact import build_compact_model
 from transformers import (
     AutoTokenizer,
     ByT5Tokenizer,
@@ -22,7 +23,7 @@ from kdexp.errors import UserError
 from kdexp.hardware import Hardware
 from kdexp.model.config import ModelConfig
 from kdexp.model.encoder import Encoder, predict
-from kdexp.model.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
+from kdexp.model.families import FAMILIES, compact_config, train_tokenizer
 from kdexp.model.legibility import Legibility
 from kdexp.model.load import load_encoder
 from kdexp.model.tokens import tokenize

@@ -9,10 +9,11 @@ from random import Random
 import pytest
 import torch
 from command_line import ROOT
+from compact import build_compact_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 from kdexp.errors import UserError
-from kdexp.model.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
+from kdexp.model.families import FAMILIES, compact_config, train_tokenizer
 from kdexp.task.kinds.single_label import SingleLabel
 
 MAX_LENGTH = 24

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from compact import build_compact_model
 from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding, set_seed
 
 from kdexp.cache import Cache
-from kdexp.model.families import build_compact_model, compact_config, train_tokenizer
+from kdexp.model.families import compact_config, train_tokenizer
 from kdexp.model.tokens import longest_first, tokenize
 from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.split import Split

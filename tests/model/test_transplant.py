@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from compact import build_compact_model
 from hydra import compose, initialize_config_dir
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
@@ -14,7 +15,7 @@ from kdexp.cli.composition import register_schemas, resolve
 from kdexp.cli.conf_dir import CONF_DIR
 from kdexp.errors import UserError
 from kdexp.identity import config_hash
-from kdexp.model.families import build_compact_model, compact_config, train_tokenizer
+from kdexp.model.families import compact_config, train_tokenizer
 from kdexp.model.transplant import family_of, num_readable_tokens, transplant
 from kdexp.model.transplanted import main, transplanted
 from kdexp.task.kinds.single_label import SingleLabel

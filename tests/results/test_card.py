@@ -64,6 +64,7 @@ def test_the_hub_reads_the_card_of_every_kind(kind, tmp_path):
     assert card.data.language is None
     assert card.data.base_model is None
     assert task.test.digest in text
+    assert "on rows.csv." in text  # the task is called `file`, which says nothing
     unit = "hundredths of Pearson" if kind == "regression" else "points"
     assert f"{unit} over the same student without a teacher" in text.replace("\n", " ")
 

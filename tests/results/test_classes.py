@@ -54,6 +54,10 @@ def test_recall_is_told_by_class_and_of_many_classes_where_it_differs_most():
     line = recall_line({"baseline": count_classes(gold, gold), "student": count_classes(gold, student)})
     assert line.startswith("by class, baseline -> distilled (of 10 classes those that differ most): ")
     assert "c9 100.0% -> 0.0%" in line
+    # c0 is answered too often, but as often rightly: one class differs, and the others are not told.
+    assert line.count("->") == 2
+    alike = {"baseline": count_classes(gold, student), "student": count_classes(gold, student)}
+    assert recall_line(alike) == "by class: distilled and baseline alike in each of 10 classes"
     assert recall_line({"student": count_classes(gold, student)}) == ""
 
 

@@ -105,6 +105,11 @@ def test_cells_show_numbers_briefly_and_missing_values_blank():
     ]
 
 
+def test_markdown_tells_of_a_table_above_it():
+    table = TableBlock(pd.DataFrame({"a": [1]}), "of tests")
+    assert markdown_page("t", [table]).splitlines()[2:] == ["of tests", "", "| a   |", "| --- |", "| 1   |"]
+
+
 def test_long_tables_and_long_cells_are_shown_whole():
     table = pd.DataFrame({"text": ["x" * 500] * 300})
     assert html_page("t", [TableBlock(table)]).count("x" * 500) == 300
@@ -122,7 +127,7 @@ def test_texts_that_read_as_numbers_are_aligned_as_such():
 
 def test_facts_are_told_one_a_line():
     facts = Facts([("gain", "+1.00 points"), ("", "one seed")])
-    assert markdown_page("t", [facts]).splitlines()[2:] == ["- gain: +1.00 points", "- one seed"]
+    assert markdown_page("t", [facts]).splitlines()[2:] == ["- gain: +1.00 points", "  - one seed"]
     assert "<dt>gain</dt><dd>+1.00 points</dd>" in html_page("t", [facts])
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kdexp.results import wording
-from kdexp.results.record import RunRecord, Scores
+from kdexp.results.record import ClassCount, RunRecord, Scores
 from kdexp.results.statistics import Gain
 from kdexp.results.terminal import print_line, print_result
 
@@ -112,6 +112,9 @@ def test_a_student_that_takes_nothing_from_the_teacher_has_no_gain(capsys, setti
 def test_a_small_gain_points_at_where_a_teacher_does_more(capsys):
     small = replace(RECORD, gain=Gain(0.008, -0.004, 0.02))
     (line,) = [line for line in printed(capsys, small) if "few_labels" in line]
-    assert line.strip().endswith("with few labels and more text it may do more: python -m kdexp experiment=few_labels")
+    assert line.strip().endswith("more text it may do more: add experiment=few_labels to this command")
     with_text = replace(small, settings={"train.use_transfer": "True"})
-    assert not [line for record in (RECORD, with_text) for line in printed(capsys, record) if "few_labels" in line]
+    # A student that answers one class only learned nothing, from nobody.
+    stuck = replace(small, classes={"student": {"a": ClassCount(2, 2, 4), "b": ClassCount(2, 0, 0)}})
+    for record in (RECORD, with_text, stuck):
+        assert not [line for line in printed(capsys, record) if "few_labels" in line]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from compact import build_compact_model
 from in_process import commands
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
 
@@ -15,7 +16,7 @@ from kdexp.errors import UserError
 from kdexp.loss.features import FeatureTerms
 from kdexp.loss.terms import Hidden
 from kdexp.model.encoder import Encoder
-from kdexp.model.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
+from kdexp.model.families import FAMILIES, compact_config, train_tokenizer
 from kdexp.model.static import StaticConfig, StaticForSequenceClassification
 from kdexp.student.config import StaticStudentConfig
 from kdexp.student.load import follow_teacher, load_student

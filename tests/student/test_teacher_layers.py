@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from compact import build_compact_model
 from in_process import commands
 from transformers import AutoModel, AutoTokenizer
 
@@ -12,7 +13,7 @@ from kdexp.cache import Cache
 from kdexp.errors import UserError
 from kdexp.identity import config_hash
 from kdexp.model.encoder import Encoder
-from kdexp.model.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
+from kdexp.model.families import FAMILIES, compact_config, train_tokenizer
 from kdexp.model.forward import accepted_inputs
 from kdexp.student.config import StudentConfig
 from kdexp.student.load import follow_teacher, load_student

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from compact import build_compact_model
 from in_process import commands
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
@@ -14,7 +15,7 @@ import kdexp
 from kdexp.errors import UserError
 from kdexp.identity import config_hash
 from kdexp.model.encoder import Encoder
-from kdexp.model.families import FAMILIES, build_compact_model, compact_config, train_tokenizer
+from kdexp.model.families import FAMILIES, compact_config, train_tokenizer
 from kdexp.model.forward import accepted_inputs
 from kdexp.model.vocabulary import kept_tokens, trimmed, trimmed_tokenizer
 from kdexp.task.embedded.reviews import generate_splits

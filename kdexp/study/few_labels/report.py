@@ -81,6 +81,7 @@ def worth_sentence(size: int, found: Worth, sizes: Sequence[int]) -> str:
 
 
 def shown_interval(found: Worth, sizes: Sequence[int]) -> str:
+    """`[150, more than all 1,600]`, in labelled rows."""
     if found.low is None or found.high is None:
         return "(no interval: it takes two seeds that differ)"
     low, high = (_bound(bound, sizes) for bound in (found.low, found.high))

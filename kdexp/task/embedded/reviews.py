@@ -243,6 +243,7 @@ def write_review(random: Random) -> tuple[str, int]:
 
 
 def pick(random: Random, items: Sequence[Item]) -> Item:
+    """One of them. Not `random.choice`, whose draws may differ between releases of Python."""
     return items[int(random.random() * len(items))]
 
 
@@ -345,4 +346,5 @@ def _nearest_level(target: float) -> int:
 
 
 def with_article(word: str) -> str:
+    """`a film`, `an actor`."""
     return f"a {word}" if word[0] not in "aeiou" or word.startswith("us") else f"an {word}"

@@ -24,7 +24,7 @@ def label_set_names(column: Column, names: Sequence[str] | None) -> list[str]:
         if names is not None:
             problem = f"got [{shorten(names)}], but task.label names a column for each label"
             raise UserError("task.labels", problem, "leave it out: labels are called as their columns")
-        return [each.name for each in column.columns]
+        return [single.name for single in column.columns]
     if names is not None:
         given = [spelled(label) for label in names]
         if not given or len(set(given)) < len(given):

@@ -48,10 +48,12 @@ def class_names(column: Column, labels: Sequence[str] | None) -> list[str]:
 
 
 def is_number(name: str) -> bool:
+    """Whether a label is written as a number."""
     return _NUMBER.fullmatch(name) is not None
 
 
 def are_numbers(names: Collection[str]) -> bool:
+    """Whether all of them are."""
     return all(map(is_number, names))
 
 

@@ -13,9 +13,10 @@ from kdexp.errors import UserError
 from kdexp.loss.base import Outputs, precise
 from kdexp.task.config import ClassWeights
 from kdexp.task.kinds import resampled
-from kdexp.task.kinds.base import Answers, Labels, TaskKind
+from kdexp.task.kinds.base import Answers, Labels
 from kdexp.task.kinds.chance import LEVEL, POWER
 from kdexp.task.kinds.classes import class_order, classes_line, read_weights
+from kdexp.task.kinds.counts import ScoredByCounts
 from kdexp.task.kinds.label_sets import label_matrix, label_set_names
 from kdexp.task.tables.table import Column
 
@@ -30,7 +31,7 @@ _MOST_ROWS = 1000
 
 
 @dataclass(frozen=True)
-class MultiLabel(TaskKind):
+class MultiLabel(ScoredByCounts):
     """Any of the labels `label_names` may be right: each is a question of its own, answered by a sigmoid.
 
     A label is told where its logit is above a threshold that is chosen on validation, for each model its own: one
@@ -136,10 +137,10 @@ class MultiLabel(TaskKind):
         gold = torch.from_numpy(labels.values).double()
         logits = answers.values.double()
         nll = -(gold * logsigmoid(logits) + (1 - gold) * logsigmoid(-logits)).mean()
-        found = {name: float(self._score(name, answers, labels, everything)[0]) for name in self.primary_metrics}
+        found = {name: float(self.score(name, answers, labels, everything)[0]) for name in self.primary_metrics}
         return found | {"nll": float(nll)}
 
-    def _score(self, metric: str, answers: Answers, labels: Labels, counts: np.ndarray) -> np.ndarray:
+    def score(self, metric: str, answers: Answers, labels: Labels, counts: np.ndarray) -> np.ndarray:
         """[samples] of one metric.
 
         Args:
@@ -155,14 +156,6 @@ class MultiLabel(TaskKind):
             hits, both = counts @ (told * gold).sum(axis=1), counts @ (told + gold).sum(axis=1)
             return np.nan_to_num(resampled.f1(hits, both))
         return resampled.mean_known(resampled.f1(counts @ (told * gold), counts @ (told + gold)))
-
-    def resampled_scores(self, answers: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
-        return self._score(self.primary_metric, answers, labels, resampled.row_counts(rows, labels.num_rows))
-
-    def gain(self, student: Answers, baseline: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
-        counts = resampled.row_counts(rows, labels.num_rows)
-        taught, alone = (self._score(self.primary_metric, each, labels, counts) for each in (student, baseline))
-        return taught - alone
 
     def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> str | None:
         """It has to do better than against the labels of other rows: a permutation test of the primary metric.
@@ -193,7 +186,7 @@ class MultiLabel(TaskKind):
 
         def score(labels: Labels) -> float:
             decided = self.decided(answers, answers, labels)
-            return float(self._score(self.primary_metric, decided, labels, everything)[0])
+            return float(self.score(self.primary_metric, decided, labels, everything)[0])
 
         found = score(labels)
         others = np.array([score(labels.take(random.permutation(labels.num_rows))) for _ in range(_NUM_PERMUTED)])

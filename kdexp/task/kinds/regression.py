@@ -10,7 +10,8 @@ from torch import Tensor
 from kdexp.errors import UserError
 from kdexp.loss.base import Outputs, precise
 from kdexp.task.kinds import resampled
-from kdexp.task.kinds.base import Answers, Labels, TaskKind
+from kdexp.task.kinds.base import Answers, Labels
+from kdexp.task.kinds.counts import ScoredByCounts
 from kdexp.task.tables.table import Column, shorten
 
 MEAN, SCALE = "label_mean", "label_scale"
@@ -21,7 +22,7 @@ _FEWEST_ROWS = 46
 
 
 @dataclass(frozen=True)
-class Regression(TaskKind):
+class Regression(ScoredByCounts):
     """A number.
 
     Models learn and answer standardised numbers, (number - mean) / scale of the training labels, so that prices learn
@@ -100,20 +101,12 @@ class Regression(TaskKind):
     def metrics(self, answers: Answers, labels: Labels) -> dict[str, float]:
         """Pearson's and Spearman's correlation, and the mean absolute error in the labels' unit."""
         everything = np.ones((1, labels.num_rows))
-        found = {name: float(self._score(name, answers, labels, everything)[0]) for name in self.primary_metrics}
+        found = {name: float(self.score(name, answers, labels, everything)[0]) for name in self.primary_metrics}
         return found | {"mae": float(np.abs(self._numbers(answers) - labels.values).mean())}
 
-    def _score(self, metric: str, answers: Answers, labels: Labels, counts: np.ndarray) -> np.ndarray:
+    def score(self, metric: str, answers: Answers, labels: Labels, counts: np.ndarray) -> np.ndarray:
         correlation = resampled.pearson if metric == "pearson" else resampled.spearman
         return correlation(answers.values[:, 0].double().numpy(), labels.values, counts)
-
-    def resampled_scores(self, answers: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
-        return self._score(self.primary_metric, answers, labels, resampled.row_counts(rows, labels.num_rows))
-
-    def gain(self, student: Answers, baseline: Answers, labels: Labels, rows: np.ndarray) -> np.ndarray:
-        counts = resampled.row_counts(rows, labels.num_rows)
-        taught, alone = (self._score(self.primary_metric, each, labels, counts) for each in (student, baseline))
-        return taught - alone
 
     def refuse_chance(self, answers: Answers, labels: Labels, role: str) -> str | None:
         """It has to order the rows better than chance, and its numbers to lie nearer than always the mean."""

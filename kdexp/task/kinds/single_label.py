@@ -92,7 +92,7 @@ class SingleLabel(OneOfClasses):
         """[samples], the primary metric on rows [samples, rows]."""
         num_classes = self.num_outputs
         hits = resampled.class_counts(gold, num_classes, rows, answers == gold)
-        labelled, told = (resampled.class_counts(each, num_classes, rows) for each in (gold, answers))
+        labelled, told = (resampled.class_counts(classes, num_classes, rows) for classes in (gold, answers))
         if self.primary_metric == "matthews":
             return resampled.matthews(hits.sum(axis=-1), labelled, told)
         if self.primary_metric == "macro_recall":

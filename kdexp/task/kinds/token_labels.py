@@ -232,11 +232,11 @@ class TokenLabels(OneOfClasses):
 
     def row_scores(self, answers: Answers) -> np.ndarray:
         """Of the word that is the least sure; 1 where none was read."""
-        sure = torch.where(answers.read, answers.values.softmax(dim=-1).amax(dim=-1), 1.0).numpy()
+        confidence = torch.where(answers.read, answers.values.softmax(dim=-1).amax(dim=-1), 1.0).numpy()
         assert answers.lengths is not None
         ends = np.cumsum(answers.lengths)
         return np.array(
-            [sure[start:end].min(initial=1.0) for start, end in zip(ends - answers.lengths, ends, strict=True)]
+            [confidence[start:end].min(initial=1.0) for start, end in zip(ends - answers.lengths, ends, strict=True)]
         )
 
     def decisions(self, answers: Answers) -> list[list[str]]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from kdexp.task.config import Quoting
-from kdexp.task.tables.source import Source
+from kdexp.task.tables.source import Source, separator_hint
 
 Row = tuple[int, list[str]]
 
@@ -51,6 +51,8 @@ def _quoted_rows(source: Source, mark: str) -> Iterator[Row]:
                 line = reader.line_num + 1
         except csv.Error as error:
             remedy = "check the quotes of the row that begins there: a quote inside a quoted field is doubled"
+            if mark == "," and (hint := separator_hint(next(source.numbered_lines(), (1, ""))[1])):
+                remedy = hint
             raise source.refusal(f"{source.path}, line {line}: {error}", remedy) from error
 
 

@@ -43,6 +43,12 @@ _COMPRESSIONS: dict[bytes, Callable[[Path], Any]] = {
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
 
 
+def separator_hint(header: str) -> str:
+    """What a CSV whose first line holds no comma is likely separated by, and what to do; "" where it holds one."""
+    other = next((mark for mark in ";\t|" if mark in header), None)
+    return f"is it separated by {other!r}? write it with commas" if other and "," not in header else ""
+
+
 @dataclass(frozen=True)
 class Source:
     """One file.
@@ -50,11 +56,13 @@ class Source:
     Attributes:
         setting: The setting that named it, for messages.
         encoding: As Python calls it.
+        has_encoding_setting: Whether whoever named the file can name its encoding too.
     """
 
     path: Path
     setting: str
     encoding: str = "utf-8"
+    has_encoding_setting: bool = True
 
     def refusal(self, problem: str, remedy: str) -> UserError:
         return UserError(self.setting, problem, remedy)
@@ -66,7 +74,7 @@ class Source:
         unpack = next((unpack for magic, unpack in _COMPRESSIONS.items() if start.startswith(magic)), None)
         return unpack(self.path) if unpack else self.path.open("rb")
 
-    def open_text(self, newline: str) -> TextIO:
+    def open_text(self, newline: str | None) -> TextIO:
         """Without the byte order mark that Windows programs write."""
         encoding = "utf-8-sig" if codecs.lookup(self.encoding).name == "utf-8" else self.encoding
         return io.TextIOWrapper(self.open_bytes(), encoding=encoding, newline=newline)
@@ -113,8 +121,7 @@ class Source:
         likely = "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "cp1252"
         likely = "utf-8" if likely == self.encoding else likely
         name = self.path.name
-        return self.refusal(
-            f"{self.path}, line {line} (byte {place}): not {self.encoding.upper()}",
-            f"say what it is, for example task.encoding={likely}, or convert it: "
-            f"iconv -f {likely} -t utf-8 {name} > utf8_{name}",
-        )
+        convert = f"convert it: iconv -f {likely} -t utf-8 {name} > utf8_{name}"
+        if self.has_encoding_setting:
+            convert = f"say what it is, for example task.encoding={likely}, or {convert}"
+        return self.refusal(f"{self.path}, line {line} (byte {place}): not {self.encoding.upper()}", convert)

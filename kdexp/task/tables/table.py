@@ -10,6 +10,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from kdexp.arrow import values_of
 from kdexp.errors import UserError
+from kdexp.task.tables.source import separator_hint
 
 _WHOLE_FLOAT = re.compile(r"[+-]?\d+\.0+")
 
@@ -45,9 +46,9 @@ class Table:
         if name not in self.columns:
             names = shorten(self.names)
             # A comma-separated file whose only column has a semicolon in its name was not comma-separated.
-            other = next((mark for mark in ";\t,|" if mark in self.names[0]), None)
-            hint = f" (is it separated by {other!r}?)" if len(self.names) == 1 and other else ""
-            raise UserError(setting, f"no column '{name}' in {self.source}", f"its columns are: {names}{hint}")
+            hint = separator_hint(self.names[0]) if len(self.names) == 1 else ""
+            known = f"its columns are: {names}" + (f" ({hint})" if hint else "")
+            raise UserError(setting, f"no column '{name}' in {self.source}", known)
         return Column(name, self)
 
     def where(self, row: int) -> str:

@@ -189,6 +189,9 @@ def test_a_missing_column_lists_the_columns(tmp_path):
     table = read(write(tmp_path, "b.csv", "text;label\nx;1\n"))
     with pytest.raises(UserError, match="is it separated by ';'"):
         table.column("text", "task.text")
+    # A quoted field is what the reader stumbles on first.
+    with pytest.raises(UserError, match=r"is it separated by ';'\? write it with commas"):
+        read(write(tmp_path, "c.csv", 'text;label\n"x, y";1\n'))
 
 
 def test_names_of_columns_are_refused_where_there_are_other_names(tmp_path):
