@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, NoReturn
 
-from unmeasured import LIBRARIES, leave_libraries_unmeasured
+from unmeasured import LIBRARIES, is_measured, leave_libraries_unmeasured, look_away
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_SECONDS = 600
@@ -101,17 +101,12 @@ class ForkServer:
             self._server.communicate()
         self._folder.cleanup()
 
-    def call(self, folder: Path, *arguments: str, is_measured: bool = True, **environment: str) -> Result:
+    def call(self, folder: Path, *arguments: str, **environment: str) -> Result:
         if self._server is None:
             return process(folder, *arguments, **environment)
         assert self._server.stdin
         assert self._server.stdout
-        code = self._ask(
-            arguments=arguments,
-            folder=str(folder),
-            environment=child_environment(folder, **environment),
-            is_measured=is_measured,
-        )
+        code = self._ask(arguments=arguments, folder=str(folder), environment=child_environment(folder, **environment))
         output, errors = (Path(self._folder.name, name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess(arguments, code, output, errors)
 
@@ -182,18 +177,13 @@ class Started:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """kdexp's command line in one folder; the cache is there too, unless the arguments say otherwise.
-
-    Attributes:
-        is_measured: Whether coverage counts its lines, which makes it slower.
-    """
+    """kdexp's command line in one folder; the cache is there too, unless the arguments say otherwise."""
 
     server: ForkServer
     folder: Path
-    is_measured: bool = True
 
     def __call__(self, *arguments: str, **environment: str) -> Result:
-        return self.server.call(self.folder, *arguments, is_measured=self.is_measured, **environment)
+        return self.server.call(self.folder, *arguments, **environment)
 
 
 def serve() -> None:
@@ -244,9 +234,8 @@ def _call(call: Mapping[str, Any], output: int, errors: int) -> NoReturn:
     os.chdir(call["folder"])
     sys.path[0] = call["folder"]
     sys.argv = ["kdexp", *call["arguments"]]
-    if not call.get("is_measured", True):
-        sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
+    if not is_measured():
+        look_away()
     signal.alarm(TIMEOUT_SECONDS)
     code = 0
     try:

@@ -3,13 +3,15 @@
 import gc
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import pytest
 from command_line import CommandLine, ForkServer, Result, process
-from unmeasured import leave_libraries_unmeasured
+from unmeasured import leave_libraries_unmeasured, looking_away
 
 # The models of tests are so small that a second thread makes them slower, most of all beside a second worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
@@ -22,9 +24,20 @@ def pytest_collection_finish():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Fast tests first; where workers share them, slow ones first, lest one works on alone at the end."""
-    are_shared = hasattr(config, "workerinput")
-    items.sort(key=lambda item: bool(item.get_closest_marker("slow")) != are_shared)
+    """Fast tests first; where workers share files, those with most slow ones, lest one works on alone at the end."""
+    is_slow = {item: item.get_closest_marker("slow") is not None for item in items}
+    if hasattr(config, "workerinput"):
+        num_slow = Counter(item.path for item in items if is_slow[item])
+        items.sort(key=lambda item: -num_slow[item.path])
+    else:
+        items.sort(key=is_slow.__getitem__)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Coverage looks away from what is marked so."""
+    with looking_away() if item.get_closest_marker("unmeasured") else nullcontext():
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -108,6 +108,7 @@ def test_alpha_one_is_the_baseline(kdexp, tmp_path):
     assert "student bert: kept from an earlier run" in result.stderr  # the baseline that was just trained
 
 
+@pytest.mark.unmeasured
 def test_inference_can_be_learnt_as_it_comes(kdexp):
     """The default teacher passes the check that refuses one near chance, after half of its epochs too."""
     result = kdexp(

@@ -112,7 +112,7 @@ def _refuse_merged_options(choices: Mapping[str, Any]) -> None:
             remedy = "choose one, or compare them in a sweep with -m"
             if group == "teacher":
                 remedy += "; several teachers at once are teacher=bert 'more_teachers=[roberta,electra]'"
-            raise UserError(group, "got a list of options, which would be merged into one", remedy)
+            raise UserError(group, "got a list of options, which would be merged into one, or none at all", remedy)
 
 
 def _refuse_missing(composed: DictConfig) -> None:

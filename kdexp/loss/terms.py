@@ -103,6 +103,10 @@ class FeatureTerm(Checked):
             teacher: The same of the teacher, never receives a gradient.
             word_mask: [batch, words], true where there is a word; only word terms need it.
         """
+        total = self._sum(student, teacher.detach(), word_mask)
+        return total / (len(student) if num_examples is None else num_examples)
+
+    def _sum(self, student: Tensor, teacher: Tensor, word_mask: Tensor | None) -> Tensor:
         raise NotImplementedError
 
 
@@ -116,16 +120,8 @@ class VectorTerm(FeatureTerm):
 
     pooling: Pooling = Pooling.cls
 
-    def __call__(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        word_mask: Tensor | None = None,
-        *,
-        num_examples: Tensor | int | None = None,
-    ) -> Tensor:
-        total = self.total(student, teacher.detach())
-        return total / (len(student) if num_examples is None else num_examples)
+    def _sum(self, student: Tensor, teacher: Tensor, word_mask: Tensor | None) -> Tensor:
+        return self.total(student, teacher)
 
     def total(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Sum over rows.
@@ -149,17 +145,9 @@ class WordTerm(FeatureTerm):
 
     alignment: Alignment = Alignment.words
 
-    def __call__(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        word_mask: Tensor | None = None,
-        *,
-        num_examples: Tensor | int | None = None,
-    ) -> Tensor:
+    def _sum(self, student: Tensor, teacher: Tensor, word_mask: Tensor | None) -> Tensor:
         assert word_mask is not None, "a term that compares words needs their mask"
-        total = self.total(student, teacher.detach(), word_mask)
-        return total / (len(student) if num_examples is None else num_examples)
+        return self.total(student, teacher, word_mask)
 
     def total(self, student: Tensor, teacher: Tensor, word_mask: Tensor) -> Tensor:
         """Sum over rows.

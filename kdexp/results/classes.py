@@ -65,6 +65,15 @@ def recall_line(classes: Mapping[Role, Mapping[str, ClassCount]]) -> str:
     return f"by class, baseline -> distilled{rest}: {', '.join(recalls)}"
 
 
+def same_answer(role: Role, answer: str, unit: str) -> str:
+    """What to say of a model that gives the same answer whatever it reads.
+
+    Args:
+        unit: What it answers: `row` or `word`.
+    """
+    return f"the {_NAMES.get(role, role)} answers '{answer:.40}' on every test {unit}, whatever it reads"
+
+
 def single_answer(counts: Mapping[str, ClassCount]) -> str | None:
     """The class that a model answers on every row, of rows that have several."""
     said = [name for name, count in counts.items() if count.answered]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdexp.loss.base import Outputs
-from kdexp.results.classes import class_notices, count_classes
+from kdexp.results.classes import class_notices, count_classes, same_answer
 from kdexp.results.metric_names import SPLITS
 from kdexp.results.record import ClassCount, RunRecord, Scores
 from kdexp.results.roles import CONTRASTS, Role, is_teacher
@@ -95,7 +95,7 @@ def measure(
         retention=None if is_ablation else _retention(task.kind, test, labels["test"], metric),
         agreement=_agreement(task.kind, test),
         num_test_rows=len(task.test),
-        notices=[*notices, *class_notices(classes)],
+        notices=[*notices, *class_notices(classes), *_same_answers(task, test)],
         classes=classes,
     )
 
@@ -107,6 +107,23 @@ def _classes(task: "Task", test: Mapping[Role, "Answers"]) -> dict[Role, dict[st
     gold = task.kind.gold(task.labels("test"))
     answered = {role: answers for role, answers in test.items() if len(answers.answered_rows) == answers.num_rows}
     return {role: count_classes(gold, task.kind.decisions(answers)) for role, answers in answered.items()}
+
+
+def _same_answers(task: "Task", test: Mapping[Role, "Answers"]) -> list[str]:
+    """Of models that answer alike whatever they read, where a row is not one of several classes."""
+    kind = task.kind
+    if kind.outputs == Outputs.classes and not kind.has_units:
+        return []
+
+    def distinct(rows: Sequence[Any]) -> set[str]:
+        answers = [unit for row in rows for unit in row] if kind.has_units else rows
+        return {(", ".join(item) or "no label") if isinstance(item, list) else str(item) for item in answers}
+
+    if len(distinct(kind.gold(task.labels("test")))) < 2:
+        return []
+    told = {role: distinct(kind.decisions(answers)) for role, answers in test.items()}
+    unit = "word" if kind.has_units else "row"
+    return [same_answer(role, said.pop(), unit) for role, said in told.items() if len(said) == 1]
 
 
 def _metrics(kind: "TaskKind", answers: "Answers", labels: "Labels") -> dict[str, float]:

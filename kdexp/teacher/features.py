@@ -89,12 +89,14 @@ def teacher_features(teacher: Teacher, settings: TeacherConfig, course: Course, 
     started = time.perf_counter()
     splits = course.training_splits
     encoder = require_features(teacher, "loss.terms")
-    assert isinstance(settings, EncoderTeacherConfig)
+    budget, batch_size = None, course.schedule.eval_batch_size
+    if isinstance(settings, EncoderTeacherConfig):  # another that shows features is forwarded at each step
+        budget, batch_size = settings.cache_hidden, settings.train.eval_batch_size
     terms = FeatureTerms(course.encoder.model.config, encoder.model.config, loss.terms)
-    reader = _Reader(encoder, course, terms, settings.train.eval_batch_size)
+    reader = _Reader(encoder, course, terms, batch_size)
     aligned = {name: reader.align(split) for name, split in splits.items()}
     num_gb = _BYTES_PER_VALUE * sum(reader.num_values(words) for words in aligned.values()) / _BYTES_PER_GB
-    is_cached = settings.cache_hidden is not None and num_gb <= settings.cache_hidden
+    is_cached = budget is not None and num_gb <= budget
     columns, num_forwarded = {}, 0
     for name, split in splits.items():
         if is_cached:
@@ -102,7 +104,7 @@ def teacher_features(teacher: Teacher, settings: TeacherConfig, course: Course, 
             num_forwarded += forwarded
         else:
             columns[name] = reader.tokens(split, aligned[name])
-    _announce(terms, settings, num_gb, is_cached, num_forwarded, sum(len(split) for split in splits.values()))
+    _announce(terms, budget, num_gb, is_cached, num_forwarded, sum(len(split) for split in splits.values()))
     encoder.model.to("cpu")  # its memory is the student's, until a step asks for it again
     return TeacherFeatures(
         columns=columns,
@@ -121,7 +123,7 @@ def teacher_features(teacher: Teacher, settings: TeacherConfig, course: Course, 
 
 def _announce(
     terms: FeatureTerms,
-    settings: EncoderTeacherConfig,
+    budget: float | None,
     num_gb: float,
     is_cached: bool,
     num_forwarded: int,
@@ -142,7 +144,7 @@ def _announce(
             "(teacher.cache_hidden=%s)",
             kinds,
             num_gb,
-            "null" if settings.cache_hidden is None else f"{settings.cache_hidden:g}",
+            "null" if budget is None else f"{budget:g}",
         )
 
 

@@ -26,6 +26,7 @@ def test_what_is_composed_is_complete_and_in_range():
     ("overrides", "line"),
     [
         (["teacher=[bert,roberta]"], "teacher: got a list of options, which would be merged into one"),
+        (["~loss"], "loss: got a list of options, which would be merged into one, or none at all; choose one"),
         (["loss.alpha=0.1,0.2"], "loss.alpha: got several values, 0.1,0.2; compare them with -m"),
         (["student=null"], "student: got null; expected one of albert"),
         (["baseline=7"], "baseline: got 7; expected true or false"),

@@ -133,6 +133,7 @@ def test_torch_is_not_loaded_where_an_onnx_file_is_there(exported, told):
 
 
 @pytest.mark.slow
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("model", ["student", "student_onnx"])
 def test_a_server_answers_as_the_run_did(exported, told, model):
     """A real `mlflow models serve` on the loopback."""

@@ -86,6 +86,7 @@ def test_pairs_are_answered_as_the_run_did(exported_pairs, told_pairs, suffix):
 
 
 @pytest.mark.slow
+@pytest.mark.unmeasured
 def test_a_server_answers_pairs_as_the_run_did(exported_pairs, told_pairs):
     rows = told_pairs[["text", "text_pair"]].to_numpy().tolist()
     with serve(exported_pairs, "student_onnx") as server:
@@ -124,6 +125,7 @@ def test_words_are_tagged_as_the_run_did(exported_words, told_words, suffix):
 
 
 @pytest.mark.slow
+@pytest.mark.unmeasured
 def test_a_server_tags_words_as_the_command_does(exported_words, told_words):
     rows = [text.split() for text in told_words["text"]]
     with serve(exported_words, "student_onnx") as server:

@@ -10,7 +10,6 @@ import os
 import re
 import tarfile
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +97,17 @@ def without_numbers(sentence: str) -> str:
 
 @pytest.fixture(scope="module")
 def kdexp(fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """One folder and one cache for all: each teacher is trained once. Other tests count the lines."""
+    """One folder and one cache for all: each teacher is trained once."""
     folder: Path = tmp_path_factory.mktemp("reference")
     write_files(folder)
-    return CommandLine(fork_server, folder, is_measured=False)
+    return CommandLine(fork_server, folder)
 
 
 def words(run_name: str) -> set[str]:
     return set(re.split(r"[\s+]+", run_name))
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("name", RUNS["cases"])
 def test_a_run_is_what_it_was(name: str, kdexp: CommandLine) -> None:
     recorded = RUNS["cases"][name]
@@ -154,8 +154,7 @@ def test_a_sweep_finds_what_it_found(kdexp: CommandLine) -> None:
 
 
 def test_the_cross_family_study_finds_what_it_found_and_files_it(kdexp: CommandLine) -> None:
-    measured = replace(kdexp, is_measured=True)
-    recorded, today = RUNS["cross_family"], measure_cross_family(measured)
+    recorded, today = RUNS["cross_family"], measure_cross_family(kdexp)
     assert len(today["comparisons"]) == len(recorded["comparisons"])
     for row, expected in zip(today["comparisons"], recorded["comparisons"], strict=True):
         words = expected.keys() if EXACT else ("comparison", "seeds", "verdict")
@@ -180,7 +179,7 @@ def test_the_cross_family_study_finds_what_it_found_and_files_it(kdexp: CommandL
     assert "data:image/svg+xml;base64," in report
     assert len(today["comparisons"]) == 12 + 2 + 2 * 3 + 2  # gains; crossing; conditions of cross and of same pairs
     assert "kdexp.verdict.crossing" in parent.tags
-    again = measured(*CROSS_FAMILY)
+    again = kdexp(*CROSS_FAMILY)
     assert "24 of 24 jobs are finished already" in again.stderr
 
 

@@ -135,6 +135,7 @@ def closing(tmp_path):
     return lambda: any(tmp_path.glob("mlruns/*/*/artifacts/predictions.parquet"))
 
 
+@pytest.mark.unmeasured
 @pytest.mark.usefixtures("empty_store")
 @pytest.mark.parametrize(
     "moment",
@@ -191,6 +192,7 @@ def test_sigterm_closes_a_sweep(start, tmp_path):
     assert {run.status for run in study(tmp_path).runs()} == {"KILLED"}
 
 
+@pytest.mark.unmeasured
 def test_two_people_start_the_same_sweep_at_the_same_moment(start, tmp_path):
     first, second = start(*GRID), start(*GRID)
     for process in (first, second):
@@ -200,6 +202,7 @@ def test_two_people_start_the_same_sweep_at_the_same_moment(start, tmp_path):
     assert len(jobs(tmp_path)) == 3
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_jobs_side_by_side(launcher, kdexp, tmp_path):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
@@ -212,6 +215,7 @@ def test_jobs_side_by_side(launcher, kdexp, tmp_path):
     assert sum(run.metrics["cost/teacher_rows_forwarded"] for run in jobs(tmp_path)) == 700
 
 
+@pytest.mark.unmeasured
 def test_the_server_goes_away_for_seconds(start, tmp_path):
     port = 5000 + os.getpid() % 1000
     uri = f"http://127.0.0.1:{port}"

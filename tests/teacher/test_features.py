@@ -19,7 +19,7 @@ from kdexp.model.tokens import tokenize
 from kdexp.task.kinds.single_label import SingleLabel
 from kdexp.task.load import Task
 from kdexp.task.split import Split
-from kdexp.teacher.config import EncoderTeacherConfig
+from kdexp.teacher.config import EncoderTeacherConfig, TeacherConfig
 from kdexp.teacher.encoder import EncoderTeacher
 from kdexp.teacher.features import alignment_tag, teacher_features
 from kdexp.training.config import StudentTrainConfig, TrainConfig
@@ -71,6 +71,12 @@ def prepare(teacher, student, cache, budget, split=SPLIT):
     settings = replace(teacher.settings, cache_hidden=budget)
     course = Course(student, task_of(split), StudentTrainConfig(), cache, CPU, seed=0, resume=True)
     return teacher_features(teacher, settings, course, LOSS)
+
+
+def test_a_teacher_without_a_budget_is_forwarded_at_each_step(models, tmp_path):
+    teacher, student = models
+    course = Course(student, task_of(SPLIT), StudentTrainConfig(), Cache(tmp_path / "cache"), CPU, seed=0, resume=True)
+    assert teacher_features(teacher, TeacherConfig(name="mine"), course, LOSS).teacher is teacher.encoder
 
 
 def train(student, targets, folder):

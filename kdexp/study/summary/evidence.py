@@ -8,7 +8,7 @@ import pandas as pd
 
 from kdexp.results import wording
 from kdexp.results.classes import class_notices, count_classes, summed
-from kdexp.results.record import ClassCount, RunRecord
+from kdexp.results.record import RunRecord
 from kdexp.results.roles import CONTRASTS, PARTS, Role, file_role, is_teacher
 from kdexp.results.statistics import Gain, Interval, PairedDifference, holm, paired_t, two_level_bootstrap
 from kdexp.results.verdict import Finding, find
@@ -44,12 +44,10 @@ class Evidence(Comparison):
         others: The same of further metrics, by name.
         contrasts: The same of what the controls tell, by their name in `results.record.CONTRASTS`. The two parts of
             the gain are corrected together, and their bootstraps draw the same seeds and rows.
-        notices: What becomes of single classes, over the rows of all seeds.
     """
 
     others: Mapping[str, PairedDifference]
     contrasts: Mapping[str, Comparison]
-    notices: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,6 @@ def gather(study: Study, records: Sequence[RunRecord]) -> Evidence | None:
         bootstrap=_bootstrap(correct, "student", "baseline"),
         p_value=difference.p_value,
         others={name: paired_t(100 * values) for name, values in _other_gains(records).items()},
-        notices=_class_notices([table for table in tables if table is not None]),
         contrasts=_contrasts(records, correct),
     )
 
@@ -189,15 +186,27 @@ def _contrasts(records: Sequence[RunRecord], correct: Mapping[Role, np.ndarray] 
     }
 
 
-def _class_notices(tables: Sequence[pd.DataFrame]) -> list[str]:
-    """Of classes that are told by name."""
-    counts: dict[str, list[dict[str, ClassCount]]] = {"baseline": [], "student": []}
-    for table in tables:
-        if not pd.api.types.is_string_dtype(table["gold"]) or "baseline" not in table:
-            return []
-        for role, found in counts.items():
-            found.append(count_classes(table["gold"].tolist(), table[role].tolist()))
-    return class_notices({role: summed(found) for role, found in counts.items()})
+def gather_notices(study: Study, records: Sequence[RunRecord]) -> list[str]:
+    """Which models of one setting answer one class only, and which classes distillation loses; of several classes.
+
+    Args:
+        records: One per seed, whose test rows are counted together.
+    """
+    tables = [table for table in _tables(study, records) if table is not None]
+    if not all(pd.api.types.is_string_dtype(table["gold"]) for table in tables):
+        return []
+    # A teacher may have no answer about some rows.
+    roles = [
+        role
+        for role in ("teacher", "baseline", "student")
+        if tables and all(role in table and table[role].notna().all() for table in tables)
+    ]
+    return class_notices(
+        {
+            role: summed([count_classes(table["gold"].tolist(), table[role].tolist()) for table in tables])
+            for role in roles
+        }
+    )
 
 
 def _other_gains(records: Sequence[RunRecord]) -> dict[str, np.ndarray]:

@@ -47,6 +47,7 @@ def findings(summary: StudySummary) -> list[str]:
         *(search_lines(summary) if summary.stages else chosen),
         f"{whose} on test: {test}{interval}{teacher}.",
         *_gain_lines(summary),
+        *(f"{'Over the test rows of all seeds' if is_repeated else 'On test'}: {said}." for said in summary.notices),
         *_control_lines(summary),
         *file_lines(summary.files, summary.chosen),
     ]
@@ -129,4 +130,4 @@ def _gain_lines(summary: StudySummary) -> list[str]:
         f"({verdict.over_seeds(difference)})."
         for name, difference in evidence.others.items()
     ]
-    return lines + [f"Over the test rows of all seeds: {notice}." for notice in evidence.notices]
+    return lines

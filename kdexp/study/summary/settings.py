@@ -17,7 +17,15 @@ from kdexp.results.statistics import paired_t
 from kdexp.study.search_stage import STAGE, Stage, by_stage, with_stages
 from kdexp.study.summary.choice import Candidate, Choice, choose
 from kdexp.study.summary.counted import count, left_behind, missing, number, pruned, setting
-from kdexp.study.summary.evidence import Comparison, Evidence, FileEvidence, compare, gather, gather_files
+from kdexp.study.summary.evidence import (
+    Comparison,
+    Evidence,
+    FileEvidence,
+    compare,
+    gather,
+    gather_files,
+    gather_notices,
+)
 from kdexp.tracking.store import StoredRun, Study
 
 _MOST_COMPARED = 40  # MLflow asks for them one by one, and a link with more does not open everywhere
@@ -43,6 +51,7 @@ class StudySummary:
         choice: What was chosen on validation, by the places in `table`; None where no run is finished.
         chosen: The runs of the chosen setting.
         evidence: The chosen setting's gain; None where it has no baseline.
+        notices: What becomes of single classes in the chosen setting.
         files: What the chosen setting's exported files are worth.
         stages: Of a search its runs by what they are; `settings` then begins with `stage`.
         equal_tuning: Of a search the confirmed student minus the confirmed baseline, each at its best; None before.
@@ -70,6 +79,7 @@ class StudySummary:
     choice: Choice | None = None
     chosen: Sequence[RunRecord] = ()
     evidence: Evidence | None = None
+    notices: Sequence[str] = ()
     files: Mapping[str, FileEvidence] = field(default_factory=dict)
     stages: Mapping[Stage, Sequence[RunRecord]] = field(default_factory=dict)
     equal_tuning: Comparison | None = None
@@ -147,6 +157,7 @@ def summarize(study: Study, parent_id: str | None, all_runs: Sequence[StoredRun]
         choice=choice,
         chosen=chosen,
         evidence=gather(study, chosen) if chosen else None,
+        notices=gather_notices(study, chosen),
         files=gather_files(study, chosen),
         stages=stages,
         equal_tuning=compare(study, stages.get(Stage.confirmed, []), stages.get(Stage.baseline, [])),
@@ -272,16 +283,17 @@ def _row(settings: Sequence[str], values: tuple[object, ...], group: pd.DataFram
     for name in ("validation", "test"):
         row |= {name: group[name].mean(), f"{name}_spread": group[name].std()}
     row |= dict(zip(("test_low", "test_high"), _interval_over_seeds(group["test"]), strict=True))
-    row |= {name: group[name].mean() for name in ("baseline_test", "teacher_test")}
+    # What some seeds lack is not told of the others alone: it would be a mean of other runs than those beside it.
+    row |= {name: group[name].mean(skipna=False) for name in ("baseline_test", "teacher_test")}
     for name in ("gain", *(f"gain_{name}" for name in contrasts_of(group))):
-        row[name] = group[name].mean()
+        row[name] = group[name].mean(skipna=False)
         row |= dict(zip((f"{name}_low", f"{name}_high"), _interval_over_seeds(group[name]), strict=True))
     return row | {name: group[name].iloc[0] if len(group) == 1 else np.nan for name in ("rows_low", "rows_high")}
 
 
 def _interval_over_seeds(values: pd.Series) -> tuple[float, float]:
-    """95 % interval of a mean; nan where there are fewer than two seeds, or they do not differ."""
-    interval = paired_t(values.dropna().to_numpy()).interval if values.notna().sum() > 1 else None
+    """95 % interval of a mean; nan where there are fewer than two seeds, they do not differ, or some lack it."""
+    interval = paired_t(values.to_numpy()).interval if len(values) > 1 and values.notna().all() else None
     return (interval.low, interval.high) if interval else (np.nan, np.nan)
 
 

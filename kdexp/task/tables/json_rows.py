@@ -75,7 +75,7 @@ def _rows_of(value: Any, columns: list[str]) -> list[dict[str, Any]] | None:
         return [dict(zip(value, row, strict=False)) for row in zip(*value.values(), strict=True)]
     if found and all(isinstance(column, dict) for column in found):
         return [{name: column.get(row) for name, column in value.items()} for row in found[0]]
-    lists = {name: each for name, each in value.items() if _are_rows(each)}
+    lists = {name: rows for name, rows in value.items() if _are_rows(rows)}
     return lists.get("data", next(iter(lists.values()))) if len(lists) == 1 or "data" in lists else None
 
 

@@ -128,3 +128,28 @@ def test_without_controls_nothing_is_said_of_them():
     summary = summarize(Predicted(shares={role: SHARES[role] for role in ("baseline", "student")}), "parent")
     assert not any("tuning" in line or "Of the gain" in line for line in findings(summary))
     assert not [name for name in shown_table(summary) if "tuned" in name or "soft" in name]
+
+
+def test_what_some_seeds_lack_is_not_told_of_the_others_alone():
+    """The gain of five seeds beside parts of four would not be their sum."""
+    study = Predicted()
+    last = study.runs()[-1]
+    for name in [name for name in last.metrics if name.startswith(("kd/gain_text", "kd/gain_soft"))]:
+        del last.metrics[name]
+    (row,) = summarize(study, "parent").table.to_dict("records")
+    assert row["seeds"] == 5
+    assert not np.isnan(row["gain"])
+    assert np.isnan([row[f"gain_{name}{end}"] for name in ("text", "soft") for end in ("", "_low", "_high")]).all()
+
+
+def test_a_model_that_answers_one_class_is_told_without_a_baseline_and_of_one_seed_too():
+    study = Predicted(seeds=1)
+    table, run = study.tables["run0"], study.runs()[-1]
+    table["gold"] = ["a", "b"] * 200
+    table["teacher"] = table["student"] = "a"
+    del table["baseline"]
+    for name in [name for name in run.metrics if name.startswith(("kd/gain", "baseline/"))]:
+        del run.metrics[name]
+    said = [line for line in findings(summarize(study, "parent")) if "on every test row" in line]
+    share = "answers 'a' on every test row: its accuracy is the share of that class, 200 of 400."
+    assert said == [f"On test: the teacher {share}", f"On test: the distilled student {share}"]

@@ -17,6 +17,7 @@ SMALL = (
 )
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("teacher", "student"), [("bert", "roberta"), ("xlm_roberta", "bert")])
 def test_the_teacher_alone_teaches_the_right_tags_across_families(tmp_path, teacher, student):
     """The student sees no gold label: if words were not the same in both models, it could learn nothing."""
