@@ -22,7 +22,7 @@ PLACEHOLDER = re.compile(r"<[^<>|&;]+>")
 
 NOT_RUN = {
     r"python3 -m venv|\. \.venv/bin/activate|pip install": "needs a package index; .ci/run does it",
-    r"\.ci/run|ruff |mypy$|(KDEXP_MATRIX=1 )?python -m pytest": "the checks themselves",
+    r"\.ci/run|ruff |mypy$|lint-imports$|(KDEXP_MATRIX=1 )?python -m pytest": "the checks themselves",
     r"mlflow (ui|server)": "a server that runs until it is stopped; tests/tracking/test_tracking.py starts them",
     r"mlflow models|curl": "the same; tests/tracking/test_serving.py starts it and asks",
     r"python tests/benchmarks/": "measures for minutes",
