@@ -229,8 +229,9 @@ class Sweep:
         assert self.study
         names = {job.config_hash: job.label(self.swept) for job in jobs}
         noted = json.loads(self.study.text_artifact(self.parent_id, JOBS_FILE) or "{}")
-        # Of one that a changed or a missing file made another computation, what it is now counts.
-        noted = {key: name for key, name in noted.items() if name not in names.values()} | names
+        # Of one that a changed or a missing file made another computation, what it is now counts. The rest keep their
+        # places, which decide between settings that are equally good.
+        noted = {key: name for key, name in noted.items() if key in names or name not in names.values()} | names
         self.parent.log_text(json.dumps(noted, indent=1), JOBS_FILE)
 
 

@@ -224,6 +224,7 @@ def _tell_what_is_ignored(study: str) -> None:
 
 def _failure_tags(error: BaseException) -> dict[str, str]:
     first_line = next(iter(str(error).splitlines()), "")
-    cause = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+    kind = "" if isinstance(error, UserError) else type(error).__name__
+    cause = ": ".join(filter(None, [kind, first_line]))
     pruned = {"kdexp.pruned": "true"} if isinstance(error, PrunedError) else {}
     return pruned | {"kdexp.failure": shorten(redact(cause), MAX_FAILURE_CHARACTERS)}

@@ -52,7 +52,8 @@ def findings(summary: StudySummary) -> list[str]:
         *file_lines(summary.files, summary.chosen),
     ]
     if summary.table["seeds"].max() < 3:
-        lines.append("Fewer than three seeds: repeat with seed=0,1,2,3,4 before you believe a difference.")
+        setting = "hydra.sweeper.search.confirm_seeds=[1,2,3,4,5]" if summary.stages else "seed=0,1,2,3,4"
+        lines.append(f"Fewer than three seeds: repeat with {setting} before you believe a difference.")
     return lines
 
 

@@ -117,6 +117,14 @@ def test_what_varies_less_joins_the_sweep(swept, varied, folder):
     assert summary.missing == []
 
 
+def test_what_joins_leaves_the_rest_in_its_order(folder):
+    """The order decides between settings that are equally good."""
+    first = folder.sweep(swept=["loss.alpha"], varied=[["loss.alpha=0.2"], ["loss.alpha=0.5"]])
+    assert first.table["validation"].nunique() == 1
+    joined = folder.sweep(swept=["loss.alpha"], varied=[["loss.alpha=0.2"], ["loss.alpha=0.9"]])
+    assert joined.table["loss.alpha"].tolist() == [0.2, 0.5, 0.9]
+
+
 @pytest.mark.parametrize(
     ("swept", "varied"),
     [([], [["loss.alpha=0.9"]]), (["seed", "loss.alpha"], [["seed=1", "loss.alpha=0.3"]]), ([], [["loss=dkd"]])],
