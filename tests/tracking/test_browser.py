@@ -67,6 +67,7 @@ def wait_for(address, seconds=120):
 
 
 @pytest.mark.usefixtures("empty_store")
+@pytest.mark.unmeasured
 def test_a_sweep_can_be_compared_without_set_up(kdexp, tmp_path, server, page):
     result = kdexp(
         "-m", "study=grid", "loss.alpha=0.2,0.5,0.8", "loss.temperature=1,4", *SMALL, "tracking.log_model=false"

@@ -41,6 +41,7 @@ def test_words_that_a_model_cannot_read_count_and_are_told(tmp_path, caplog):
         compose(
             *SMALL, "teacher=bert", "student=roberta", f"cache_dir={tmp_path}/cache", f"tracking.uri={uri}",
             "teacher.max_length=24", "student.max_length=28", "train.epochs=2", "teacher.train.epochs=3",
+            "task.train_size=600", "task.test_size=300",
             "terms=[hidden]", "train.use_transfer=true", "task.transfer_size=300",
             "export=[onnx]",
         )
