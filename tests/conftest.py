@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -44,6 +45,14 @@ def pytest_runtest_call(item):
 def no_hub(monkeypatch):
     """No test may reach the network: the hub's clients would wait for it."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def no_other_store(monkeypatch):
+    """No test finds the store that another one named: MLflow keeps it in the process and in its environment."""
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture
