@@ -120,7 +120,6 @@ def folder(tmp_path, monkeypatch, store_template):
     """Where sweeps are started that train nothing."""
     from untrained import Folder
 
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     # Drawing takes longer than all the rest, and is tested in test_summary.
     monkeypatch.setattr("kdexp.study.sweep._sum_up", lambda study, parent: None)

@@ -52,7 +52,7 @@ def report_blocks(
     """The verdict first; then the numbers, what else differs, how it was judged, and what was run.
 
     Args:
-        runs: As `verdict.judge` takes them.
+        runs: As `rules.judge` takes them.
         metric: Name of the metric, such as `accuracy`.
         data: What was measured on, such as `reviews (2,000 test rows)`.
         tokenizers: By family.

@@ -183,7 +183,7 @@ def judge(runs: pd.DataFrame, *, margin: float) -> Verdict:
     for key, rows in groups.items():
         teacher, student, condition = key
         gains.append(_compare(Question.gain, key, rows, None, margin))
-        if condition == OWN_TOKENS and is_measured(rows, PSEUDO_LABELS):
+        if condition == OWN_TOKENS and _is_measured(rows, PSEUDO_LABELS):
             soft_labels.append(_compare(Question.soft_labels, key, rows, None, margin))
         if condition != OWN_TOKENS:
             questions, reference = [Question(condition)], groups.get((teacher, student, OWN_TOKENS))
@@ -197,7 +197,7 @@ def judge(runs: pd.DataFrame, *, margin: float) -> Verdict:
             contrasts += [
                 _compare(question, key, first, second, margin)
                 for question in questions
-                if all(is_measured(group, question.reference) for group in (first, second))
+                if all(_is_measured(group, question.reference) for group in (first, second))
             ]
     gains, soft_labels, contrasts = (_corrected(family, margin) for family in (gains, soft_labels, contrasts))
     asked = [question for question in Question if question not in (Question.gain, Question.soft_labels)]
@@ -241,7 +241,7 @@ def explained_by_teachers(contrast: Contrast, margin: float) -> bool:
             return False
 
 
-def is_measured(rows: pd.DataFrame, role: Role) -> bool:
+def _is_measured(rows: pd.DataFrame, role: Role) -> bool:
     """Whether every row has this model's score on test."""
     return f"{role}_test" in rows and bool(rows[f"{role}_test"].notna().all())
 

@@ -42,7 +42,7 @@ class Evidence(Comparison):
 
     Attributes:
         others: The same of further metrics, by name.
-        contrasts: The same of what the controls tell, by their name in `results.record.CONTRASTS`. The two parts of
+        contrasts: The same of what the controls tell, by their name in `results.roles.CONTRASTS`. The two parts of
             the gain are corrected together, and their bootstraps draw the same seeds and rows.
     """
 
