@@ -45,6 +45,12 @@ def refuse_without_study(arguments: Sequence[str]) -> None:
             raise UserError(name, f"got {value}, but nothing is chosen", "add experiment=choose_student, or remove it")
 
 
+def may_set_mode(arguments: Sequence[str]) -> bool:
+    """Whether a config may say that the command is many runs: a study's, or one of a person's own."""
+    settings = ("experiment", "hydra", "--config-", "--experimental-rerun")
+    return any(word.lstrip("+~").startswith(settings) for word in arguments)
+
+
 def flags_first(arguments: Sequence[str]) -> list[str]:
     """Flags wherever a person wrote them, then the settings in their order: Hydra reads no flag after a setting.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -78,6 +79,20 @@ def first_of_swept(groups: Collection[str]) -> Iterator[None]:
         yield
     finally:
         config_loader_impl.create_defaults_list = made
+
+
+@contextmanager
+def mode_of_flags() -> Iterator[None]:
+    """Let the flags alone say whether a command is one run or many.
+
+    Hydra composes all of it a first time to see whether the config says so.
+    """
+    asked = Hydra.get_mode
+    Hydra.get_mode = lambda self, config_name, overrides: None
+    try:
+        yield
+    finally:
+        Hydra.get_mode = asked
 
 
 def first_option(override: Override) -> Override:

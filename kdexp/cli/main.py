@@ -4,9 +4,10 @@ import gc
 import os
 import signal
 import sys
+from contextlib import nullcontext
 
 from kdexp.cli.commands import answer_without_hydra, find_command
-from kdexp.cli.flags import PLAN, expand_home, flags_first, refuse_without_study, repeated
+from kdexp.cli.flags import PLAN, expand_home, flags_first, may_set_mode, refuse_without_study, repeated
 from kdexp.cli.help import GROUPS
 from kdexp.cli.refusal import refuse
 from kdexp.errors import SweepError, UserError
@@ -86,7 +87,7 @@ def _compose_and_run(arguments: list[str]) -> None:
     from kdexp.cli.composition import refuse_lax_values, with_loss_of_kind
     from kdexp.cli.conf_dir import CONF_DIR
     from kdexp.cli.explain import explain
-    from kdexp.cli.hydra_adapter import first_of_swept
+    from kdexp.cli.hydra_adapter import first_of_swept, mode_of_flags
     from kdexp.cli.job import job
     from kdexp.cli.secrets import hide_secrets
     from kdexp.cli.sweeper import KdexpSweeper, register
@@ -105,7 +106,10 @@ def _compose_and_run(arguments: list[str]) -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     start = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job)
     try:
-        with first_of_swept([group for group in GROUPS if group != "experiment"]):
+        with (
+            first_of_swept([group for group in GROUPS if group != "experiment"]),
+            nullcontext() if may_set_mode(arguments) else mode_of_flags(),
+        ):
             start()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error) from error

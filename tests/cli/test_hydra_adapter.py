@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -39,6 +40,26 @@ def test_hydras_own_settings_come_with_what_is_composed():
     assert config.hydra.mode == RunMode.MULTIRUN
     assert composed().hydra.mode != RunMode.MULTIRUN
     assert "teacher" not in composed("teacher=[bert,roberta]").hydra.runtime.choices
+
+
+def test_a_command_is_composed_once_where_its_flags_alone_say_what_it_is(command, monkeypatch):
+    compositions = []
+    load = ConfigLoaderImpl.load_configuration
+    monkeypatch.setattr(
+        ConfigLoaderImpl,
+        "load_configuration",
+        lambda *values, **named: compositions.append(1) or load(*values, **named),
+    )
+    assert "loss.alpha: got 7.0" in command("loss.alpha=7").refusal
+    assert len(compositions) == 1
+
+
+@pytest.mark.parametrize("words", [["-m"], ["hydra.mode=MULTIRUN"], ["--config-dir", "own", "+mine=many"]])
+def test_flags_settings_and_a_persons_own_config_make_a_sweep_of_it(words, command, tmp_path):
+    (tmp_path / "own" / "mine").mkdir(parents=True)
+    (tmp_path / "own" / "mine" / "many.yaml").write_text("# @package _global_\nhydra:\n  mode: MULTIRUN\n")
+    assert command(*words, "loss.alpha=2,3").refusal.startswith("error: loss.alpha: got 2.0")
+    assert "several values" in command("loss.alpha=2,3").refusal
 
 
 def test_what_a_job_returned_or_raised():
