@@ -23,7 +23,14 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, NoReturn
 
-from unmeasured import LIBRARIES, is_measured, leave_libraries_unmeasured, look_away
+from unmeasured import (
+    LIBRARIES,
+    is_measured,
+    leave_libraries_unmeasured,
+    leave_processes_unmeasured,
+    look_away,
+    measured_environment,
+)
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_SECONDS = 600
@@ -84,7 +91,7 @@ class ForkServer:
             self._server = subprocess.Popen(
                 [sys.executable, __file__],
                 cwd=folder,
-                env=child_environment(folder, **silent),
+                env=child_environment(folder, **silent, **measured_environment()),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -104,9 +111,7 @@ class ForkServer:
     def call(self, folder: Path, *arguments: str, **environment: str) -> Result:
         if self._server is None:
             return process(folder, *arguments, **environment)
-        assert self._server.stdin
-        assert self._server.stdout
-        code = self._ask(arguments=arguments, folder=str(folder), environment=child_environment(folder, **environment))
+        code = self._ask(arguments, folder, environment)
         output, errors = (Path(self._folder.name, name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess(arguments, code, output, errors)
 
@@ -116,19 +121,15 @@ class ForkServer:
             raise OSError("no process can be forked here")
         self._num_started += 1
         log = Path(self._folder.name, f"started{self._num_started}")
-        pid = self._ask(
-            arguments=arguments,
-            folder=str(folder),
-            environment=child_environment(folder, **environment),
-            log=str(log),
-        )
-        return Started(pid, log)
+        return Started(self._ask(arguments, folder, environment, log=str(log)), log)
 
-    def _ask(self, **call: Any) -> int:
+    def _ask(self, arguments: tuple[str, ...], folder: Path, environment: dict[str, str], **more: str) -> int:
         """Send a call; return what the server answers: its exit code, or of one that is only started the process."""
         assert self._server
         assert self._server.stdin
         assert self._server.stdout
+        environment = child_environment(folder, **environment, **measured_environment())
+        call = {"arguments": arguments, "folder": str(folder), "environment": environment, **more}
         self._server.stdin.write(json.dumps(call) + "\n")
         self._server.stdin.flush()
         return int(self._server.stdout.readline())
@@ -234,8 +235,9 @@ def _call(call: Mapping[str, Any], output: int, errors: int) -> NoReturn:
     os.chdir(call["folder"])
     sys.path[0] = call["folder"]
     sys.argv = ["kdexp", *call["arguments"]]
-    if not is_measured():
+    if not is_measured(call["environment"]):
         look_away()
+    leave_processes_unmeasured()
     signal.alarm(TIMEOUT_SECONDS)
     code = 0
     try:

@@ -12,11 +12,18 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine, ForkServer, Result, process
-from unmeasured import leave_libraries_unmeasured, looking_away
+from unmeasured import leave_libraries_unmeasured, leave_processes_unmeasured, looking_away
 
 # The models of tests are so small that a second thread makes them slower, most of all beside a second worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
-leave_libraries_unmeasured()
+leave_processes_unmeasured()  # those of the workers too, which begin to measure with their session
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart():
+    """Coverage has started by now."""
+    leave_processes_unmeasured()
+    leave_libraries_unmeasured()
 
 
 def pytest_collection_finish():
@@ -34,10 +41,24 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=is_slow.__getitem__)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each worker takes whole files, whose models no other one trains again, and one those of tests/export."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "tests/export" if file.startswith("tests/export/") else file
+
+    return Scheduling(config, log)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """Coverage looks away from what is marked so."""
-    with looking_away() if item.get_closest_marker("unmeasured") else nullcontext():
+    """Slow tests run the lines that fast ones do, but for a few: coverage looks away from the others."""
+    is_measured = item.get_closest_marker("measured") or not item.get_closest_marker("slow")
+    with nullcontext() if is_measured else looking_away():
         return (yield)
 
 

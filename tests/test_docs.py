@@ -167,7 +167,6 @@ def compose_job(overrides: list[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 def test_short_commands_run_as_they_are_shown(kdexp, tmp_path):
     rows = [
         f'{{"premise": "the {a} is {b}", "hypothesis": "it is {c}", "label": "{b == c}"}}'

@@ -97,7 +97,6 @@ def hub(tmp_path) -> Hub:
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 def test_a_persons_commands(tmp_path, hub):
     model = hub.commit("models", "org/tiny")
     data = (*DATA, f"task.revision={hub.commit('datasets', 'org/glue')}")

@@ -398,7 +398,6 @@ def test_a_training_that_was_killed_continues_with_all_processes(tmp_path: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.unmeasured
 def test_a_whole_run_in_two_processes_is_tracked_and_printed_once(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from command_line import ROOT, SMALL
 from safetensors.torch import load_file
-from unmeasured import unmeasured_environment
 
 pytestmark = pytest.mark.slow
 
@@ -41,22 +40,11 @@ def numbers_agree(metrics):
 
 
 def predict(folder, run, texts):
-    """What a run's student answers where only mlflow is imported."""
-    loaded = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import mlflow, sys\n"
-            f"student = mlflow.pyfunc.load_model('runs:/{run.info.run_id}/student')\n"
-            f"sys.stdout.write(student.predict({texts}).to_json())",
-        ],
-        cwd=folder,
-        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(loaded.stdout)
+    """What a run's student answers; tests/tracking loads one where kdexp is not installed."""
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    return mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/student").predict(texts)
 
 
 def test_a_cross_family_run_from_end_to_end(kdexp, kdexp_process, tmp_path):
@@ -95,8 +83,8 @@ def test_a_cross_family_run_from_end_to_end(kdexp, kdexp_process, tmp_path):
     assert all_runs(tmp_path)[-1].data.metrics["test/nll"] == metrics["test/nll"]
 
     answers = predict(tmp_path, run, ["not bad at all", "a terrible phone"])
-    assert len(answers["label"]) == 2
-    assert all(0 < score <= 1 for score in answers["score"].values())
+    assert len(answers) == 2
+    assert answers["score"].between(0, 1, inclusive="right").all()
 
 
 @pytest.mark.usefixtures("empty_store")
@@ -108,12 +96,11 @@ def test_alpha_one_is_the_baseline(kdexp, tmp_path):
     assert "student bert: kept from an earlier run" in result.stderr  # the baseline that was just trained
 
 
-@pytest.mark.unmeasured
 def test_inference_can_be_learnt_as_it_comes(kdexp):
-    """The default teacher passes the check that refuses one near chance, after half of its epochs too."""
+    """The default teacher passes the check that refuses one near chance, after two of its epochs too."""
     result = kdexp(
         "task=inference",
-        "teacher.train.epochs=3",
+        "teacher.train.epochs=2",
         "task.test_size=100",
         "task.transfer_size=0",
         "baseline=false",
@@ -264,14 +251,13 @@ def test_the_wheel_runs_anywhere(tmp_path):
     """conf/ ships inside the package: composed from a folder that holds nothing else."""
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", ROOT],
-        env=unmeasured_environment(),
         check=True,
         capture_output=True,
     )
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     target = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wheel]
-    subprocess.run(pip, env=unmeasured_environment(), check=True, capture_output=True)
+    subprocess.run(pip, check=True, capture_output=True)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     result = subprocess.run(

@@ -1,7 +1,8 @@
 """What runs without the tracer of coverage, which is on for every instruction of a process, counted or not.
 
 Libraries take twice the time with it, and most of a test's time is theirs. What is listed here calls nothing of kdexp,
-or only what is called elsewhere too. Tests that are marked so take a sixth less without it.
+or only what is called elsewhere too. So it is with slow tests, but for those marked `measured`, and with the processes
+that tests start, which import all that a run needs, but for those started with `measured_environment`.
 """
 
 import functools
@@ -9,7 +10,7 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +23,7 @@ LIBRARIES = (
 """Imported in every process that runs many tests."""
 
 CONFIG = "COVERAGE_PROCESS_CONFIG"
-"""By this variable coverage finds the processes that tests start."""
+"""By this variable coverage tells the processes that a measured one starts how to measure."""
 
 CALLS = {
     "hydra._internal.config_loader_impl:ConfigLoaderImpl": ("load_configuration", "load_sweep_config"),
@@ -60,16 +61,26 @@ def leave_libraries_unmeasured() -> None:
         for name in names:
             _wrap(holder, name)
     sys.settrace(tracer)
+    is_measured({})  # coverage takes its place with the first call; one outside of this frame would come too late
 
 
-def unmeasured_environment(**more: str) -> dict[str, str]:
-    """The environment of a process that runs nothing of kdexp, or only what others run too: coverage stays out."""
-    return {name: value for name, value in os.environ.items() if name != CONFIG} | more
+_config: dict[str, str] = {}
 
 
-def is_measured() -> bool:
-    """Whether this process's environment says so."""
-    return CONFIG in os.environ
+def leave_processes_unmeasured() -> None:
+    """Keep to this process what coverage would tell those that it starts."""
+    if CONFIG in os.environ:
+        _config[CONFIG] = os.environ.pop(CONFIG)
+
+
+def measured_environment() -> dict[str, str]:
+    """What a process has to be told to be measured: nothing where this one is not, or looks away."""
+    return dict(_config) if sys.gettrace() else {}
+
+
+def is_measured(environment: Mapping[str, str]) -> bool:
+    """Whether it says so."""
+    return CONFIG in environment
 
 
 def look_away() -> None:
@@ -79,16 +90,14 @@ def look_away() -> None:
 
 @contextmanager
 def looking_away() -> Iterator[None]:
-    """In this process, and in those that it starts meanwhile."""
-    config, tracer, tracer_of_threads = os.environ.pop(CONFIG, None), sys.gettrace(), threading.gettrace()
+    """In this process, and in the forks that it asks for meanwhile."""
+    tracer, tracer_of_threads = sys.gettrace(), threading.gettrace()
     look_away()
     try:
         yield
     finally:
         sys.settrace(tracer)
         threading.settrace(tracer_of_threads)  # type: ignore[arg-type]
-        if config is not None:
-            os.environ[CONFIG] = config
 
 
 def _wrap(holder: Any, name: str) -> None:

@@ -9,7 +9,6 @@ import pytest
 from command_line import SMALL
 from hydra.core.global_hydra import GlobalHydra
 from hydra.version import VersionBase
-from unmeasured import unmeasured_environment
 
 import kdexp
 from kdexp import compose, conf_dir, resolve
@@ -141,7 +140,7 @@ assert not GlobalHydra.instance().is_initialized()
 def test_a_run_and_the_same_run_again(tmp_path, kdexp):
     """Twice in one process, as in a notebook, and then by the command line, which finds all of it in the cache."""
     settings = [*SMALL, "tracking=mlflow", f"cache_dir={tmp_path}/cache"]
-    subprocess.run([sys.executable, "-c", PROGRAM, *settings], cwd=tmp_path, env=unmeasured_environment(), check=True)
+    subprocess.run([sys.executable, "-c", PROGRAM, *settings], cwd=tmp_path, check=True)
     assert (tmp_path / "mlflow.db").exists()
     result = kdexp(*settings)
     assert result.returncode == 0, result.stderr

@@ -35,4 +35,5 @@ def exported_pairs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported_words(tmp_path_factory):
-    return run_that_exports(tmp_path_factory.mktemp("words"), "task=entities")
+    """The student cannot read the last words of long texts."""
+    return run_that_exports(tmp_path_factory.mktemp("words"), "task=entities", "student.max_length=20")

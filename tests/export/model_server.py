@@ -1,4 +1,4 @@
-"""A real `mlflow models serve` on the loopback."""
+"""A real `mlflow models serve` on the loopback, and what it makes of a request without its process."""
 
 import json
 import os
@@ -33,6 +33,19 @@ class ModelServer:
             except OSError:
                 time.sleep(1)
         raise AssertionError("no server")
+
+
+def asked(exported, model: str, request: dict) -> pd.DataFrame:
+    """What MLflow's scoring server answers with a model of a run."""
+    import mlflow.pyfunc
+    from mlflow.pyfunc.scoring_server import invocations
+
+    loaded = mlflow.pyfunc.load_model(f"runs:/{exported.record.run_id}/{model}")
+    response = invocations(
+        json.dumps(request).encode(), "application/json", loaded, loaded.metadata.get_input_schema()
+    )
+    assert response.status == 200, response
+    return pd.DataFrame(json.loads(response.response)["predictions"])
 
 
 @contextmanager

@@ -115,6 +115,7 @@ def test_every_family_answers_every_kind_as_torch_does(made, family, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.parametrize(
     "kind", [kind if kind == "multi_label" else pytest.param(kind, marks=matrix) for kind in KINDS[:3]]
 )

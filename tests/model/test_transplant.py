@@ -343,6 +343,7 @@ def test_another_tokenizer_in_the_same_folder_is_another_computation(roberta_tok
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_a_transplanted_teacher_through_the_command_line(kdexp, checkpoint, roberta_tokenizer):
     small = ("task.train_size=60", "task.validation_size=40", "task.test_size=40", "train.epochs=1")
     run = kdexp(

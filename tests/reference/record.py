@@ -32,7 +32,6 @@ from mlflow.entities import Run
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))  # this is run by hand too
 from command_line import ROOT, CommandLine, ForkServer  # noqa: E402
-from unmeasured import unmeasured_environment  # noqa: E402
 
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
@@ -331,7 +330,7 @@ json.dump({"pyfunc": rows.to_dict("list"), "transformers": transformers}, sys.st
 
 def predict(folder: Path, run_id: str) -> dict[str, Any]:
     """What a logged student says to TEXTS, loaded by mlflow.pyfunc and by transformers, where there is no kdexp."""
-    environment = unmeasured_environment(MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db", HF_HUB_OFFLINE="1")
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "HF_HUB_OFFLINE": "1"}
     environment.pop("PYTHONPATH", None)
     command = [sys.executable, "-c", PREDICT, run_id, json.dumps(TEXTS)]
     answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)

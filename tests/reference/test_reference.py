@@ -107,7 +107,6 @@ def words(run_name: str) -> set[str]:
     return set(re.split(r"[\s+]+", run_name))
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize("name", RUNS["cases"])
 def test_a_run_is_what_it_was(name: str, kdexp: CommandLine) -> None:
     recorded = RUNS["cases"][name]
@@ -134,7 +133,6 @@ def test_a_run_is_what_it_was(name: str, kdexp: CommandLine) -> None:
     }
 
 
-@pytest.mark.unmeasured
 def test_a_sweep_finds_what_it_found(kdexp: CommandLine) -> None:
     recorded, today = RUNS["sweep"], measure_sweep(kdexp)
 
@@ -154,6 +152,7 @@ def test_a_sweep_finds_what_it_found(kdexp: CommandLine) -> None:
     ]
 
 
+@pytest.mark.measured
 def test_the_cross_family_study_finds_what_it_found_and_files_it(kdexp: CommandLine) -> None:
     recorded, today = RUNS["cross_family"], measure_cross_family(kdexp)
     assert len(today["comparisons"]) == len(recorded["comparisons"])
@@ -184,7 +183,6 @@ def test_the_cross_family_study_finds_what_it_found_and_files_it(kdexp: CommandL
     assert "24 of 24 jobs are finished already" in again.stderr
 
 
-@pytest.mark.unmeasured
 def test_hashes_and_cache_keys_stay(kdexp: CommandLine) -> None:
     """By these, finished jobs of a sweep and everything in the cache are found again.
 

@@ -9,7 +9,7 @@ from command_line import SMALL
 from kdexp.study.search_stage import baseline_key
 from kdexp.tracking.store import Study
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measured]
 
 QUICK = (*SMALL, "tracking.log_model=false")
 

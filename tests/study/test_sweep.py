@@ -9,7 +9,6 @@ from collections import Counter
 
 import pytest
 from command_line import SMALL
-from unmeasured import unmeasured_environment
 
 from kdexp.tracking.store import Study
 
@@ -110,6 +109,7 @@ def test_a_bad_value_fails_alone(kdexp, tmp_path):
     assert [run.status for run in parents(tmp_path)] == ["FAILED"]
 
 
+@pytest.mark.measured
 @pytest.mark.usefixtures("empty_store")
 def test_a_job_whose_loss_explodes_fails_alone(kdexp, tmp_path):
     result = kdexp(
@@ -135,7 +135,6 @@ def closing(tmp_path):
     return lambda: any(tmp_path.glob("mlruns/*/*/artifacts/predictions.parquet"))
 
 
-@pytest.mark.unmeasured
 @pytest.mark.usefixtures("empty_store")
 @pytest.mark.parametrize(
     "moment",
@@ -182,6 +181,7 @@ def test_ctrl_c_closes_the_runs_and_continues_from_the_checkpoint(kdexp, start, 
     assert "baseline: training continues from checkpoint-" in result.stderr
 
 
+@pytest.mark.measured
 @pytest.mark.usefixtures("empty_store")
 def test_sigterm_closes_a_sweep(start, tmp_path):
     process = start(*GRID, "train.epochs=40")
@@ -192,7 +192,6 @@ def test_sigterm_closes_a_sweep(start, tmp_path):
     assert {run.status for run in study(tmp_path).runs()} == {"KILLED"}
 
 
-@pytest.mark.unmeasured
 def test_two_people_start_the_same_sweep_at_the_same_moment(start, tmp_path):
     first, second = start(*GRID), start(*GRID)
     for process in (first, second):
@@ -202,7 +201,6 @@ def test_two_people_start_the_same_sweep_at_the_same_moment(start, tmp_path):
     assert len(jobs(tmp_path)) == 3
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_jobs_side_by_side(launcher, kdexp, tmp_path):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
@@ -215,7 +213,6 @@ def test_jobs_side_by_side(launcher, kdexp, tmp_path):
     assert sum(run.metrics["cost/teacher_rows_forwarded"] for run in jobs(tmp_path)) == 700
 
 
-@pytest.mark.unmeasured
 def test_the_server_goes_away_for_seconds(start, tmp_path):
     port = 5000 + os.getpid() % 1000
     uri = f"http://127.0.0.1:{port}"
@@ -226,7 +223,6 @@ def test_the_server_goes_away_for_seconds(start, tmp_path):
         return subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=tmp_path,
-            env=unmeasured_environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

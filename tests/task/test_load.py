@@ -13,7 +13,6 @@ from time import perf_counter
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from unmeasured import unmeasured_environment
 
 from kdexp.cache import Cache
 from kdexp.errors import UserError
@@ -346,7 +345,7 @@ except ValueError as error:
 
 
 def load_from_hub(endpoint: str, home: Path, revision: str = "") -> str:
-    environment = unmeasured_environment(HF_ENDPOINT=endpoint, HF_HOME=str(home), no_proxy="127.0.0.1")
+    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "no_proxy": "127.0.0.1"}
     environment.pop("HF_HUB_OFFLINE", None)
     command = [sys.executable, "-c", LOAD, revision]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300).stdout

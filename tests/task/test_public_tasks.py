@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from hub_server import Hub, serving
-from unmeasured import unmeasured_environment
 
 from kdexp import compose
 from kdexp.cache import Cache
@@ -170,7 +169,7 @@ def test_every_task_is_loaded_from_a_hub_with_the_documented_columns(tmp_path):
     calls.append(["task=mnli", revision, "task.validation_size=40", "task.dev=mismatched"])
     calls.append(["task=imdb", revision, "task.validation_size=40", "task.transfer=unsupervised"])
     with serving(Hub(tmp_path / "served")) as hub:
-        environment = unmeasured_environment(HF_ENDPOINT=hub.endpoint, HF_HOME=str(tmp_path / "home"))
+        environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
         environment |= {"KDEXP_CACHE_DIR": str(tmp_path / "cache"), "no_proxy": "127.0.0.1"}
         environment.pop("HF_HUB_OFFLINE", None)
         command = [sys.executable, "-c", LOAD, json.dumps(calls)]

@@ -11,7 +11,6 @@ import urllib.request
 
 import pytest
 from command_line import SMALL
-from unmeasured import unmeasured_environment
 
 from kdexp.tracking.store import Study
 
@@ -48,7 +47,7 @@ def server(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env=unmeasured_environment(MLFLOW_DISABLE_TELEMETRY="true"),
+        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
     )
     yield address
     os.killpg(process.pid, 9)
@@ -67,7 +66,6 @@ def wait_for(address, seconds=120):
 
 
 @pytest.mark.usefixtures("empty_store")
-@pytest.mark.unmeasured
 def test_a_sweep_can_be_compared_without_set_up(kdexp, tmp_path, server, page):
     result = kdexp(
         "-m", "study=grid", "loss.alpha=0.2,0.5,0.8", "loss.temperature=1,4", *SMALL, "tracking.log_model=false"

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from unmeasured import unmeasured_environment
 
 from kdexp.tracking.student_model import StudentFiles, write_student
 
@@ -308,14 +307,13 @@ def test_mlflow_evaluates_it_as_a_classifier(models, singles, pairs, kind, tmp_p
 
 
 @pytest.fixture
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address of `mlflow models serve`."""
+def served(pairs: Path, tmp_path: Path) -> Iterator[str]:
+    """The address of `mlflow models serve`; tests/export asks one that reads single texts."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    folder = request.getfixturevalue(request.param)
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(folder), "--port", str(port)]
-    environment = unmeasured_environment(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(pairs), "--port", str(port)]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--env-manager", "local"],
@@ -357,17 +355,16 @@ def posted(address: str, body: Any) -> tuple[int, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("served", ["singles", "pairs"], indirect=True)
-def test_mlflow_models_serve(served, expected, request) -> None:
-    kind = request.node.callspec.params["served"]
-    for _, body in (each for each in REQUESTS if each[0] == kind):
+def test_mlflow_models_serve(served, expected) -> None:
+    requests = [body for kind, body in REQUESTS if kind == "pairs"]
+    for body in requests:
         status, answer = posted(served, body)
         assert status == 200, (body, answer)
-        assert_answers(pd.DataFrame(answer["predictions"]), expected[kind])
-    for _, body, sentence in (each for each in REFUSED if each[0] == kind):
+        assert_answers(pd.DataFrame(answer["predictions"]), expected["pairs"])
+    for body, sentence in ((body, sentence) for kind, body, sentence in REFUSED if kind == "pairs"):
         status, answer = posted(served, body)
         assert (status, sentence in answer["message"]) == (400, True), (body, answer)
-    many = [threading.Thread(target=posted, args=(served, REQUESTS[0][1])) for _ in range(8)]
+    many = [threading.Thread(target=posted, args=(served, requests[0])) for _ in range(8)]
     for thread in many:
         thread.start()
     for thread in many:

@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from command_line import ROOT, SMALL
-from unmeasured import unmeasured_environment
 
 from kdexp.errors import UserError
 from kdexp.tracking import delivery
@@ -66,7 +65,7 @@ def open_run(uri: str | None = None, *, rescue_folder: Path = Path("multirun/und
 
 
 def child(folder: Path, code: str, **kwargs: Any) -> subprocess.Popen[str]:
-    environment = unmeasured_environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     return subprocess.Popen(
         [sys.executable, "-c", code], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, **kwargs
@@ -483,7 +482,7 @@ sys.meta_path.insert(0, type("NoKdexp", (), {{"find_spec": staticmethod(
 import mlflow
 print(mlflow.pyfunc.load_model("runs:/{student_run}/student").predict(["good film"]).to_json())
 """
-    environment = unmeasured_environment(MLFLOW_TRACKING_URI=f"sqlite:///{in_store}/mlflow.db", HF_HUB_OFFLINE="1")
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{in_store}/mlflow.db", "HF_HUB_OFFLINE": "1"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["label"]["0"] in LABELS
@@ -504,9 +503,7 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
         with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.folder, env=unmeasured_environment(), stdout=log, stderr=log, start_new_session=True
-            )
+            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 150
         while time.monotonic() < deadline:
             try:
@@ -517,15 +514,24 @@ class Server:
         raise TimeoutError((self.folder / "server.log").read_text())
 
     def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def started_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server"))
     yield server
     server.kill()
+
+
+@pytest.fixture
+def server(started_server: Server) -> Server:
+    """It runs, also where the test before ended without it: a start takes seconds."""
+    if started_server.process.poll() is not None:
+        started_server.start()
+    return started_server
 
 
 @pytest.mark.slow
@@ -599,5 +605,4 @@ def test_a_server_that_stays_away_costs_no_result(
     kept = json.loads((tmp_path / run.run_id / "undelivered.json").read_text())
     assert [(each["key"], each["value"]) for each in kept["metrics"]] == [("test/accuracy", 0.9)]
     assert (tmp_path / run.run_id / "artifacts" / "config.yaml").read_text() == "seed: 1"
-    server.start()
-    assert run_of(server.uri, run.run_id).info.status == "RUNNING"
+    assert run_of(f"sqlite:///{server.folder}/server.db", run.run_id).info.status == "RUNNING"

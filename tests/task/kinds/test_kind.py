@@ -56,6 +56,7 @@ def run_of(kind, rows, folder, *overrides):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.usefixtures("own_folder")
 def test_regression_goes_through_a_whole_run(tmp_path):
     record = run_of(Regression, rated_rows(900), tmp_path, "task.kind=regression", "loss=mse", "train.epochs=3")
@@ -66,6 +67,7 @@ def test_regression_goes_through_a_whole_run(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.usefixtures("own_folder")
 def test_several_labels_go_through_a_whole_run(tmp_path):
     overrides = ("task.kind=multi_label", "task.separator=+", "train.epochs=4", "train.class_weights=balanced")
