@@ -236,7 +236,12 @@ def confusion_matrices_figure(
         for (row, column), share in np.ndenumerate(shares):
             if share or len(shown) <= _MOST_CELLS_WITH_ZERO:
                 colour = "white" if share > 0.5 else "black"
-                axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=9)
+                where = {
+                    "ha": "center",
+                    "va": "center",
+                    "in_layout": False,
+                }  # inside the axes: nothing to make room for
+                axes.text(column, row, f"{share:.2f}", color=colour, fontsize=9, **where)
         axes.set_xticks(range(len(shown)), names, rotation="vertical")
         axes.set_yticks(range(len(shown)), names)
         axes.set(xlabel="predicted", ylabel="gold", title=f"{model} on {split}")
