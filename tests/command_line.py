@@ -11,6 +11,7 @@ import os
 import pkgutil
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from unmeasured import (
     LIBRARIES,
@@ -78,24 +79,37 @@ def process(folder: Path, *arguments: str, **environment: str) -> Result:
     )
 
 
-class ForkServer:
-    """The process that is forked. Where there is no fork, as on Windows, each call is a process that begins anew."""
+class ServerProcess:
+    """The process that is forked, for everybody who connects to its socket."""
 
     def __init__(self) -> None:
         self._folder = TemporaryDirectory()
+        self.address = str(Path(self._folder.name, "socket"))
+        silent = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+        environment = child_environment(Path(self._folder.name), **silent, **measured_environment())
+        command = [sys.executable, __file__, self.address]
+        self._process = subprocess.Popen(command, cwd=self._folder.name, env=environment, start_new_session=True)
+
+    def close(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)  # it holds nothing, and an orderly end takes seconds
+        self._process.wait()
+        self._folder.cleanup()
+
+
+class ForkServer:
+    """Calls in forks of one process. Where there is no fork, as on Windows, each call is a process that begins anew.
+
+    Args:
+        address: Of a server that others use too; None starts one.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self._folder = TemporaryDirectory()
         self._num_started = 0
-        self._server = None
-        if hasattr(os, "fork"):
-            folder = Path(self._folder.name)
-            silent = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-            self._server = subprocess.Popen(
-                [sys.executable, __file__],
-                cwd=folder,
-                env=child_environment(folder, **silent, **measured_environment()),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
+        self._own = ServerProcess() if address is None and hasattr(os, "fork") else None
+        self._connection = _connect(address or self._own.address) if address or self._own else None
+        if self._connection:
+            self._tell(self._folder.name)
 
     def __enter__(self) -> "ForkServer":
         return self
@@ -103,13 +117,14 @@ class ForkServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if self._server:
-            self._server.kill()  # it holds nothing, and an orderly end takes seconds
-            self._server.communicate()
+        if self._connection:
+            self._connection.close()
+        if self._own:
+            self._own.close()
         self._folder.cleanup()
 
     def call(self, folder: Path, *arguments: str, **environment: str) -> Result:
-        if self._server is None:
+        if self._connection is None:
             return process(folder, *arguments, **environment)
         code = self._ask(arguments, folder, environment)
         output, errors = (Path(self._folder.name, name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
@@ -117,7 +132,7 @@ class ForkServer:
 
     def start(self, folder: Path, *arguments: str, **environment: str) -> "Started":
         """Begin a call in a process group of its own, such that all of it can be killed while it runs."""
-        if self._server is None:
+        if self._connection is None:
             raise OSError("no process can be forked here")
         self._num_started += 1
         log = Path(self._folder.name, f"started{self._num_started}")
@@ -125,14 +140,30 @@ class ForkServer:
 
     def _ask(self, arguments: tuple[str, ...], folder: Path, environment: dict[str, str], **more: str) -> int:
         """Send a call; return what the server answers: its exit code, or of one that is only started the process."""
-        assert self._server
-        assert self._server.stdin
-        assert self._server.stdout
+        assert self._connection
         environment = child_environment(folder, **environment, **measured_environment())
-        call = {"arguments": arguments, "folder": str(folder), "environment": environment, **more}
-        self._server.stdin.write(json.dumps(call) + "\n")
-        self._server.stdin.flush()
-        return int(self._server.stdout.readline())
+        self._tell({"arguments": arguments, "folder": str(folder), "environment": environment, **more})
+        return int(self._connection.readline())
+
+    def _tell(self, message: Any) -> None:
+        assert self._connection
+        self._connection.write(json.dumps(message) + "\n")
+        self._connection.flush()
+
+
+def _connect(address: str) -> TextIO:
+    """Wait for a server that is still importing."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    with socket.socket(socket.AF_UNIX) as client:
+        while True:
+            try:
+                client.connect(address)
+            except (FileNotFoundError, ConnectionRefusedError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return client.makefile("rw", encoding="utf-8")
 
 
 @dataclass
@@ -187,17 +218,35 @@ class CommandLine:
         return self.server.call(self.folder, *arguments, **environment)
 
 
-def serve() -> None:
-    """Read one call a line, and write a line for each: its exit code, or the process of one that is only started."""
+def serve(address: str) -> None:
+    """Everybody who connects is answered by a fork of this process."""
     before = dict(os.environ)
     _import_libraries()
     gc.freeze()  # a child that looked for garbage would copy all that is shared with it
     set_by_libraries = dict(os.environ.items() - before.items())
-    for line in sys.stdin:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        while True:
+            client, _ = listener.accept()
+            if not os.fork():
+                listener.close()
+                _answer(client.makefile("rw", encoding="utf-8"), set_by_libraries)
+                os._exit(0)
+            client.close()
+
+
+def _answer(connection: TextIO, set_by_libraries: Mapping[str, str]) -> None:
+    """Read one call a line, and write a line for each: its exit code, or the process of one that is only started.
+
+    The first line is the folder where what is printed is kept.
+    """
+    os.chdir(json.loads(connection.readline()))
+    for line in connection:
         call = json.loads(line)
         call["environment"] |= set_by_libraries
-        sys.stdout.write(f"{_start(call) if 'log' in call else _run(call)}\n")
-        sys.stdout.flush()
+        connection.write(f"{_start(call) if 'log' in call else _run(call)}\n")
+        connection.flush()
 
 
 def _run(call: Mapping[str, Any]) -> int:
@@ -265,4 +314,4 @@ def _import_libraries() -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine, ForkServer, Result, process
+from command_line import CommandLine, ForkServer, Result, ServerProcess, process
 from unmeasured import leave_libraries_unmeasured, leave_processes_unmeasured, looking_away
 
 # The models of tests are so small that a second thread makes them slower, most of all beside a second worker.
@@ -27,8 +27,12 @@ def pytest_sessionstart():
 
 
 def pytest_collection_finish():
-    """Trainings collect garbage: not among the million objects that are there before the first test."""
+    """Trainings collect garbage: not among the million objects that are there before the first test.
+
+    Else it is looked for as seldom as the command line does: a tenth of the time of what composes and draws.
+    """
     gc.freeze()
+    gc.set_threshold(100_000)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -82,9 +86,26 @@ def own_folder(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+SERVER = pytest.StashKey[ServerProcess]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """All workers have one fork server, which imports while they collect."""
+    if hasattr(os, "fork"):
+        if SERVER not in node.config.stash:
+            node.config.stash[SERVER] = ServerProcess()
+        node.workerinput["fork_server"] = node.config.stash[SERVER].address
+
+
+def pytest_unconfigure(config):
+    if server := config.stash.get(SERVER, None):
+        server.close()
+
+
 @pytest.fixture(scope="session")
-def fork_server() -> Iterator[ForkServer]:
-    with ForkServer() as server:
+def fork_server(request) -> Iterator[ForkServer]:
+    with ForkServer(getattr(request.config, "workerinput", {}).get("fork_server")) as server:
         yield server
 
 
