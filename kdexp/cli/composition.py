@@ -23,6 +23,7 @@ from kdexp.cli.config import SweeperConfig
 from kdexp.cli.explain import explain, unknown_setting
 from kdexp.cli.folders import register_resolvers
 from kdexp.cli.help import GROUPS, options
+from kdexp.cli.hydra_adapter import share_types
 from kdexp.cli.parts import refuse_undeclared
 from kdexp.config import SCHEMAS, Config
 from kdexp.errors import UserError
@@ -143,6 +144,7 @@ def register_schemas() -> None:
 
 @cache  # a fifth of the time that composing takes
 def _store_schemas() -> None:
+    share_types()
     store = ConfigStore.instance()
     store.store(name="base_config", node=Config)
     store.store(group="hydra/sweeper", name="kdexp", node=SweeperConfig)

@@ -13,6 +13,7 @@ from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -40,6 +41,11 @@ def compose(config_dir: Path, config_name: str, overrides: Sequence[str]) -> Dic
         return loader.load_configuration(config_name, list(overrides), RunMode.RUN, from_shell=False)
     finally:
         version.version_base = before
+
+
+def share_types() -> None:
+    """Let all compositions read one store of types: each would copy it whole, and copies what it takes once more."""
+    ConfigStore.__deepcopy__ = lambda store, memo: store
 
 
 def register_sweeper(sweeper: type[Sweeper], module: str) -> None:

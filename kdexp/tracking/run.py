@@ -96,7 +96,9 @@ class TrackedRun:
     def log_figure(self, figure: "Figure", path: str) -> None:
         """Write a matplotlib figure as an artifact, such as `figures/confusion_matrices.png`."""
         if self._delivery:
-            figure.savefig(self._delivery.spooled(path))
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+            FigureCanvasAgg(figure).print_png(self._delivery.spooled(path))  # `savefig` would draw it twice
             self._delivery.send_artifact(path)
 
     def log_table(self, table: "pd.DataFrame", path: str) -> None:

@@ -1,9 +1,11 @@
 """What kdexp uses of Hydra and OmegaConf without their promise: each fails here when a release moves it."""
 
+import copy
 import sys
 
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -40,6 +42,13 @@ def test_hydras_own_settings_come_with_what_is_composed():
     assert config.hydra.mode == RunMode.MULTIRUN
     assert composed().hydra.mode != RunMode.MULTIRUN
     assert "teacher" not in composed("teacher=[bert,roberta]").hydra.runtime.choices
+
+
+def test_types_are_shared_and_what_is_composed_is_not():
+    first = composed()
+    assert copy.deepcopy(ConfigStore.instance()) is ConfigStore.instance()
+    first.loss.alpha, first.teacher.train.epochs = 0.9, 77
+    assert (composed().loss.alpha, composed().teacher.train.epochs) == (0.3, None)
 
 
 def test_a_command_is_composed_once_where_its_flags_alone_say_what_it_is(command, monkeypatch):
