@@ -45,15 +45,22 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=is_slow.__getitem__)
 
 
+TOGETHER = {
+    "exported students": ("tests/export/",),
+    "forked.py's server": ("tests/test_processes.py", "tests/test_cache.py", "tests/training/test_two_processes.py"),
+}
+"""Beginnings of the paths of tests that one worker takes, by what they share."""
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Each worker takes whole files, whose models no other one trains again, and one those of tests/export."""
+    """Each worker takes whole files, whose models no other one trains again, and all that share what takes long."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid):
             file = super()._split_scope(nodeid)
-            return "tests/export" if file.startswith("tests/export/") else file
+            return next((name for name, places in TOGETHER.items() if file.startswith(places)), file)
 
     return Scheduling(config, log)
 

@@ -248,7 +248,7 @@ def _open_study(sweep: Sweep, settings: SearchSettings, key: str, name: str) -> 
         seed=(settings.seed + len(study.trials)) % 2**32, n_startup_trials=settings.num_random, multivariate=True
     )
     if study.trials:
-        logger.info("continues a search of %d trials", len(study.trials))
+        logger.info("continues a search; trials so far: %d", len(study.trials))
     return study
 
 
