@@ -24,14 +24,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
-from unmeasured import (
-    LIBRARIES,
-    is_measured,
-    leave_libraries_unmeasured,
-    leave_processes_unmeasured,
-    look_away,
-    measured_environment,
-)
+from unmeasured import MEASURE, import_libraries, measured_environment
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_SECONDS = 600
@@ -86,7 +79,7 @@ class ServerProcess:
         self._folder = TemporaryDirectory()
         self.address = str(Path(self._folder.name, "socket"))
         silent = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-        environment = child_environment(Path(self._folder.name), **silent, **measured_environment())
+        environment = child_environment(Path(self._folder.name), **silent)
         command = [sys.executable, __file__, self.address]
         self._process = subprocess.Popen(command, cwd=self._folder.name, env=environment, start_new_session=True)
 
@@ -284,9 +277,7 @@ def _call(call: Mapping[str, Any], output: int, errors: int) -> NoReturn:
     os.chdir(call["folder"])
     sys.path[0] = call["folder"]
     sys.argv = ["kdexp", *call["arguments"]]
-    if not is_measured(call["environment"]):
-        look_away()
-    leave_processes_unmeasured()
+    exec(os.environ.pop(MEASURE, ""))
     signal.alarm(TIMEOUT_SECONDS)
     code = 0
     try:
@@ -303,9 +294,7 @@ def _call(call: Mapping[str, Any], output: int, errors: int) -> NoReturn:
 
 def _import_libraries() -> None:
     """Whatever is missing here is imported in every fork: slower, and the same."""
-    leave_libraries_unmeasured()
-    for name in LIBRARIES:
-        importlib.import_module(name)
+    import_libraries()
     import kdexp
 
     for module in pkgutil.walk_packages(kdexp.__path__, "kdexp."):

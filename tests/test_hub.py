@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import TOKEN, Hub, serving
+from unmeasured import measured_environment
 
 COMMANDS = """
 import json, os, sys, time
@@ -19,6 +20,7 @@ from io import StringIO
 import kdexp.run  # what takes long to import is no waiting for the hub
 import datasets, mlflow
 from kdexp.cli.main import main
+exec(os.environ.pop("MEASURE", ""))
 told = []
 for arguments in json.loads(sys.argv[1]):
     environment = dict(part[1:].split("=", 1) for part in arguments if part.startswith("$"))
@@ -52,7 +54,11 @@ def call(folder: Path, endpoint: str, commands: list[tuple[str, ...]], **environ
     variables = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
     process = subprocess.run(
         [sys.executable, "-c", COMMANDS, json.dumps(commands)],
-        env=variables | settings | {"no_proxy": "127.0.0.1", "OMP_NUM_THREADS": "1"} | environment,
+        env=variables
+        | settings
+        | {"no_proxy": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+        | measured_environment()
+        | environment,
         cwd=folder,
         capture_output=True,
         text=True,
@@ -97,6 +103,7 @@ def hub(tmp_path) -> Hub:
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_a_persons_commands(tmp_path, hub):
     model = hub.commit("models", "org/tiny")
     data = (*DATA, f"task.revision={hub.commit('datasets', 'org/glue')}")

@@ -2,7 +2,7 @@
 
 Libraries take twice the time with it, and most of a test's time is theirs. What is listed here calls nothing of kdexp,
 or only what is called elsewhere too. So it is with slow tests, but for those marked `measured`, and with the processes
-that tests start, which import all that a run needs, but for those started with `measured_environment`.
+that tests start, but for those with a `measured_environment`.
 """
 
 import functools
@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,16 @@ LIBRARIES = (
 
 CONFIG = "COVERAGE_PROCESS_CONFIG"
 """By this variable coverage tells the processes that a measured one starts how to measure."""
+
+MEASURE = "MEASURE"
+"""The variable with the code by which a process begins to measure."""
+
+START = f"""
+import coverage, os
+os.environ["{CONFIG}"] = {{!r}}
+coverage.process_startup()
+os.environ.pop("{CONFIG}", None)
+"""
 
 CALLS = {
     "hydra._internal.config_loader_impl:ConfigLoaderImpl": ("load_configuration", "load_sweep_config"),
@@ -51,6 +61,13 @@ def leave_libraries_unmeasured() -> None:
     if tracer is None:
         return
     sys.settrace(None)  # here, not in a function: the tracer counts calls and returns
+    import_libraries()
+    sys.settrace(tracer)
+    measured_environment()  # coverage takes its place with the first call; one outside of this frame comes too late
+
+
+def import_libraries() -> None:
+    """What every process that runs many tests needs; their calls are not measured."""
     for name in LIBRARIES:
         importlib.import_module(name)
     for place, names in CALLS.items():
@@ -60,8 +77,6 @@ def leave_libraries_unmeasured() -> None:
             holder = getattr(holder, owner)
         for name in names:
             _wrap(holder, name)
-    sys.settrace(tracer)
-    is_measured({})  # coverage takes its place with the first call; one outside of this frame would come too late
 
 
 _config: dict[str, str] = {}
@@ -73,26 +88,23 @@ def leave_processes_unmeasured() -> None:
         _config[CONFIG] = os.environ.pop(CONFIG)
 
 
-def measured_environment() -> dict[str, str]:
-    """What a process has to be told to be measured: nothing where this one is not, or looks away."""
-    return dict(_config) if sys.gettrace() else {}
+def measured_environment(*, from_start: bool = False) -> dict[str, str]:
+    """What a process has to be told to be measured: nothing where this one is not, or looks away.
 
-
-def is_measured(environment: Mapping[str, str]) -> bool:
-    """Whether it says so."""
-    return CONFIG in environment
-
-
-def look_away() -> None:
-    sys.settrace(None)
-    threading.settrace(None)  # type: ignore[arg-type]
+    Args:
+        from_start: It imports little. Another one calls `exec(os.environ.pop("MEASURE", ""))` after its imports.
+    """
+    if not _config or not sys.gettrace():
+        return {}
+    return dict(_config) if from_start else {MEASURE: START.format(_config[CONFIG])}
 
 
 @contextmanager
 def looking_away() -> Iterator[None]:
     """In this process, and in the forks that it asks for meanwhile."""
     tracer, tracer_of_threads = sys.gettrace(), threading.gettrace()
-    look_away()
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
     try:
         yield
     finally:

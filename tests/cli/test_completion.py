@@ -9,6 +9,7 @@ from command_line import ROOT
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.bash_completion import BashCompletion
 from hydra._internal.utils import create_config_search_path
+from unmeasured import measured_environment
 
 from kdexp import conf_dir
 from kdexp.cli.completion import complete
@@ -18,7 +19,7 @@ def ask(line: str, shell: str = "bash") -> list[str]:
     """What a shell gets."""
     asked = subprocess.run(
         [sys.executable, "-m", "kdexp", "-sc", f"query={shell}"],
-        env=os.environ | {"COMP_LINE": line, "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"COMP_LINE": line, "PYTHONPATH": str(ROOT)} | measured_environment(from_start=True),
         capture_output=True,
         text=True,
         check=True,

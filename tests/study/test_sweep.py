@@ -153,6 +153,7 @@ def test_killed_anywhere_and_continued(moment, kdexp, start, tmp_path):
     assert "KILLED" in {run.status for run in jobs(tmp_path)}
 
 
+@pytest.mark.measured
 @pytest.mark.usefixtures("empty_store")
 def test_a_summary_of_a_sweep_that_was_killed(kdexp, start, tmp_path):
     process = start(*GRID, "train.epochs=4")

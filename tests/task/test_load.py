@@ -13,6 +13,7 @@ from time import perf_counter
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from unmeasured import measured_environment
 
 from kdexp.cache import Cache
 from kdexp.errors import UserError
@@ -332,6 +333,7 @@ from pathlib import Path
 from kdexp.cache import Cache
 from kdexp.task.config import PublicTaskConfig
 from kdexp.task.load import load_task
+exec(os.environ.pop("MEASURE", ""))
 revision = sys.argv[1] or None
 config = PublicTaskConfig(name="sst2", dataset="org/glue", subset="sst2", revision=revision, text="sentence",
                           label="label", labels=["negative", "positive"], validation_size=10)
@@ -346,6 +348,7 @@ except ValueError as error:
 
 def load_from_hub(endpoint: str, home: Path, revision: str = "") -> str:
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "no_proxy": "127.0.0.1"}
+    environment |= measured_environment()
     environment.pop("HF_HUB_OFFLINE", None)
     command = [sys.executable, "-c", LOAD, revision]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300).stdout

@@ -15,6 +15,7 @@ STUDY = (
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.usefixtures("empty_store")
 def test_a_student_is_chosen_and_another_budget_continues_the_study(kdexp, tmp_path):
     first = kdexp(*STUDY)
