@@ -60,7 +60,7 @@ def child_environment(folder: Path, **environment: str) -> dict[str, str]:
 def process(folder: Path, *arguments: str, **environment: str) -> Result:
     """Call kdexp in a process that begins with nothing, as a person's shell does."""
     return subprocess.run(
-        [sys.executable, "-m", "kdexp", *arguments],
+        [sys.executable, *([] if arguments[:1] == ("-c",) else ["-m", "kdexp"]), *arguments],
         cwd=folder,
         env=child_environment(folder, **environment),
         stdin=subprocess.DEVNULL,
@@ -91,6 +91,8 @@ class ServerProcess:
 
 class ForkServer:
     """Calls in forks of one process. Where there is no fork, as on Windows, each call is a process that begins anew.
+
+    With the arguments `-c`, a program and what it reads in `sys.argv`, this program is run in place of kdexp.
 
     Args:
         address: Of a server that others use too; None starts one.
@@ -199,6 +201,11 @@ class Started:
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
 
+    def kill(self) -> None:
+        """Kill all of its process group."""
+        os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+
 
 @dataclass(frozen=True)
 class CommandLine:
@@ -212,16 +219,20 @@ class CommandLine:
 
 
 def serve(address: str) -> None:
-    """Everybody who connects is answered by a fork of this process."""
-    before = dict(os.environ)
+    """Everybody who connects is answered by a fork of this process, until the one that started it is gone."""
+    before, parent = dict(os.environ), os.getppid()
     _import_libraries()
     gc.freeze()  # a child that looked for garbage would copy all that is shared with it
     set_by_libraries = dict(os.environ.items() - before.items())
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
-        while True:
-            client, _ = listener.accept()
+        listener.settimeout(5)
+        while os.getppid() == parent:
+            try:
+                client, _ = listener.accept()
+            except TimeoutError:
+                continue
             if not os.fork():
                 listener.close()
                 _answer(client.makefile("rw", encoding="utf-8"), set_by_libraries)
@@ -276,12 +287,16 @@ def _call(call: Mapping[str, Any], output: int, errors: int) -> NoReturn:
     os.environ.update(call["environment"])
     os.chdir(call["folder"])
     sys.path[0] = call["folder"]
-    sys.argv = ["kdexp", *call["arguments"]]
+    is_program = call["arguments"][:1] == ["-c"]
+    sys.argv = call["arguments"][:1] + call["arguments"][2:] if is_program else ["kdexp", *call["arguments"]]
     exec(os.environ.pop(MEASURE, ""))
     signal.alarm(TIMEOUT_SECONDS)
     code = 0
     try:
-        runpy.run_module("kdexp", run_name="__main__", alter_sys=True)
+        if is_program:
+            exec(call["arguments"][1], {"__name__": "__main__"})
+        else:
+            runpy.run_module("kdexp", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:

@@ -5,13 +5,12 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine, ForkServer, Result, ServerProcess, process
+from command_line import CommandLine, ForkServer, ServerProcess
 from unmeasured import leave_libraries_unmeasured, leave_processes_unmeasured, looking_away
 
 # The models of tests are so small that a second thread makes them slower, most of all beside a second worker.
@@ -137,12 +136,6 @@ def store_template(tmp_path_factory) -> Path:
 def empty_store(store_template, tmp_path) -> None:
     """A store without runs, for a test that does not ask how one is created: that takes a second."""
     shutil.copy(store_template, tmp_path)
-
-
-@pytest.fixture
-def kdexp_process(tmp_path) -> Callable[..., Result]:
-    """The same in a process that begins with nothing imported, for what a fork could hide; five seconds more."""
-    return partial(process, tmp_path)
 
 
 @pytest.fixture

@@ -20,9 +20,11 @@ from io import StringIO
 import kdexp.run  # what takes long to import is no waiting for the hub
 import datasets, mlflow
 from kdexp.cli.main import main
-exec(os.environ.pop("MEASURE", ""))
+measure = os.environ.pop("KDEXP_TESTS_MEASURE", "")
 told = []
 for arguments in json.loads(sys.argv[1]):
+    if len(told) == 2:  # the first two train, as many a test does
+        exec(measure)
     environment = dict(part[1:].split("=", 1) for part in arguments if part.startswith("$"))
     os.environ.update(environment)
     sys.argv = ["kdexp", *(part for part in arguments if not part.startswith("$"))]

@@ -47,8 +47,8 @@ def predict(folder, run, texts):
     return mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/student").predict(texts)
 
 
-def test_a_cross_family_run_from_end_to_end(kdexp, kdexp_process, tmp_path):
-    result = kdexp_process("teacher=roberta", "student=bert", *SMALL)
+def test_a_cross_family_run_from_end_to_end(kdexp, tmp_path):
+    result = kdexp("teacher=roberta", "student=bert", *SMALL)
     assert result.returncode == 0, result.stderr
     for words in ("teacher", "baseline student", "distilled student", "gain", "mlflow ui", "weights unchanged: yes"):
         assert words in result.stdout
@@ -248,7 +248,7 @@ def test_own_files(kdexp, tmp_path):
 
 
 def test_the_wheel_runs_anywhere(tmp_path):
-    """conf/ ships inside the package: composed from a folder that holds nothing else."""
+    """conf/ ships inside the package: composed from a folder that holds nothing else, in a new process."""
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", ROOT],
         check=True,

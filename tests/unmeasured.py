@@ -25,7 +25,7 @@ LIBRARIES = (
 CONFIG = "COVERAGE_PROCESS_CONFIG"
 """By this variable coverage tells the processes that a measured one starts how to measure."""
 
-MEASURE = "MEASURE"
+MEASURE = "KDEXP_TESTS_MEASURE"
 """The variable with the code by which a process begins to measure."""
 
 START = f"""
@@ -92,7 +92,7 @@ def measured_environment(*, from_start: bool = False) -> dict[str, str]:
     """What a process has to be told to be measured: nothing where this one is not, or looks away.
 
     Args:
-        from_start: It imports little. Another one calls `exec(os.environ.pop("MEASURE", ""))` after its imports.
+        from_start: It imports little. Another one calls `exec(os.environ.pop(MEASURE, ""))` after its imports.
     """
     if not _config or not sys.gettrace():
         return {}

@@ -88,8 +88,8 @@ def test_a_mistake_is_told_in_one_line(kdexp, arguments, expected):
     assert re.search(expected, refused(kdexp(*arguments)))
 
 
-def test_a_refusal_writes_no_run(kdexp_process, tmp_path):
-    assert "task.train" in refused(kdexp_process("task=file", "task.train=nowhere.csv"))
+def test_a_refusal_writes_no_run(kdexp, tmp_path):
+    assert "task.train" in refused(kdexp("task=file", "task.train=nowhere.csv"))
     assert not (tmp_path / "mlflow.db").exists()
 
 

@@ -16,7 +16,6 @@ import os
 import random
 import re
 import sqlite3
-import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -278,7 +277,9 @@ def write_store(kdexp: CommandLine) -> dict[str, Any]:
     folder = kdexp.folder
     output = _printed(kdexp, STORED_SWEEP)
     run = execute(kdexp, "stored_student", STORED_STUDENT)
-    content = {"findings": findings(output), "run_id": run.info.run_id} | predict(folder, run.info.run_id)
+    content = {"findings": findings(output), "run_id": run.info.run_id} | predict(
+        kdexp.server, folder, run.info.run_id
+    )
     for old, new in ((str(folder), STORE_PLACE), (str(ROOT), CODE_PLACE)):
         relocate(folder, old, new)
     with tarfile.open(HERE / "store.tar.xz", "w:xz", preset=9) as archive:
@@ -328,12 +329,11 @@ json.dump({"pyfunc": rows.to_dict("list"), "transformers": transformers}, sys.st
 """
 
 
-def predict(folder: Path, run_id: str) -> dict[str, Any]:
-    """What a logged student says to TEXTS, loaded by mlflow.pyfunc and by transformers, where there is no kdexp."""
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "HF_HUB_OFFLINE": "1"}
-    environment.pop("PYTHONPATH", None)
-    command = [sys.executable, "-c", PREDICT, run_id, json.dumps(TEXTS)]
-    answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+def predict(server: ForkServer, folder: Path, run_id: str) -> dict[str, Any]:
+    """What a logged student says to TEXTS, loaded by mlflow.pyfunc and by transformers."""
+    words = ("-c", PREDICT, run_id, json.dumps(TEXTS))
+    answer = server.call(folder, *words, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
+    assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout)
 
 

@@ -219,8 +219,8 @@ def test_an_earlier_sweep_is_summed_up_as_it_was(stored: Path, kdexp: CommandLin
     assert findings(result.stdout) == STORE["findings"]
 
 
-def test_an_earlier_student_answers_as_it_did(stored: Path) -> None:
-    answers, expected = predict(stored, STORE["run_id"]), STORE["pyfunc"]
+def test_an_earlier_student_answers_as_it_did(stored: Path, fork_server: ForkServer) -> None:
+    answers, expected = predict(fork_server, stored, STORE["run_id"]), STORE["pyfunc"]
     assert answers["pyfunc"].keys() == expected.keys()
     assert answers["pyfunc"].pop("label") == expected["label"]
     for name, values in answers["pyfunc"].items():

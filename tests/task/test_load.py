@@ -333,7 +333,7 @@ from pathlib import Path
 from kdexp.cache import Cache
 from kdexp.task.config import PublicTaskConfig
 from kdexp.task.load import load_task
-exec(os.environ.pop("MEASURE", ""))
+exec(os.environ.pop("KDEXP_TESTS_MEASURE", ""))
 revision = sys.argv[1] or None
 config = PublicTaskConfig(name="sst2", dataset="org/glue", subset="sst2", revision=revision, text="sentence",
                           label="label", labels=["negative", "positive"], validation_size=10)

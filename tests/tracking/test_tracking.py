@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from command_line import ROOT, SMALL
+from command_line import ROOT, SMALL, ForkServer
 
 from kdexp.errors import UserError
 from kdexp.tracking import delivery
@@ -62,14 +62,6 @@ def last_run(uri: str, study: str) -> Any:
 def open_run(uri: str | None = None, *, rescue_folder: Path = Path("multirun/undelivered"), **described: Any) -> Any:
     description = RunDescription(**{"study": "study", "name": "a -> b"} | described)
     return tracking_run.open_run(TrackingConfig(uri=uri), description, rescue_folder=rescue_folder)
-
-
-def child(folder: Path, code: str, **kwargs: Any) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, **kwargs
-    )
 
 
 def free_port() -> int:
@@ -152,9 +144,10 @@ with open_run(TrackingConfig(enabled=False), RunDescription("s", "r")) as run:
     assert run.url is None and run.flush()
 print(sorted(name for name in sys.modules if name.split(".")[0] in ("mlflow", "torch", "pandas")))
 """
-    process = child(tmp_path, code)
-    assert process.communicate(timeout=60)[0].strip() == "[]"
-    assert process.returncode == 0
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert told.strip() == "[]"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -185,7 +178,7 @@ def test_an_interruption_marks_the_run_killed(in_store: Path, error: BaseExcepti
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_a_signal_marks_the_run_killed(store: Path, number: signal.Signals) -> None:
+def test_a_signal_marks_the_run_killed(fork_server: ForkServer, store: Path, number: signal.Signals) -> None:
     study = f"signal {number}"
     code = f"""
 import signal, time
@@ -198,13 +191,13 @@ with open_run(TrackingConfig(), RunDescription({study!r}, "r")) as run:
     print("open", flush=True)
     time.sleep(60)
 """
-    process = child(store, code, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "open\n"
+    process = fork_server.start(store, "-c", code)
+    while process.output != "open\n":
+        assert process.poll() is None, process.output
+        time.sleep(0.05)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)
-    assert process.returncode != 0
-    assert "KeyboardInterrupt" in stderr
+    assert process.wait(30) != 0
+    assert "KeyboardInterrupt" in process.output
     logged = last_run(f"sqlite:///{store}/mlflow.db", study)
     assert logged.info.status == "KILLED"
     assert logged.data.metrics == {"train/loss": 2.0}
@@ -226,7 +219,7 @@ def test_what_mlflow_refuses_is_saved_and_told_at_the_end(in_store: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_processes_that_create_one_store_at_once_all_succeed(tmp_path: Path) -> None:
+def test_processes_that_create_one_store_at_once_all_succeed(fork_server: ForkServer, tmp_path: Path) -> None:
     code = """
 import logging
 logging.basicConfig(level=logging.INFO, format="LOG %(message)s")
@@ -236,7 +229,7 @@ with open_run(TrackingConfig(), RunDescription("race", "r")) as run:
     run.log_metrics({"a": 1.0})
 print(run.experiment_id)
 """
-    processes = [child(tmp_path, code, stderr=subprocess.STDOUT) for _ in range(2)]
+    processes = [fork_server.start(tmp_path, "-c", code) for _ in range(2)]
     outputs = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0].splitlines()[-1] == outputs[1].splitlines()[-1]
@@ -251,20 +244,19 @@ print(run.experiment_id)
 
 
 @pytest.mark.slow
-def test_a_store_whose_creation_was_killed_is_created_again(tmp_path: Path) -> None:
+def test_a_store_whose_creation_was_killed_is_created_again(fork_server: ForkServer, tmp_path: Path) -> None:
     code = """
 from kdexp.tracking.store import connect
 from kdexp.tracking.uri import resolve_uri
 connect(resolve_uri(None)); print("done")
 """
-    process = child(tmp_path, code)
+    process = fork_server.start(tmp_path, "-c", code)
     while not (tmp_path / ".mlflow.db.new").exists():
-        time.sleep(0.05)
-    time.sleep(0.5)
+        time.sleep(0.01)
+    time.sleep(0.1)
     process.kill()
-    process.wait()
     assert not (tmp_path / "mlflow.db").exists()
-    assert child(tmp_path, code).communicate(timeout=120)[0] == "done\n"
+    assert fork_server.call(tmp_path, "-c", code).stdout == "done\n"
 
 
 def _not_a_database(folder: Path) -> str:

@@ -1,9 +1,5 @@
 """A chat endpoint as the teacher, against a real server on the loopback."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from chat_server import serving
-from command_line import child_environment
 from dripping_server import dripping
 
 from kdexp import compose
@@ -262,24 +257,22 @@ def test_a_whole_run_asks_once_and_says_what_it_cost(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_killed_half_way_and_started_again_the_server_has_seen_each_row_once(tmp_path):
+def test_killed_half_way_and_started_again_the_server_has_seen_each_row_once(fork_server, tmp_path):
     with serving(by_heat) as server:
         server.limit = 50  # no request is read any more: the process is killed while it waits
-        command = [sys.executable, "-m", "kdexp", *words(tmp_path, server.url, "tracking=none")]
-        environment = child_environment(tmp_path)
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+        command = words(tmp_path, server.url, "tracking=none")
+        process = fork_server.start(tmp_path, *command)
         deadline = time.monotonic() + 120
         while server.gate.is_set() and time.monotonic() < deadline:
             time.sleep(0.05)
         store = tmp_path / "cache" / "chat_answers" / "answers.sqlite"
         while _num_kept(store) < 51 and time.monotonic() < deadline:  # and how it is asked
             time.sleep(0.05)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
         assert sum(server.seen.values()) == 50
         server.limit = None
         server.gate.set()
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = fork_server.call(tmp_path, *command)
         assert done.returncode == 0, done.stderr
         assert set(server.seen.values()) == {1}
         assert len(server.seen) == 120
