@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 from command_line import CommandLine, ForkServer
+from mlflow.entities import Run
 from record import (
     CROSS_FAMILY,
     HERE,
     STORE_PLACE,
-    execute,
     findings,
     history,
     library_versions,
@@ -29,6 +29,7 @@ from record import (
     predict,
     predictions,
     relocate,
+    runs_of,
     write_files,
 )
 
@@ -103,14 +104,40 @@ def kdexp(fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> 
     return CommandLine(fork_server, folder)
 
 
+SEVERAL = """
+import json, sys
+from kdexp.cli.main import main
+codes = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["kdexp", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        codes.append(end.code or 0)
+    else:
+        codes.append(0)
+print(json.dumps(codes))
+"""
+
+
+@pytest.fixture(scope="module")
+def executed(kdexp: CommandLine) -> dict[str, Run]:
+    """All cases in one process, one after the other: a start is as long as the run."""
+    commands = {name: [*map(_renamed, case["overrides"]), f"study={name}"] for name, case in RUNS["cases"].items()}
+    result = kdexp("-c", SEVERAL, json.dumps(list(commands.values())))
+    assert result.returncode == 0, result.stderr
+    codes = dict(zip(commands, json.loads(result.stdout.splitlines()[-1]), strict=True))
+    assert not any(codes.values()), [result.stderr, codes]
+    return {name: runs_of(kdexp.folder, name)[0] for name in commands}
+
+
 def words(run_name: str) -> set[str]:
     return set(re.split(r"[\s+]+", run_name))
 
 
 @pytest.mark.parametrize("name", RUNS["cases"])
-def test_a_run_is_what_it_was(name: str, kdexp: CommandLine) -> None:
-    recorded = RUNS["cases"][name]
-    run = execute(kdexp, name, [_renamed(override) for override in recorded["overrides"]])
+def test_a_run_is_what_it_was(name: str, kdexp: CommandLine, executed: dict[str, Run]) -> None:
+    recorded, run = RUNS["cases"][name], executed[name]
     data = run.data
     assert words(recorded["run_name"]) <= words(run.info.run_name)  # which says more today
     tags = renamed(recorded["tags"] | (recorded["weights"] if EXACT else {}))
