@@ -44,7 +44,7 @@ def compose(config_dir: Path, config_name: str, overrides: Sequence[str]) -> Dic
 
 
 def share_types() -> None:
-    """Let all compositions read one store of types: each would copy it whole, and copies what it takes once more."""
+    """Let all compositions read one store of types, which each would copy whole; what they take of it is a copy."""
     ConfigStore.__deepcopy__ = lambda store, memo: store
 
 

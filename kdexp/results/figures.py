@@ -236,12 +236,9 @@ def confusion_matrices_figure(
         for (row, column), share in np.ndenumerate(shares):
             if share or len(shown) <= _MOST_CELLS_WITH_ZERO:
                 colour = "white" if share > 0.5 else "black"
-                where = {
-                    "ha": "center",
-                    "va": "center",
-                    "in_layout": False,
-                }  # inside the axes: nothing to make room for
-                axes.text(column, row, f"{share:.2f}", color=colour, fontsize=9, **where)
+                # Inside the axes: the layout has no room to make for it.
+                centre = {"ha": "center", "va": "center", "in_layout": False}
+                axes.text(column, row, f"{share:.2f}", color=colour, fontsize=9, **centre)
         axes.set_xticks(range(len(shown)), names, rotation="vertical")
         axes.set_yticks(range(len(shown)), names)
         axes.set(xlabel="predicted", ylabel="gold", title=f"{model} on {split}")
