@@ -147,8 +147,8 @@ class ForkServer:
 
 
 def _connect(address: str) -> TextIO:
-    """Wait for a server that is still importing."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
+    """Wait for a server that is still importing; one that could not start is not waited for as long as a call."""
+    deadline = time.monotonic() + 120
     with socket.socket(socket.AF_UNIX) as client:
         while True:
             try:
